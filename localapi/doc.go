@@ -1,0 +1,2 @@
+// Package localapi is everything that listens for applications.
+package localapi
