@@ -1,0 +1,43 @@
+package statemachine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/kahu-sh/kahu/replication"
+)
+
+// EntryFormat is the version of the encoding of a log entry's header. An entry
+// with a higher one cannot be read by this binary.
+const EntryFormat = 1
+
+// CurrentLevel is the highest feature level whose rules this binary knows. Every
+// change to the outcome of apply gets the next number (contract/decisions.md 8).
+const CurrentLevel uint32 = 1
+
+// ErrBadEntry wraps everything that makes a log entry unreadable.
+var ErrBadEntry = errors.New("log entry cannot be decoded")
+
+// EncodeEntry returns the bytes that go into the Raft log. e.Format is set.
+func EncodeEntry(e *replication.LogEntry) ([]byte, error) {
+	e.Format = EntryFormat
+	b, err := e.MarshalVT()
+	if err != nil {
+		return nil, fmt.Errorf("encoding a log entry of %d requests: %w", len(e.Requests), err)
+	}
+	return b, nil
+}
+
+// DecodeEntry reads what EncodeEntry wrote. The bytes fields of the result alias
+// b: they are valid as long as b is, and must not be changed. It never panics;
+// errors wrap ErrBadEntry.
+func DecodeEntry(b []byte) (*replication.LogEntry, error) {
+	e := new(replication.LogEntry)
+	if err := e.UnmarshalVTUnsafe(b); err != nil {
+		return nil, fmt.Errorf("%w: %d bytes: %w", ErrBadEntry, len(b), err)
+	}
+	if e.Format == 0 || e.Format > EntryFormat {
+		return nil, fmt.Errorf("%w: format %d, this binary reads 1 to %d", ErrBadEntry, e.Format, EntryFormat)
+	}
+	return e, nil
+}
