@@ -1,0 +1,112 @@
+# kahu's build. `make help` lists what there is; every recipe works from a
+# fresh clone on Linux with Go and, for RocksDB, Debian's librocksdb-dev.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+GO      ?= go
+BIN     := bin/kahu
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+
+# grocksdb 1.7.14 is the binding for exactly RocksDB 7.8 (go.mod), so a header
+# of another major version counts as none.
+HAVE_ROCKSDB = $(shell printf '\#include <rocksdb/version.h>\n\#if ROCKSDB_MAJOR != 7\n\#error\n\#endif\n' \
+	| $(CXX) -E -x c++ - >/dev/null 2>&1 && echo yes)
+TAGS = $(if $(HAVE_ROCKSDB),-tags rocksdb)
+
+# One fuzz target runs this long in `make fuzz`.
+FUZZTIME ?= 30s
+# Longest that one package's tests may take.
+TESTTIMEOUT ?= 10m
+# Tools live outside the repository.
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kahu-tools
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
+
+##@ Everyday
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} \
+		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+
+.PHONY: build
+build: ## Build bin/kahu (with RocksDB when librocksdb 7 headers are there)
+	@$(if $(HAVE_ROCKSDB),\
+		echo "building $(BIN) $(VERSION) with memory, sqlite and rocksdb",\
+		echo "building $(BIN) $(VERSION) with memory and sqlite; for rocksdb: apt-get install librocksdb-dev libzstd-dev liblz4-dev libsnappy-dev libbz2-dev zlib1g-dev")
+	@$(GO) build $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/kahu
+
+.PHONY: demo
+demo: ## Invoices under kill -9: three voters, a proxy, guarded workers, checked
+	@$(GO) run ./test/demo
+
+##@ Checking
+
+.PHONY: test
+test: ## go vet, then every test with the race detector (RocksDB too where built)
+	$(GO) vet ./...
+	$(GO) test -race -timeout $(TESTTIMEOUT) ./...
+	@if [ -n '$(HAVE_ROCKSDB)' ]; then set -x; \
+		$(GO) vet $(TAGS) ./storage/...; \
+		$(GO) test -race -timeout $(TESTTIMEOUT) $(TAGS) ./storage/...; \
+	else echo 'SKIPPED: the rocksdb engine, its headers are not installed (apt-get install librocksdb-dev)'; fi
+
+.PHONY: short
+short: ## The tests that take seconds, without the race detector
+	$(GO) test -short -timeout 3m ./...
+
+.PHONY: soak
+soak: ## The long tests: 20 leader kills and more, many times the size
+	KAHU_SOAK=1 $(GO) test -race -count=1 -timeout 60m -v ./test/e2e/...
+
+.PHONY: lint
+lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, and that generated code is fresh
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not formatted (run gofmt -w):'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GOLANGCI) run ./...
+	@./test/generated.sh
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZTIME (30s) each
+	@git ls-files '*_test.go' | xargs grep -Ho '^func Fuzz[A-Za-z0-9_]*' | sort | while IFS=: read -r file func; do \
+		echo "== $$(dirname $$file) $${func#func }"; \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "./$$(dirname $$file)"; \
+	done
+
+.PHONY: cover
+cover: ## Coverage of the short tests over all packages, into cover.out
+	$(GO) test -short -timeout 5m -coverpkg=./... -coverprofile=cover.out ./...
+	$(GO) tool cover -func=cover.out | tail -1
+
+##@ Measuring
+
+.PHONY: bench
+bench: build ## kahu beside etcd: three local members each, same loads, ratios
+	./test/bench/compare.sh
+
+.PHONY: microbench
+microbench: ## The Go benchmarks of the hot paths, with allocations
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+##@ Housekeeping
+
+.PHONY: generate
+generate: ## Generate the protobuf code again (needs protoc)
+	./test/generated.sh --write
+
+.PHONY: clean
+clean: ## Remove what the recipes above made
+	rm -rf bin dist cover.out
+
+# Built in the module cache's own module, so that its dependencies never meet ours.
+$(GOLANGCI):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS)/build $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@mv $(TOOLS)/build/golangci-lint $@ && rmdir $(TOOLS)/build

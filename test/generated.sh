@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Checks that the generated protobuf code is what protoc makes of the .proto
+# files now; with --write, makes it so. Without protoc the check is skipped,
+# and says so. The version comments in the generated files are not compared:
+# another protoc that writes the same code is fine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! command -v protoc >/dev/null; then
+	echo "SKIPPED: generated code not checked, protoc is not installed (apt-get install protobuf-compiler)"
+	[ "${1-}" != --write ]
+	exit
+fi
+
+tools=$(mktemp -d)
+trap 'rm -rf "$tools"' EXIT
+GOBIN=$tools go install google.golang.org/protobuf/cmd/protoc-gen-go
+GOBIN=$tools go install github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto
+
+generate() { # generate OUTDIR
+	PATH="$tools:$PATH" protoc \
+		--go_out="$1" --go_opt=paths=source_relative \
+		--go-vtproto_out="$1" --go-vtproto_opt=paths=source_relative,features=marshal+unmarshal+size+unmarshal_unsafe \
+		$(git ls-files '*.proto')
+}
+
+if [ "${1-}" = --write ]; then
+	generate .
+	exit
+fi
+
+mkdir "$tools/out"
+generate "$tools/out"
+stale=0
+while IFS= read -r file; do
+	if ! diff -q <(grep -v '^//[[:space:]]*protoc' "$file") <(grep -v '^//[[:space:]]*protoc' "$tools/out/$file") >/dev/null; then
+		echo "stale: $file (run make generate)"
+		stale=1
+	fi
+done < <(cd "$tools/out" && find . -name '*.go' | sed 's|^\./||')
+exit $stale
