@@ -1,0 +1,324 @@
+// Package forward is the one place that guesses the leader, follows its hints
+// and sends again what was not answered.
+//
+// A Forwarder is the Coordinator of every agent: on a voter the local node is
+// one of its targets and is asked first, on a proxy all targets are remote. It
+// gives each change its request id (session, number) and keeps it over every
+// attempt, so that a change whose answer was lost meets its receipt and is
+// never applied twice (HAZARDS.md 22). Nothing above re-sends, and nothing
+// below does so under another id.
+//
+// What a request does is left to package statemachine, how it reaches another
+// agent to package link, and what becomes of it on the leader to package voter.
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kahu-sh/kahu/replication"
+)
+
+const (
+	// attemptTimeout bounds one attempt: a leader that is stopped or cut off
+	// neither answers nor breaks the connection. Above any election.
+	attemptTimeout = 2 * time.Second
+	// minPause and maxPause bound the wait before the next attempt when nobody
+	// leads; a pause is drawn between half and all of a doubling value.
+	minPause = 5 * time.Millisecond
+	maxPause = 200 * time.Millisecond
+)
+
+// Local is the voter of this process.
+type Local interface {
+	// Serve answers req if this voter can: changes only when it leads, reads
+	// also when it follows. It returns *replication.NotLeaderError when
+	// certainly nothing was applied, replication.ErrUnknownOutcome otherwise.
+	Serve(ctx context.Context, req *replication.Request) (*replication.Answer, error)
+	// WatchLocal is Coordinator.Watch, served only while this voter leads.
+	WatchLocal(ctx context.Context, session []byte, fn func(*replication.Event)) error
+}
+
+// Remote reaches the other voters. Errors are as Local's; anything else may
+// have been applied.
+type Remote interface {
+	Do(ctx context.Context, node string, req *replication.Request) (*replication.Answer, error)
+	Watch(ctx context.Context, node string, session []byte, fn func(*replication.Event)) error
+}
+
+// Config is what a Forwarder needs. All fields without "optional" are required.
+type Config struct {
+	Node   string          // id of this agent
+	Host   string          // host name, shown with the request session
+	Local  Local           // optional: nil on a proxy
+	Remote Remote          // reaches the others
+	Voters func() []string // node ids of voters known now, in any order
+	Logger *slog.Logger
+}
+
+// Forwarder implements replication.Coordinator. Close ends it.
+type Forwarder struct {
+	cfg     Config
+	leader  atomic.Pointer[string] // last hint that worked or was given
+	ids     *numberer
+	stop    context.CancelCauseFunc
+	stopped context.Context
+	done    sync.WaitGroup // the renewer
+}
+
+var _ replication.Coordinator = (*Forwarder)(nil)
+
+// New returns a Forwarder and starts its one goroutine, which keeps the request
+// session alive while it is in use.
+func New(cfg Config) *Forwarder {
+	ctx, stop := context.WithCancelCause(context.Background())
+	f := &Forwarder{cfg: cfg, stop: stop, stopped: ctx}
+	f.ids = newNumberer(f.openSession)
+	f.done.Go(func() { f.ids.renewLoop(ctx, f.renewSession) })
+	return f
+}
+
+// Close ends the renewals and refuses new requests with ErrStopped. Requests
+// under way end with their own context.
+func (f *Forwarder) Close() error {
+	f.stop(replication.ErrStopped)
+	f.done.Wait()
+	return nil
+}
+
+// Leader is the presumed leader's node id, empty when unknown.
+func (f *Forwarder) Leader() string {
+	if p := f.leader.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// Do implements replication.Coordinator.
+func (f *Forwarder) Do(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
+	if f.stopped.Err() != nil {
+		return nil, replication.ErrStopped
+	}
+	if req.IsInternal() || req.GetOp() == nil {
+		return &replication.Answer{Code: replication.Code_CODE_INVALID, Detail: "this request may not come from outside"}, nil
+	}
+	if !req.TakesReceipt() {
+		ans, _, err := f.send(ctx, req)
+		return ans, err
+	}
+	for {
+		id, err := f.ids.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		req.Session, req.Number, req.DoneBelow = id.session, id.number, id.doneBelow
+		ans, attempts, err := f.send(ctx, req)
+		f.ids.finish(id)
+		if err == nil && ans.GetCode() == replication.Code_CODE_UNKNOWN_OUTCOME {
+			// The session has ended, or the number fell below the watermark. A
+			// request sent exactly once and answered so was certainly not applied.
+			f.ids.retire(id.session)
+			if attempts == 1 {
+				continue
+			}
+			return nil, fmt.Errorf("sending %T: %w", req.GetOp(), replication.ErrUnknownOutcome)
+		}
+		return ans, err
+	}
+}
+
+// send tries target after target until one answers or ctx ends. It returns how
+// many attempts may have reached a state machine, the answered one included.
+func (f *Forwarder) send(ctx context.Context, req *replication.Request) (*replication.Answer, int, error) {
+	var (
+		search   = f.newSearch(req.IsRead())
+		attempts int
+		lastErr  error
+	)
+	for ctx.Err() == nil {
+		node, ok := search.next()
+		if !ok {
+			search.pause(ctx)
+			continue
+		}
+		attempts++
+		ans, err := f.attempt(ctx, node, req)
+		if err == nil {
+			f.learn(node, req)
+			return ans, attempts, nil
+		}
+		if isStopped(err) {
+			return nil, attempts, err
+		}
+		lastErr = err
+		if notApplied(err) {
+			attempts--
+		}
+		search.failed(node, err)
+	}
+	return nil, attempts, f.gaveUp(ctx, req, attempts, lastErr)
+}
+
+// gaveUp tells certainly-not from perhaps, with the cause of the end of ctx.
+func (f *Forwarder) gaveUp(ctx context.Context, req *replication.Request, attempts int, last error) error {
+	outcome := replication.ErrUnavailable
+	if attempts > 0 && !req.IsRead() {
+		outcome = replication.ErrUnknownOutcome
+	}
+	if last == nil {
+		return fmt.Errorf("%w (%w)", outcome, context.Cause(ctx))
+	}
+	return fmt.Errorf("%w (%w; last attempt: %v)", outcome, context.Cause(ctx), last)
+}
+
+// attempt asks one target once.
+func (f *Forwarder) attempt(ctx context.Context, node string, req *replication.Request) (*replication.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	if node == f.cfg.Node && f.cfg.Local != nil {
+		return f.cfg.Local.Serve(ctx, req)
+	}
+	return f.cfg.Remote.Do(ctx, node, req)
+}
+
+// learn remembers who answered a change: only the leader can.
+func (f *Forwarder) learn(node string, req *replication.Request) {
+	if req.IsRead() {
+		return
+	}
+	if f.Leader() != node {
+		f.leader.Store(&node)
+	}
+}
+
+// Watch implements replication.Coordinator.
+func (f *Forwarder) Watch(ctx context.Context, session []byte, fn func(*replication.Event)) error {
+	search := f.newSearch(false)
+	for ctx.Err() == nil {
+		node, ok := search.next()
+		if !ok {
+			search.pause(ctx)
+			continue
+		}
+		began := false
+		err := f.watchOne(ctx, node, session, func(ev *replication.Event) {
+			began = true
+			fn(ev)
+		})
+		if began || isStopped(err) {
+			return err
+		}
+		search.failed(node, err)
+	}
+	return context.Cause(ctx)
+}
+
+func (f *Forwarder) watchOne(ctx context.Context, node string, session []byte, fn func(*replication.Event)) error {
+	if node == f.cfg.Node && f.cfg.Local != nil {
+		return f.cfg.Local.WatchLocal(ctx, session, fn)
+	}
+	return f.cfg.Remote.Watch(ctx, node, session, fn)
+}
+
+func isStopped(err error) bool { return errors.Is(err, replication.ErrStopped) }
+
+// notApplied reports whether err proves that the attempt changed nothing.
+func notApplied(err error) bool {
+	var notLeader *replication.NotLeaderError
+	return errors.As(err, &notLeader) || errors.Is(err, replication.ErrUnavailable)
+}
+
+// search is the order in which one request tries its targets.
+type search struct {
+	f       *Forwarder
+	queue   []string // still to try in this round
+	hinted  string   // follow this one next
+	hints   int      // hints followed in this round: a circle of hints must end
+	backoff time.Duration
+}
+
+// newSearch begins with the local voter when it may answer at once, then the
+// presumed leader, then everybody.
+func (f *Forwarder) newSearch(read bool) *search {
+	s := &search{f: f, backoff: minPause}
+	leader := f.Leader()
+	if f.cfg.Local != nil && (read || leader == "" || leader == f.cfg.Node) {
+		s.queue = append(s.queue, f.cfg.Node)
+	}
+	if leader != "" && (len(s.queue) == 0 || leader != f.cfg.Node) {
+		s.queue = append(s.queue, leader)
+	}
+	return s
+}
+
+// next returns the target to try now; false means pause and then ask again.
+func (s *search) next() (string, bool) {
+	if s.hinted != "" {
+		node := s.hinted
+		s.hinted = ""
+		return node, true
+	}
+	if len(s.queue) == 0 {
+		return "", false
+	}
+	node := s.queue[0]
+	s.queue = s.queue[1:]
+	return node, true
+}
+
+// failed takes the hint out of an error, or forgets a leader that did not answer.
+func (s *search) failed(node string, err error) {
+	var notLeader *replication.NotLeaderError
+	if errors.As(err, &notLeader) && notLeader.Leader != "" && notLeader.Leader != node && s.hints < 3 {
+		s.hints++
+		leader := notLeader.Leader
+		s.hinted = leader
+		s.f.leader.Store(&leader)
+		return
+	}
+	if p := s.f.leader.Load(); p != nil && *p == node {
+		s.f.leader.CompareAndSwap(p, nil)
+	}
+	if len(s.queue) == 0 && s.hints == 0 {
+		// The first guess was wrong: look at everybody else before pausing.
+		s.refill(node)
+		s.hints++
+	}
+}
+
+// pause waits a little and begins a new round over all voters.
+func (s *search) pause(ctx context.Context) {
+	timer := time.NewTimer(s.backoff/2 + rand.N(s.backoff/2+1))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-s.f.stopped.Done():
+	case <-timer.C:
+	}
+	s.backoff = min(2*s.backoff, maxPause)
+	s.hints = 0
+	s.refill("")
+}
+
+// refill lists the local voter first and the others in random order, so that
+// waiting agents do not all fall on the same voter.
+func (s *search) refill(except string) {
+	s.queue = s.queue[:0]
+	if s.f.cfg.Local != nil && except != s.f.cfg.Node {
+		s.queue = append(s.queue, s.f.cfg.Node)
+	}
+	first := len(s.queue)
+	for _, node := range s.f.cfg.Voters() {
+		if node != except && node != s.f.cfg.Node {
+			s.queue = append(s.queue, node)
+		}
+	}
+	rest := s.queue[first:]
+	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+}

@@ -1,0 +1,307 @@
+package forward_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/forward"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// quorum is a cluster as a Forwarder sees it: one leader, receipts by id.
+type quorum struct {
+	mu       sync.Mutex
+	leader   string
+	hung     map[string]bool   // nodes that neither answer nor break
+	lose     int               // so many next changes are applied and their answer lost
+	sessions map[string]bool   // open request sessions
+	applied  map[string]int    // by request id: how often it took effect
+	ids      []string          // ids in the order of arrival
+	below    map[string]uint64 // watermark by session
+	asked    []string          // nodes in the order asked
+}
+
+func newQuorum(leader string) *quorum {
+	return &quorum{leader: leader, hung: map[string]bool{}, sessions: map[string]bool{}, applied: map[string]int{}, below: map[string]uint64{}}
+}
+
+func (q *quorum) Do(ctx context.Context, node string, req *replication.Request) (*replication.Answer, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.asked = append(q.asked, node)
+	if q.hung[node] {
+		q.mu.Unlock()
+		<-ctx.Done()
+		q.mu.Lock()
+		return nil, ctx.Err()
+	}
+	if node != q.leader {
+		return nil, &replication.NotLeaderError{Leader: q.leader}
+	}
+	switch op := req.GetOp().(type) {
+	case *replication.Request_SessionOpen:
+		q.sessions[string(op.SessionOpen.Id)] = true
+		return &replication.Answer{}, nil
+	case *replication.Request_SessionRenew:
+		if !q.sessions[string(op.SessionRenew.Id)] {
+			return &replication.Answer{Code: replication.Code_CODE_SESSION_LOST}, nil
+		}
+		return &replication.Answer{}, nil
+	}
+	if !q.sessions[string(req.Session)] || req.Number < q.below[string(req.Session)] {
+		return &replication.Answer{Code: replication.Code_CODE_UNKNOWN_OUTCOME}, nil
+	}
+	q.below[string(req.Session)] = max(q.below[string(req.Session)], req.DoneBelow)
+	id := fmt.Sprintf("%x/%d", req.Session, req.Number)
+	q.ids = append(q.ids, id)
+	if q.applied[id] == 0 {
+		q.applied[id] = 1
+	}
+	if q.lose > 0 {
+		q.lose--
+		return nil, errors.New("connection broken before the answer")
+	}
+	return &replication.Answer{Index: uint64(len(q.applied))}, nil
+}
+
+func (q *quorum) Watch(_ context.Context, node string, _ []byte, fn func(*replication.Event)) error {
+	q.mu.Lock()
+	leads := node == q.leader
+	q.mu.Unlock()
+	if !leads {
+		return &replication.NotLeaderError{}
+	}
+	fn(&replication.Event{Kind: replication.Event_KIND_LISTED})
+	return errors.New("watch broken")
+}
+
+func proxy(q *quorum) *forward.Forwarder {
+	return forward.New(forward.Config{Node: "proxy", Host: "h", Remote: q, Logger: slog.New(slog.DiscardHandler),
+		Voters: func() []string { return []string{"a", "b", "c"} }})
+}
+
+func write(key string) *replication.Request {
+	return &replication.Request{Op: &replication.Request_Write{Write: &replication.Write{Items: []*replication.WriteItem{{Key: key}}}}}
+}
+
+func TestLostAnswerIsAskedAgainUnderTheSameID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("b")
+		f := proxy(q)
+		defer f.Close()
+		q.lose = 3
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		if len(q.applied) != 1 || len(q.ids) != 4 {
+			t.Fatalf("request ids seen %v: want one id, four times", q.ids)
+		}
+	})
+}
+
+func TestHintIsFollowedAndRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("c")
+		f := proxy(q)
+		defer f.Close()
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		q.asked = nil
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		if len(q.asked) != 1 || q.asked[0] != "c" || f.Leader() != "c" {
+			t.Fatalf("second request asked %v (leader %q), want only the leader c", q.asked, f.Leader())
+		}
+	})
+}
+
+func TestHungLeaderIsGivenUpForTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("a")
+		f := proxy(q)
+		defer f.Close()
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		q.mu.Lock()
+		q.hung["a"], q.leader = true, "b"
+		q.mu.Unlock()
+		start := time.Now()
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Fatalf("it took %v to leave a hung leader", took)
+		}
+	})
+}
+
+func TestErrorTellsNotAppliedFromUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("a")
+		f := proxy(q)
+		defer f.Close()
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		q.mu.Lock()
+		q.leader = "" // an election that never ends
+		q.mu.Unlock()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := f.Do(ctx, write("k")); !errors.Is(err, replication.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("without a leader: %v, want unavailable", err)
+		}
+		q.mu.Lock()
+		q.leader, q.lose = "a", 1<<30
+		q.mu.Unlock()
+		ctx, cancel = context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := f.Do(ctx, write("k")); !errors.Is(err, replication.ErrUnknownOutcome) {
+			t.Fatalf("with every answer lost: %v, want unknown outcome", err)
+		}
+	})
+}
+
+func TestEndedSessionIsReplacedOnlyWhenNothingWasApplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("a")
+		f := proxy(q)
+		defer f.Close()
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		clear(q.sessions)
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatalf("a request sent once to an ended session was not repeated in a new one: %v", err)
+		}
+		// Now the answer is lost, and so is the session before the second attempt.
+		f2 := forward.New(forward.Config{Node: "p2", Logger: slog.New(slog.DiscardHandler), Voters: func() []string { return []string{"a"} },
+			Remote: losing{q}})
+		defer f2.Close()
+		if _, err := f2.Do(t.Context(), write("k")); !errors.Is(err, replication.ErrUnknownOutcome) {
+			t.Fatalf("%v, want unknown outcome: the first attempt may have been applied", err)
+		}
+	})
+}
+
+// losing applies a change, loses its answer, and ends its session.
+type losing struct{ *quorum }
+
+func (l losing) Do(ctx context.Context, node string, req *replication.Request) (*replication.Answer, error) {
+	ans, err := l.quorum.Do(ctx, node, req)
+	if req.TakesReceipt() && err == nil && ans.Code == replication.Code_CODE_OK {
+		l.mu.Lock()
+		delete(l.sessions, string(req.Session))
+		l.mu.Unlock()
+		return nil, errors.New("answer lost")
+	}
+	return ans, err
+}
+
+func TestWatermarkFollowsTheOldestUnanswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("a")
+		f := proxy(q)
+		defer f.Close()
+		for range 5000 { // more than the window holds
+			if _, err := f.Do(t.Context(), write("k")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for s, below := range q.below {
+			if below != 5000 {
+				t.Fatalf("watermark of %x is %d after 5000 answered requests, want 5000", s, below)
+			}
+		}
+	})
+}
+
+func TestWindowBlocksInsteadOfOverrunningReceipts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("a")
+		f := proxy(q)
+		defer f.Close()
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		q.mu.Lock()
+		q.hung["a"], q.hung["b"], q.hung["c"] = true, true, true
+		q.mu.Unlock()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for range replication.MaxReceipts {
+			wg.Go(func() { _, _ = f.Do(ctx, write("k")) })
+		}
+		synctest.Wait()
+		short, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if _, err := f.Do(short, write("k")); !errors.Is(err, replication.ErrUnavailable) {
+			t.Fatalf("request past the window: %v, want unavailable", err)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+func TestIdleSessionLapsesAndBusyOneIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("a")
+		f := proxy(q)
+		defer f.Close()
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		q.mu.Lock()
+		q.asked = nil
+		q.mu.Unlock()
+		<-time.After(time.Hour)
+		q.mu.Lock()
+		renewals := len(q.asked)
+		q.mu.Unlock()
+		if renewals != 1 {
+			t.Fatalf("%d renewals in an idle hour, want the one after the last use", renewals)
+		}
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		if len(q.sessions) != 2 {
+			t.Fatalf("%d sessions opened, want a second one after the lapse", len(q.sessions))
+		}
+	})
+}
+
+func TestWatchFindsTheLeaderAndReturnsWhenBroken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("c")
+		f := proxy(q)
+		defer f.Close()
+		events := 0
+		err := f.Watch(t.Context(), []byte("s"), func(*replication.Event) { events++ })
+		if events != 1 || err == nil {
+			t.Fatalf("watch gave %d events and error %v", events, err)
+		}
+	})
+}
+
+func TestClosedForwarderRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := proxy(newQuorum("a"))
+		f.Close()
+		if _, err := f.Do(t.Context(), write("k")); !errors.Is(err, replication.ErrStopped) {
+			t.Fatalf("%v, want ErrStopped", err)
+		}
+	})
+}
