@@ -1,0 +1,107 @@
+package imports
+
+// module is the prefix of our own packages.
+const module = "github.com/kahu-sh/kahu/"
+
+// A row says what a package may import of our own packages. The row with the
+// longest matching Package wins; "x/..." matches x and everything below it.
+type row struct {
+	Package string
+	May     []string
+	Why     string
+}
+
+// rows is the map of the house.
+var rows = []row{
+	{"storage", nil,
+		"the engine interface is the ground floor: whatever it imported, every engine would drag in"},
+	{"storage/...", []string{"storage/..."},
+		"engines store bytes and know nothing of Raft, locks or agents, so that one conformance suite covers them all"},
+
+	{"replication", nil,
+		"it holds the contract only, so that every room can name it without a cycle"},
+	{"replication/stream", []string{"replication"},
+		"the multiplexed stream carries bytes; both the local socket and the agents' link are built on it"},
+	{"replication/raftlog", nil,
+		"it decorates Raft's log store and checks it; it knows nothing of what the entries mean"},
+	{"replication/script", []string{"replication"},
+		"the evaluator is pure: what it reads and writes is handed to it"},
+	{"replication/statemachine", []string{"replication", "replication/script", "storage"},
+		"the only place that decides must be a function of the log: no node, network or engine in it"},
+	{"replication/proposer", []string{"replication", "replication/statemachine"},
+		"it makes entries of requests; who leads and who is connected is told to it"},
+	{"replication/reads", []string{"replication"},
+		"the read barrier asks for terms through a function; it must not know how voters are reached"},
+	{"replication/link", []string{"replication", "replication/stream"},
+		"agents talk to agents here; a link that knew the voter would be a cycle"},
+	{"replication/forward", []string{"replication", "replication/link"},
+		"guess the leader, follow its hint, re-send the same id: one place, for voters and proxies alike"},
+	{"replication/membership", []string{"replication", "replication/link"},
+		"who may join is decided over the link, before there is a voter to ask"},
+	{"replication/...", []string{"replication/...", "storage/..."},
+		"replication stands on storage and on nothing above it: no local API, no agent, no host integration"},
+
+	{"localapi/wire", []string{"replication"},
+		"both ends share it, so it must not pull the server into every client"},
+	{"localapi/client", []string{"localapi/wire", "replication", "replication/stream"},
+		"applications link the client: the server, Raft and the engines must not come with it"},
+	{"localapi/caller", nil,
+		"who is at the other end of a socket is between us and the kernel"},
+	{"localapi/policy", []string{"localapi/caller"},
+		"a decision about a caller and a name needs nothing else"},
+	{"localapi/...", []string{"localapi/...", "replication", "replication/stream"},
+		"handlers speak to replication.Coordinator and localapi.Holder; which voter or hold is behind them is not their business"},
+
+	{"discovery/...", nil,
+		"finding peers is never part of a lease; it hands out names and addresses"},
+
+	{"integrations/...", []string{"integrations/..."},
+		"what touches the host declares the interface it needs, and cmd/kahu or agent hand it in"},
+
+	{"agent/config", []string{"agent/config"},
+		"configuration is text checked into types; it must be loadable without starting anything"},
+	{"agent/secret", nil,
+		"keys are derived from bytes, for whoever asks"},
+	{"agent/holds", []string{"replication", "localapi", "localapi/caller"},
+		"holds are kept through a Coordinator and shown through localapi.Holder; clocks and pidfds are handed in"},
+	{"agent/...", []string{"agent/...", "localapi/...", "replication/...", "storage/...", "discovery/...", "integrations/..."},
+		"the composition root builds everything below it, and nothing imports it but cmd/kahu"},
+
+	{"cmd/kahu/load", nil,
+		"the load generator measures functions; that etcd is measured with the same one is what makes the ratio fair"},
+	{"cmd/kahu", []string{"agent", "agent/config", "agent/secret", "cmd/kahu/load", "localapi/client", "localapi/wire", "replication", "integrations/..."},
+		"main turns flags into a call and an error into an exit code: what it does itself cannot be reused or tested"},
+
+	{"packaging/...", nil,
+		"it carries files"},
+	{"test/...", []string{"..."},
+		"tests may cross every room"},
+}
+
+// A ban says what a package may not import, ours or not.
+type ban struct {
+	Package string   // as in row
+	Not     []string // import paths; "x/..." as in row
+	Why     string
+}
+
+const deterministic = "entries are applied on every voter, so apply must depend on the log alone: a clock, a random number, " +
+	"the host or a race would fork the voters (DESIGN.md §3, STYLE.md §4)"
+
+var bans = []ban{
+	{"replication/statemachine", []string{"time", "math/rand/...", "crypto/rand", "os/...", "net/...", "sync/...", "log/...", "unsafe", "context"}, deterministic},
+	{"replication/script", []string{"time", "math/rand/...", "crypto/rand", "os/...", "net/...", "sync/...", "log/...", "unsafe", "context"}, deterministic},
+	{"localapi/client", []string{"github.com/hashicorp/...", "modernc.org/...", "github.com/linxGnu/...", "google.golang.org/grpc/..."},
+		"applications link the client: it stays small"},
+	{"storage/memory", []string{"os"}, "the memory engine leaves nothing behind, and is what --dev promises"},
+}
+
+// forbiddenNames are package names that say nothing.
+var forbiddenNames = []string{"util", "utils", "common", "helper", "helpers", "misc", "base", "manager", "types"}
+
+// topLevel is what may stand at the top of the repository, besides files and
+// hidden folders. bin and dist are made by the Makefile and ignored by git.
+var topLevel = []string{"agent", "bin", "cmd", "discovery", "dist", "integrations", "localapi", "packaging", "replication", "storage", "test"}
+
+// MaxFileLines is where a file has certainly become about more than one thing.
+const MaxFileLines = 600
