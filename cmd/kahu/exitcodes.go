@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes of every command. 64 and above are those of sysexits.h where
+// one fits. `kahu exec` passes its command's own code through besides these.
+const (
+	exitOK          = 0
+	exitRefused     = 1
+	exitNotFound    = 2
+	exitBusy        = 3
+	exitUnknown     = 4
+	exitUsage       = 64
+	exitInternal    = 70
+	exitUnavailable = 69
+	exitTemporary   = 75
+	exitLeaseLost   = 76
+	exitDenied      = 77
+	exitConfig      = 78
+)
+
+// exitTable is what help and the man page show.
+var exitTable = []struct {
+	code    int
+	meaning string
+}{
+	{exitOK, "done"},
+	{exitRefused, "refused, nothing changed: a condition did not hold, it exists already, it is used up"},
+	{exitNotFound, "the key, lock or sequence does not exist"},
+	{exitBusy, "the lock is held by another"},
+	{exitUnknown, "the outcome is unknown: it may have been done; look before asking again"},
+	{exitUsage, "wrong flags, arguments or values"},
+	{exitUnavailable, "no agent answers on the socket"},
+	{exitInternal, "a bug, or an answer that makes no sense"},
+	{exitTemporary, "not done, try again: no quorum in time; exec: the lock was not got in time"},
+	{exitLeaseLost, "exec: the lease was lost and the command was stopped"},
+	{exitDenied, "the agent's policy does not let you"},
+	{exitConfig, "agent: the configuration or the data directory is not usable"},
+}
+
+// exitCodesText is the table as text.
+func exitCodesText() string {
+	var b strings.Builder
+	for _, e := range exitTable {
+		fmt.Fprintf(&b, "  %3d  %s\n", e.code, e.meaning)
+	}
+	return b.String()
+}
+
+// newExitCodesTopic is a help topic: kahu help has it, and it does nothing.
+func newExitCodesTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit-codes",
+		Short: "What the exit codes mean",
+		Args:  arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprint(cmd.OutOrStdout(), exitCodesText()+
+				"\nkahu exec ends with its command's own code, or 128 and the number of the\nsignal that ended it, or 126 or 127 when it could not be started.\n")
+			return err
+		},
+	}
+}

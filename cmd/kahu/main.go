@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the Makefile.
+var version = "unknown"
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is main without the process: it returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	g := &globals{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := newRootCommand(g)
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return g.finish(root.ExecuteContext(ctx))
+}
+
+// globals are the flags that every command has, and the process's streams.
+type globals struct {
+	socket  string
+	output  string
+	timeout time.Duration
+
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// The values of --output.
+const (
+	outputText = "text"
+	outputJSON = "json"
+)
+
+// defaultTimeout covers an election with room to spare: a leader that dies
+// while a command runs is a delay, not an error.
+const defaultTimeout = 10 * time.Second
+
+func newRootCommand(g *globals) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kahu",
+		Short: "Locks, keys and sequences, kept by an agent on every host",
+		Long: `kahu is a small agent that runs on every host. Together the agents are a
+coordination service: locks with fencing tokens, a key/value store with
+revisions, and ordered sequences.
+
+Start an agent, then guard a command with a lock:
+
+  kahu agent
+  kahu exec --lock nightly-report -- /usr/local/bin/report`,
+		Example: `  kahu status
+  kahu kv set greeting hello
+  kahu lock ls
+  kahu seq next invoices`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noSubcommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			return g.check()
+		},
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&g.socket, "socket", "", "the agent's Unix `path` (default $KAHU_SOCKET, else $XDG_RUNTIME_DIR/kahu/kahu.sock for a user, else /run/kahu/kahu.sock)")
+	flags.StringVarP(&g.output, "output", "o", outputText, "`text` for people or json for machines")
+	flags.DurationVar(&g.timeout, "timeout", defaultTimeout, "give up after this `duration`; a change of leader takes about a second of it")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(fmt.Sprintf("%v; see %s --help", err, cmd.CommandPath()))
+	})
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
+	root.AddCommand(
+		newVersionCommand(g),
+		newCompletionCommand(g),
+		newManCommand(g),
+		newExitCodesTopic(),
+	)
+	return root
+}
+
+// check judges the global flags, before any command runs.
+func (g *globals) check() error {
+	if g.output != outputText && g.output != outputJSON {
+		return usageError(fmt.Sprintf("--output is %q; it is text or json", g.output))
+	}
+	if g.timeout <= 0 {
+		return usageError(fmt.Sprintf("--timeout is %s; it must be longer than nothing, such as 10s", g.timeout))
+	}
+	return nil
+}
+
+// deadline bounds ctx by --timeout.
+func (g *globals) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, g.timeout)
+}
+
+// finish says what went wrong in one line on stderr and returns the exit code.
+func (g *globals) finish(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	code := exitCode(err)
+	if line := oneLine(err); line != "" {
+		fmt.Fprintln(g.stderr, "kahu: "+line)
+	}
+	return code
+}
+
+// oneLine is the error as one line, or "" when its command has said it already.
+func oneLine(err error) string {
+	var quiet *quietError
+	if errors.As(err, &quiet) {
+		return ""
+	}
+	return strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+}
+
+// noSubcommand refuses arguments of a command that only groups others.
+func noSubcommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	message := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		message += fmt.Sprintf(", did you mean %s?", strings.Join(near, " or "))
+	}
+	return usageError(fmt.Sprintf("%s (see %s --help)", message, cmd.CommandPath()))
+}
+
+// arguments returns a check that the command got exactly the named arguments;
+// a last name that ends in "..." stands for one or more.
+func arguments(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		many := len(names) > 0 && strings.HasSuffix(names[len(names)-1], "...")
+		if len(args) == len(names) || many && len(args) > len(names) {
+			return nil
+		}
+		want := "no arguments"
+		if len(names) > 0 {
+			want = strings.Join(names, " ")
+		}
+		return usageError(fmt.Sprintf("%s takes %s, and got %d arguments; see %s --help", cmd.CommandPath(), want, len(args), cmd.CommandPath()))
+	}
+}
+
+// group returns a command that only holds others.
+func group(use, short string, children ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  noSubcommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(children...)
+	return cmd
+}
