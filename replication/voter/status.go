@@ -1,0 +1,39 @@
+package voter
+
+import "time"
+
+// Status is what a voter knows about itself at one moment. For people and metrics.
+type Status struct {
+	NodeID string `json:"node_id"`
+	Role   string `json:"role"`   // leader, follower, candidate, stopped
+	Leader string `json:"leader"` // node id, empty when unknown
+	// Serving is true on a leader that has applied its opening entry.
+	Serving      bool   `json:"serving"`
+	Term         uint64 `json:"term"`
+	FirstIndex   uint64 `json:"first_index"` // oldest entry in the log, 0 when empty
+	LastIndex    uint64 `json:"last_index"`
+	CommitIndex  uint64 `json:"commit_index"`
+	AppliedIndex uint64 `json:"applied_index"` // of the state machine itself
+	DurableIndex uint64 `json:"durable_index"` // synced in the engine
+	// UnflushedBytes are changes applied but not yet in the engine: what write-
+	// behind still owes.
+	UnflushedBytes int64         `json:"unflushed_bytes"`
+	LogBytes       int64         `json:"log_bytes"`
+	LastContact    time.Duration `json:"last_contact_ns"` // since a leader was heard; 0 on a leader, -1: never
+	LeaseClockNS   int64         `json:"lease_clock_ns"`
+	Level          uint32        `json:"level"`
+	Hash           string        `json:"hash"` // rolling hash at AppliedIndex, hex
+	Peers          []Peer        `json:"peers"`
+	Restores       uint64        `json:"restores"` // snapshots installed since start
+	Watchers       int           `json:"watchers"`
+	QueuedRequests int           `json:"queued_requests"` // waiting at the proposer
+	// StalledFor is the age of a log write, flush or apply that is running longer
+	// than Config.StallAfter: this voter is silent. 0 when healthy.
+	StalledFor time.Duration `json:"stalled_ns"`
+}
+
+// Peer is one server of the latest Raft configuration.
+type Peer struct {
+	ID    string `json:"id"`
+	Voter bool   `json:"voter"`
+}
