@@ -1,0 +1,136 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Role says whether an agent takes part in the quorum.
+type Role string
+
+// The roles.
+const (
+	Voter Role = "voter"
+	Proxy Role = "proxy"
+)
+
+// Storage is the kind of engine that a voter keeps its state in.
+type Storage string
+
+// The engines. A binary built without RocksDB refuses it when it opens one.
+const (
+	Memory  Storage = "memory"
+	SQLite  Storage = "sqlite"
+	RocksDB Storage = "rocksdb"
+)
+
+// LogFormat is how log lines are written.
+type LogFormat string
+
+// The log formats.
+const (
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// Permission is what a Rule can allow.
+type Permission string
+
+// The permissions. Admin includes all others.
+const (
+	Read       Permission = "read"
+	Write      Permission = "write"
+	Lock       Permission = "lock"
+	Admin      Permission = "admin"
+	permitText            = "read, write, lock or admin"
+)
+
+// Config is configuration that was understood and checked.
+type Config struct {
+	NodeName string // for people; never empty
+	DataDir  string // absolute; empty with Dev
+	Socket   string // absolute, at most 107 bytes
+	Role     Role
+	Storage  Storage
+	Bind     string // HOST:PORT to listen on for agents; port 0 only with Dev
+	// Advertise is HOST:PORT that others reach this agent at, never a wildcard.
+	// With Dev and port 0 it is only known after listening.
+	Advertise string
+	Join      []string // HOST:PORT of others, without duplicates; own address may be among them
+	// BootstrapExpect is how many voters form a new cluster: 1 alone, 0 joins
+	// one that exists.
+	BootstrapExpect int
+	SecretFile      string // absolute; empty with Dev: the secret is made in memory
+	// MakeSecret allows to make SecretFile when it does not exist: the agent is alone.
+	MakeSecret bool
+	HTTP       string // HOST:PORT, empty: off
+	Dev        bool
+	LogLevel   slog.Level
+	LogFormat  LogFormat
+	Policy     []Rule // empty: own user, root and group kahu may do everything
+	Limits     Limits
+	Timeouts   Timeouts
+	// Path is the file that was read, empty when none.
+	Path string
+	// Warnings are lines for the log: allowed, but probably not meant.
+	Warnings []string
+}
+
+// Rule allows some callers some things under some names. A caller matches with
+// any of UIDs or GIDs.
+type Rule struct {
+	UIDs     []uint32
+	GIDs     []uint32
+	Prefixes []string // empty: every name
+	Allow    []Permission
+}
+
+// Limits are the sizes and counts that can be set.
+type Limits struct {
+	ValueSizeBytes       int64
+	MemtableSizeBytes    int64
+	TrailingLogSizeBytes int64
+	Holds                int
+}
+
+// Timeouts are the durations that can be set.
+type Timeouts struct {
+	Request   time.Duration
+	Shutdown  time.Duration
+	GrantAck  time.Duration
+	Heartbeat time.Duration
+	Election  time.Duration
+}
+
+// Problem is one thing that is wrong, and what to do about it.
+type Problem struct {
+	Key    string // as in the file, for example "timeouts.request"
+	Source string // where the value came from: "--bind", "KAHU_BIND", a path; empty for a default
+	Text   string
+}
+
+// String is one line.
+func (p Problem) String() string {
+	switch {
+	case p.Key == "":
+		return p.Text
+	case p.Source == "":
+		return fmt.Sprintf("%s: %s", p.Key, p.Text)
+	}
+	return fmt.Sprintf("%s (from %s): %s", p.Key, p.Source, p.Text)
+}
+
+// Problems is everything that is wrong, in the order of the keys of File. It is
+// an error when not empty.
+type Problems []Problem
+
+// Error has a line for each problem.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i, one := range p {
+		lines[i] = one.String()
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,95 @@
+package config
+
+import (
+	_ "embed"
+	"time"
+)
+
+// File is configuration as it was written: one field for each key of the YAML
+// file, with texts not yet understood. The zero text "" means "choose for me".
+type File struct {
+	NodeName        string       `koanf:"node-name"`
+	DataDir         string       `koanf:"data-dir"`
+	Socket          string       `koanf:"socket"`
+	Role            string       `koanf:"role"`
+	Storage         string       `koanf:"storage"`
+	Bind            string       `koanf:"bind"`
+	Advertise       string       `koanf:"advertise"`
+	Join            []string     `koanf:"join"`
+	BootstrapExpect int          `koanf:"bootstrap-expect"`
+	SecretFile      string       `koanf:"secret-file"`
+	HTTP            string       `koanf:"http"`
+	Dev             bool         `koanf:"dev"`
+	LogLevel        string       `koanf:"log-level"`
+	LogFormat       string       `koanf:"log-format"`
+	Policy          []FileRule   `koanf:"policy"`
+	Limits          FileLimits   `koanf:"limits"`
+	Timeouts        FileTimeouts `koanf:"timeouts"`
+}
+
+// FileRule is one rule of the policy.
+type FileRule struct {
+	Users    []string `koanf:"users"`
+	Groups   []string `koanf:"groups"`
+	Prefixes []string `koanf:"prefixes"`
+	Allow    []string `koanf:"allow"`
+}
+
+// FileLimits are sizes ("64MiB" or a number of bytes) and counts.
+type FileLimits struct {
+	ValueSize       string `koanf:"value-size"`
+	MemtableSize    string `koanf:"memtable-size"`
+	TrailingLogSize string `koanf:"trailing-log-size"`
+	Holds           int    `koanf:"holds"`
+}
+
+// FileTimeouts are durations ("500ms", "10s").
+type FileTimeouts struct {
+	Request   string `koanf:"request"`
+	Shutdown  string `koanf:"shutdown"`
+	GrantAck  string `koanf:"grant-ack"`
+	Heartbeat string `koanf:"heartbeat"`
+	Election  string `koanf:"election"`
+}
+
+const (
+	// DefaultPort is where agents listen for agents.
+	DefaultPort = 7350
+	// defaultBind is loopback: an agent alone must not be reachable from the
+	// network before somebody asked for it.
+	defaultBind = "127.0.0.1:7350"
+)
+
+// Defaults is what an empty file means. sample.yaml says the same in text; a
+// test holds the two together.
+func Defaults() File {
+	return File{
+		Role:      string(Voter),
+		Storage:   string(SQLite),
+		Bind:      defaultBind,
+		Join:      []string{},
+		LogLevel:  "info",
+		LogFormat: string(LogText),
+		Policy:    []FileRule{},
+		Limits: FileLimits{
+			ValueSize:       "1MiB",
+			MemtableSize:    "64MiB",
+			TrailingLogSize: "256MiB",
+			Holds:           65536,
+		},
+		Timeouts: FileTimeouts{
+			Request:   (10 * time.Second).String(),
+			Shutdown:  (10 * time.Second).String(),
+			GrantAck:  (5 * time.Second).String(),
+			Heartbeat: (500 * time.Millisecond).String(),
+			Election:  (500 * time.Millisecond).String(),
+		},
+	}
+}
+
+//go:embed sample.yaml
+var sample string
+
+// Sample is the commented file with every key at its default, for packages and
+// for kahu agent --print-config.
+func Sample() string { return sample }
