@@ -1,0 +1,186 @@
+package proposer
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/statemachine"
+)
+
+// batch is one closed entry.
+type batch struct {
+	waiters []*waiter
+	entry   replication.LogEntry
+}
+
+// work is the loop of one worker: collect, propose, answer. One worker collects
+// at a time, and only workers without an entry in flight do: that is the bound.
+func (p *Proposer) work() {
+	var b batch
+	linger := newStoppedTimer()
+	defer linger.Stop()
+	for {
+		select {
+		case p.turn <- struct{}{}:
+		case <-p.stop:
+			return
+		}
+		// Who was answered last is likely to ask again at once.
+		ok := p.collect(&b, len(b.waiters), linger)
+		<-p.turn
+		if !ok {
+			return
+		}
+		p.propose(&b)
+	}
+}
+
+// collect blocks until there is something to propose, lets it linger, closes
+// the batch and stamps it. It returns false when the proposer stops.
+func (p *Proposer) collect(b *batch, expected int, linger *time.Timer) bool {
+	clear(b.waiters)
+	b.waiters = b.waiters[:0]
+	expected = min(expected, MaxEntryRequests)
+	for {
+		if !p.await(1, nil) {
+			return false
+		}
+		if expected > 1 {
+			linger.Reset(MaxLinger)
+			ok := p.await(expected, linger.C)
+			linger.Stop()
+			if !ok {
+				return false
+			}
+		}
+		if p.close(b) {
+			return true
+		}
+		// Withdrawn or resigned meanwhile: wait for the next one.
+		expected = 0
+	}
+}
+
+// await blocks until n requests are queued while leading, or enough to fill an
+// entry, or timeout fires. It returns false when the proposer stops.
+func (p *Proposer) await(n int, timeout <-chan time.Time) bool {
+	p.mu.Lock()
+	if p.stopped {
+		p.mu.Unlock()
+		return false
+	}
+	p.want = n
+	p.wakeLocked()
+	p.mu.Unlock()
+	select {
+	case <-p.arrived:
+		return true
+	case <-timeout:
+	case <-p.stop:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.want == 0 {
+		<-p.arrived // told in this very moment
+	}
+	p.want = 0
+	return !p.stopped
+}
+
+// close moves what is queued into b, and only then stamps it: the lease clock of
+// an entry must not be older than a renewal in it (HAZARDS.md 3).
+func (p *Proposer) close(b *batch) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reign == nil || p.suspended {
+		return false
+	}
+	b.waiters = p.lanes.take(b.waiters)
+	if len(b.waiters) == 0 {
+		return false
+	}
+	b.entry.Term = p.reign.Term
+	b.entry.Level = p.reign.Level()
+	b.entry.LeaseClockNs = p.reign.LeaseClock()
+	b.entry.WallMs = p.wall().UnixMilli()
+	return true
+}
+
+// propose hands b to Raft, waits, and answers everybody in it.
+func (p *Proposer) propose(b *batch) {
+	for _, w := range b.waiters {
+		b.entry.Requests = append(b.entry.Requests, w.req)
+	}
+	data, err := statemachine.EncodeEntry(&b.entry)
+	clear(b.entry.Requests)
+	b.entry.Requests = b.entry.Requests[:0]
+	if err != nil {
+		b.finishAll(fmt.Errorf("%w: %w", replication.ErrUnavailable, err))
+		return
+	}
+	future := p.raft.Apply(data, enqueueTimeout)
+	if err := future.Error(); err != nil {
+		if notApplied(err) {
+			p.mu.Lock()
+			leader := p.leader
+			p.mu.Unlock()
+			b.finishAll(&replication.NotLeaderError{Leader: leader})
+		} else {
+			b.finishAll(fmt.Errorf("%w: %w", replication.ErrUnknownOutcome, err))
+		}
+		return
+	}
+	answers, ok := future.Response().([]*replication.Answer)
+	if !ok || len(answers) != len(b.waiters) {
+		b.finishAll(fmt.Errorf("%w: the state machine gave %d answers to %d requests",
+			replication.ErrUnknownOutcome, len(answers), len(b.waiters)))
+		return
+	}
+	if answers[0].GetCode() == replication.Code_CODE_PROPOSE_AGAIN {
+		p.again(b)
+		return
+	}
+	for i, w := range b.waiters {
+		w.finish(answers[i], nil)
+	}
+}
+
+// again puts a batch back whose entry was appended in a later term than the one
+// it was stamped in: none of it was applied. Under a newer reign it is proposed
+// at once; under the same one the voter is about to say what comes next.
+func (p *Proposer) again(b *batch) {
+	p.mu.Lock()
+	if p.reign != nil && !p.stopped {
+		p.suspended = p.suspended || p.reign.Term <= b.entry.Term
+		p.lanes.pushFront(b.waiters)
+		p.wakeLocked()
+		p.mu.Unlock()
+		return
+	}
+	leader, stopped := p.leader, p.stopped
+	p.mu.Unlock()
+	if stopped {
+		b.finishAll(replication.ErrStopped)
+		return
+	}
+	b.finishAll(&replication.NotLeaderError{Leader: leader})
+}
+
+// finishAll gives everybody in b the same error.
+func (b *batch) finishAll(err error) {
+	if err == nil {
+		panic(errors.New("proposer: finishing a batch without an outcome"))
+	}
+	for _, w := range b.waiters {
+		w.finish(nil, err)
+	}
+}
+
+// newStoppedTimer returns a timer to Reset.
+func newStoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}

@@ -1,0 +1,201 @@
+package reads
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kahu-sh/kahu/replication"
+)
+
+// askTimeout bounds one question to one voter. A voter that does not answer
+// holds back nobody but itself.
+const askTimeout = time.Second
+
+// Lead is a leader's state at the start of a round.
+type Lead struct {
+	// Term in which this voter leads and has applied an entry of its own; 0 when
+	// it does not lead.
+	Term uint64
+	// Leader is the node to ask instead when Term is 0. It may be empty.
+	Leader string
+	// Voters are the node ids of the configuration that count, this one included
+	// if it does.
+	Voters []string
+}
+
+// Config is what a Barrier asks of the Raft node around it. All functions are
+// called concurrently.
+type Config struct {
+	Self string
+	// Lead returns whether and in which term this voter leads now.
+	Lead func() Lead
+	// CommitIndex returns the highest index known to be committed.
+	CommitIndex func() uint64
+	// Term returns this voter's current term, which is durable before it votes in it.
+	Term func() uint64
+	// AskTerm asks another voter for its current term.
+	AskTerm func(ctx context.Context, node string) (uint64, error)
+}
+
+// Barrier gives out read indexes while this voter leads. Its methods may be
+// called concurrently.
+type Barrier struct {
+	cfg   Config
+	group *Group[uint64]
+
+	ctx     context.Context
+	cancel  context.CancelFunc
+	workers sync.WaitGroup
+
+	mu    sync.Mutex
+	peers map[string]*peer
+}
+
+// New returns a Barrier. Close must be called.
+func New(cfg Config) *Barrier {
+	b := &Barrier{cfg: cfg, peers: map[string]*peer{}}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	b.group = NewGroup(b.round, nil)
+	return b
+}
+
+// Close ends all questions and blocks until everything the Barrier started has
+// ended.
+func (b *Barrier) Close() {
+	b.cancel()
+	b.group.Close()
+	b.workers.Wait()
+}
+
+// ReadIndex returns an index such that a read of a state that has applied it is
+// linearizable, counted from this call. It returns a *replication.NotLeaderError
+// when this voter does not lead, or cannot prove it: ask again elsewhere.
+func (b *Barrier) ReadIndex(ctx context.Context) (uint64, error) {
+	lead := b.cfg.Lead()
+	if lead.Term == 0 {
+		return 0, &replication.NotLeaderError{Leader: lead.Leader}
+	}
+	if len(lead.Voters) == 1 && lead.Voters[0] == b.cfg.Self {
+		// Nobody else can have been elected: the own term decides.
+		index := b.cfg.CommitIndex()
+		if term := b.cfg.Term(); term != lead.Term {
+			return 0, &replication.NotLeaderError{}
+		}
+		return index, nil
+	}
+	return b.group.Do(ctx)
+}
+
+// round asks the voters once.
+func (b *Barrier) round(ctx context.Context) (uint64, error) {
+	lead := b.cfg.Lead()
+	if lead.Term == 0 {
+		return 0, &replication.NotLeaderError{Leader: lead.Leader}
+	}
+	index := b.cfg.CommitIndex()
+	// Everything below is asked after index was taken.
+	need := len(lead.Voters)/2 + 1
+	answers := make(chan termAnswer, len(lead.Voters))
+	asked := 0
+	for _, node := range lead.Voters {
+		if node == b.cfg.Self {
+			if b.cfg.Term() == lead.Term {
+				need--
+			}
+			continue
+		}
+		b.peer(node).ask(answers)
+		asked++
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	for need > 0 && asked > 0 {
+		select {
+		case a := <-answers:
+			asked--
+			switch {
+			case a.err != nil: // does not count
+			case a.term > lead.Term:
+				return 0, &replication.NotLeaderError{}
+			case a.term == lead.Term:
+				need--
+			}
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%w: %d more of %d voters did not confirm term %d: %w",
+				replication.ErrUnavailable, need, len(lead.Voters), lead.Term, context.Cause(ctx))
+		}
+	}
+	if need > 0 {
+		return 0, fmt.Errorf("%w: %d more of %d voters did not confirm term %d",
+			replication.ErrUnavailable, need, len(lead.Voters), lead.Term)
+	}
+	return index, nil
+}
+
+// termAnswer is one voter's answer to a round.
+type termAnswer struct {
+	term uint64
+	err  error
+}
+
+// peer asks one voter, one question at a time, so that a silent voter costs one
+// goroutine and not one for each round.
+type peer struct {
+	node string
+	wake chan struct{}
+
+	mu    sync.Mutex
+	round chan<- termAnswer // who asked last and was not yet sent for; nil: nobody
+}
+
+// peer returns the asker of node, and starts it if it is new.
+func (b *Barrier) peer(node string) *peer {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.peers[node]
+	if p == nil {
+		p = &peer{node: node, wake: make(chan struct{}, 1)}
+		b.peers[node] = p
+		// Ends with Close. One for each node that ever was in the configuration.
+		b.workers.Go(func() { b.asker(p) })
+	}
+	return p
+}
+
+// ask has the answer to a question that is sent from now on delivered to round,
+// which has room for it. A round that was not sent for yet is over: it is dropped.
+func (p *peer) ask(round chan<- termAnswer) {
+	p.mu.Lock()
+	p.round = round
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// asker is the loop of one peer.
+func (b *Barrier) asker(p *peer) {
+	for {
+		select {
+		case <-p.wake:
+		case <-b.ctx.Done():
+			return
+		}
+		p.mu.Lock()
+		round := p.round
+		p.round = nil
+		p.mu.Unlock()
+		if round == nil {
+			continue
+		}
+		// The question goes out after the round was taken up, and the round after
+		// its index: an answer never counts for an older question.
+		ctx, cancel := context.WithTimeout(b.ctx, askTimeout)
+		term, err := b.cfg.AskTerm(ctx, p.node)
+		cancel()
+		round <- termAnswer{term: term, err: err}
+	}
+}
