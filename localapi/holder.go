@@ -86,7 +86,10 @@ type Hold interface {
 	// Next blocks for the next event. It returns io.EOF after lost or released.
 	// An intermediate event may be skipped when a newer one of its kind is there.
 	Next(ctx context.Context) (HoldEvent, error)
-	// Ack accepts the grant (see HoldRequest.NeedAck).
+	// Ack accepts the grant (see HoldRequest.NeedAck). An ack that came in time
+	// is answered by a HoldRenewed event at once, one that came too late by
+	// HoldQueued or HoldLost: the guard starts its command only after the first,
+	// because the grant may have gone to the next while the ack was under way.
 	Ack()
 	// Release gives the lock or the place in line back, and blocks until the
 	// quorum has confirmed or ctx ends; the agent goes on trying after that.
