@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 )
+
+// Magic is what every connection of this protocol begins with. Its first byte
+// is zero, as in no HTTP request and no TLS record.
+const Magic = "\x00kahust"
 
 // Limits and times, used where Options leaves a zero.
 const (
@@ -17,6 +20,19 @@ const (
 	DefaultHandshakeTimeout = 10 * time.Second
 	DefaultWriteTimeout     = 10 * time.Second
 	DefaultKeepAlive        = 15 * time.Second
+
+	// WindowBytes is what may be on its way, not yet taken, in one direction of a stream.
+	WindowBytes = 256 << 10
+	// MessageCostBytes is what a message counts for beyond its payload.
+	MessageCostBytes = 64
+	// maxQueuedBytes is how much may wait to be written before senders wait.
+	maxQueuedBytes = 1 << 20
+	// writeChunkBytes is how much has to go out within one WriteTimeout.
+	writeChunkBytes = 256 << 10
+	// maxErrorBytes is where the text of a RemoteError is cut when it is sent.
+	maxErrorBytes = 4 << 10
+	// flushTimeout is how long Close tries to write what was queued before it.
+	flushTimeout = time.Second
 )
 
 // Message is what can be sent: vtprotobuf's generated messages are, and Bytes.
@@ -60,7 +76,8 @@ type Options struct {
 	// KeepAlive is the longest silence of the peer before it counts as dead; it
 	// is pinged at half of it. Negative: never.
 	KeepAlive time.Duration
-	// Logger gets one debug line when the connection ends. Nil: none.
+	// Logger gets one line when the connection ends: a warning when the peer broke
+	// the protocol, debug otherwise. Nil: none.
 	Logger *slog.Logger
 }
 
@@ -71,6 +88,9 @@ var ErrBroken = errors.New("connection lost")
 // ErrNotSent means that no byte of the request has left: it was certainly not
 // carried out.
 var ErrNotSent = errors.New("request not sent")
+
+// ErrTooLarge means that a message does not fit the peer's largest frame.
+var ErrTooLarge = errors.New("message larger than the other side accepts")
 
 // ErrProtocol means that the peer broke the rules of doc.go, or is not kahu.
 var ErrProtocol = errors.New("stream protocol violated")
@@ -83,6 +103,8 @@ const (
 	CodeNoHandler uint32 = 1<<31 + 1
 	// CodeNoAnswer: the peer's handler returned without an answer.
 	CodeNoAnswer uint32 = 1<<31 + 2
+	// CodeTooLarge: the answer does not fit the caller's largest frame.
+	CodeTooLarge uint32 = 1<<31 + 3
 )
 
 // RemoteError is an error that the other side answered with.
@@ -99,83 +121,27 @@ func (e *RemoteError) Error() string {
 	return e.Text
 }
 
-// Conn is one connection. All methods may be called concurrently.
-type Conn struct {
-	conn net.Conn
-	o    Options
+func (o Options) withDefaults() Options {
+	if o.MaxFrameBytes <= 0 {
+		o.MaxFrameBytes = DefaultMaxFrameBytes
+	}
+	if o.MaxInFlight <= 0 {
+		o.MaxInFlight = DefaultMaxInFlight
+	}
+	if o.MaxInFlightBytes <= 0 {
+		o.MaxInFlightBytes = DefaultMaxInFlightBytes
+	}
+	if o.HandshakeTimeout <= 0 {
+		o.HandshakeTimeout = DefaultHandshakeTimeout
+	}
+	if o.WriteTimeout <= 0 {
+		o.WriteTimeout = DefaultWriteTimeout
+	}
+	if o.KeepAlive == 0 {
+		o.KeepAlive = DefaultKeepAlive
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
 }
-
-// New takes over conn and starts the protocol on it. It does not block: calls
-// wait for the peer's hello. The caller must Close it; it also closes itself
-// when the peer goes away (see Done).
-func New(conn net.Conn, o Options) *Conn { return &Conn{conn: conn, o: o} }
-
-// Call sends one request and waits for its answer, which belongs to the caller.
-// m is encoded before Call returns and not kept. Errors are a *RemoteError, or
-// wrap ErrBroken, or wrap the cause of ctx; the last two wrap ErrNotSent as well
-// when nothing was sent. When ctx ends the peer is told to stop.
-func (c *Conn) Call(ctx context.Context, method uint8, m Message) (payload []byte, err error) {
-	return nil, ErrBroken
-}
-
-// Open opens a stream with m as its first message and does not wait for an
-// answer. The stream ends when ctx does, with Close, or when the peer ends it.
-// Whoever opens a stream must Close it, or end ctx.
-func (c *Conn) Open(ctx context.Context, method uint8, m Message) (*Stream, error) {
-	return nil, ErrBroken
-}
-
-// Done is closed when the connection has ended; Err then says why.
-func (c *Conn) Done() <-chan struct{} { return nil }
-
-// Err returns nil while the connection works, then an error that wraps
-// ErrBroken and says why it ended.
-func (c *Conn) Err() error { return ErrBroken }
-
-// Close ends the connection and waits until both goroutines and all handlers
-// have returned; their ctx has ended. A handler must not call it.
-func (c *Conn) Close() error { return c.conn.Close() }
-
-// Stream is the caller's end of an open stream.
-type Stream struct{}
-
-// Recv returns the peer's next message, which belongs to the caller. It returns
-// io.EOF when the peer ended the stream, else errors as Call does. One
-// goroutine at a time.
-func (s *Stream) Recv(ctx context.Context) ([]byte, error) { return nil, ErrBroken }
-
-// Send sends a message up. It blocks while the peer does not take messages. One
-// goroutine at a time.
-func (s *Stream) Send(ctx context.Context, m Message) error { return ErrBroken }
-
-// Close tells the peer that nobody listens any more. It does not block, and may
-// be called more than once.
-func (s *Stream) Close() error { return nil }
-
-// Incoming is one request of the peer. Reply, Fail and Send are for one
-// goroutine at a time, Recv for another.
-type Incoming struct {
-	Method  uint8
-	Payload []byte
-	stream  bool
-}
-
-// Streaming reports whether the peer opened a stream rather than called.
-func (in *Incoming) Streaming() bool { return in.stream }
-
-// Conn returns the connection that the request came on.
-func (in *Incoming) Conn() *Conn { return nil }
-
-// Reply answers a call. A second answer is refused with an error.
-func (in *Incoming) Reply(m Message) error { return ErrBroken }
-
-// Fail ends the request with err: a *RemoteError in its chain travels with its
-// code, anything else as CodeUnspecified with its text.
-func (in *Incoming) Fail(err error) error { return ErrBroken }
-
-// Send sends a message down the stream. It blocks while the peer does not take
-// messages, until the request's ctx ends.
-func (in *Incoming) Send(m Message) error { return ErrBroken }
-
-// Recv returns the caller's next message up the stream.
-func (in *Incoming) Recv(ctx context.Context) ([]byte, error) { return nil, ErrBroken }
