@@ -5,19 +5,32 @@ import (
 	"os"
 	"time"
 
+	"github.com/kahu-sh/kahu/localapi/wire"
 	"github.com/kahu-sh/kahu/replication"
 )
 
-// Witness says what proves that a holder still lives.
-type Witness string
+// Both ends share these words; package wire says what they mean.
+type (
+	Witness       = wire.Witness
+	HoldEventType = wire.HoldEventType
+	HoldEvent     = wire.HoldEvent
+	HoldInfo      = wire.HoldInfo
+)
 
+// The witnesses of a hold.
 const (
-	// WitnessConnection releases the hold when the connection closes: the
-	// program promises to stop when it is told.
-	WitnessConnection Witness = "connection"
-	// WitnessProcess keeps the hold until the guard releases it or every
-	// witness process is gone: a closed connection proves nothing.
-	WitnessProcess Witness = "process"
+	WitnessConnection = wire.WitnessConnection
+	WitnessProcess    = wire.WitnessProcess
+)
+
+// The events of a hold, in the order in which they can come.
+const (
+	HoldQueued   = wire.HoldQueued
+	HoldHeld     = wire.HoldHeld
+	HoldRenewed  = wire.HoldRenewed
+	HoldAtRisk   = wire.HoldAtRisk
+	HoldLost     = wire.HoldLost
+	HoldReleased = wire.HoldReleased
 )
 
 // HoldRequest asks for a hold: a lock kept alive by the agent.
@@ -40,35 +53,6 @@ type HoldRequest struct {
 	Info    *replication.HolderInfo
 }
 
-// HoldEventType is the kind of a HoldEvent.
-type HoldEventType string
-
-// The events of a hold, in the order in which they can come.
-const (
-	HoldQueued   HoldEventType = "queued"   // Position changed
-	HoldHeld     HoldEventType = "held"     // granted: Token and deadline are set
-	HoldRenewed  HoldEventType = "renewed"  // deadline moved
-	HoldAtRisk   HoldEventType = "at-risk"  // the quorum is silent; safe until the deadline
-	HoldLost     HoldEventType = "lost"     // last event: stop at once
-	HoldReleased HoldEventType = "released" // last event: given back, or never got (Reason "timeout")
-)
-
-// HoldEvent is one line of a hold's story, the same in JSON and on the stream.
-type HoldEvent struct {
-	Type     HoldEventType `json:"event"`
-	Hold     string        `json:"hold"` // id: 32 lower-case hex characters, the owner at the quorum
-	Lock     string        `json:"lock"`
-	Position uint32        `json:"position,omitempty"` // queued: 1 is next
-	Token    *int64        `json:"fencing_token,omitempty"`
-	// DeadlineBoottimeNS is the instant, on CLOCK_BOOTTIME of the boot BootID, at
-	// which the holder must have stopped. Absolute, so that reading it late
-	// moves nothing (HAZARDS.md 7).
-	DeadlineBoottimeNS int64  `json:"deadline_boottime_ns,omitempty"`
-	BootID             string `json:"boot_id,omitempty"`
-	SafeMS             int64  `json:"safe_ms,omitempty"` // what was left when this was written; for people only
-	Reason             string `json:"reason,omitempty"`  // lost, released: why. held: a warning about a short TTL
-}
-
 // Holder keeps holds on behalf of local processes. agent/holds implements it.
 type Holder interface {
 	// Open starts standing in line and returns at once. Errors are bad input
@@ -77,6 +61,8 @@ type Holder interface {
 	// Attach takes up a process hold again after its connection broke. It
 	// returns an error when no such hold lives in this agent.
 	Attach(ctx context.Context, id string) (Hold, error)
+	// List shows the holds of this agent in order of lock name. It does not block.
+	List() []HoldInfo
 }
 
 // Hold is one hold, used by one connection at a time.

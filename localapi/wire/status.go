@@ -1,0 +1,61 @@
+package wire
+
+// Status is what an agent tells about itself.
+type Status struct {
+	Node      string `json:"node"` // node id
+	Host      string `json:"host"` // node name, for people
+	Role      string `json:"role"` // voter, proxy
+	Version   string `json:"version"`
+	ClusterID string `json:"cluster_id,omitempty"`
+	Advertise string `json:"advertise,omitempty"`
+	Socket    string `json:"socket"`
+	Dev       bool   `json:"dev,omitempty"`
+	UptimeMS  int64  `json:"uptime_ms"`
+	Storage   string `json:"storage,omitempty"` // voters
+	// Ready says that a quorum answered lately; NotReady is why not, in one line.
+	Ready    bool         `json:"ready"`
+	NotReady string       `json:"not_ready,omitempty"`
+	Leader   string       `json:"leader,omitempty"` // node id, as far as this agent knows
+	Peers    []Peer       `json:"peers,omitempty"`
+	Holds    HoldCounts   `json:"holds"`
+	Voter    *VoterStatus `json:"voter,omitempty"` // voters
+}
+
+// HoldCounts counts the holds of one agent by state.
+type HoldCounts struct {
+	Held   int `json:"held"`
+	Queued int `json:"queued"`
+	AtRisk int `json:"at_risk"`
+}
+
+// Peer is another agent that this one knows.
+type Peer struct {
+	Node      string `json:"node"`
+	Host      string `json:"host,omitempty"`
+	Address   string `json:"address,omitempty"`
+	Role      string `json:"role,omitempty"`
+	Connected bool   `json:"connected"`
+}
+
+// VoterStatus is what a voter knows about its part in the quorum.
+type VoterStatus struct {
+	Raft           string `json:"raft"` // leader, follower, candidate, stopped
+	Serving        bool   `json:"serving"`
+	Term           uint64 `json:"term"`
+	FirstIndex     uint64 `json:"first_index"`
+	LastIndex      uint64 `json:"last_index"`
+	CommitIndex    uint64 `json:"commit_index"`
+	AppliedIndex   uint64 `json:"applied_index"`
+	DurableIndex   uint64 `json:"durable_index"` // synced in the engine
+	UnflushedBytes int64  `json:"unflushed_bytes"`
+	LogBytes       int64  `json:"log_bytes"`
+	LastContactMS  int64  `json:"last_contact_ms"` // since a leader was heard; 0 on a leader, -1: never
+	LeaseClockNS   int64  `json:"lease_clock_ns"`
+	Level          uint32 `json:"level"`
+	Hash           string `json:"hash,omitempty"`
+	Restores       uint64 `json:"restores"`
+	Watchers       int    `json:"watchers"`
+	QueuedRequests int    `json:"queued_requests"`
+	StalledMS      int64  `json:"stalled_ms,omitempty"`
+	Configuration  []Peer `json:"configuration,omitempty"` // Raft's: Role is voter or staging
+}
