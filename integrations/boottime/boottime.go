@@ -21,10 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slewDivisor shortens what remains of a lease when it becomes an absolute
-// BOOTTIME: in that time BOOTTIME may run up to 10 % (the kernel's limit for a
-// slew) slower than lease time, and a timer must still fire before the lease
-// time is reached (DESIGN.md: the kernel holds the hard deadline).
+// What remains of a lease is divided by 1.1 when it becomes an absolute
+// BOOTTIME: until then BOOTTIME may run slower than lease time (by 8 % under
+// chrony's largest slew), and a timer must still fire before the lease time is
+// reached (DESIGN.md: the kernel holds the hard deadline).
 const (
 	slewDividend = 10
 	slewDivisor  = 11

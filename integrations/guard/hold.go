@@ -1,0 +1,246 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// State is what the agent says about a hold.
+type State string
+
+// The states of a hold, named as in the agent's API.
+const (
+	Queued   State = "queued"   // in line
+	Held     State = "held"     // granted, to be acknowledged
+	Renewed  State = "renewed"  // the deadline moved, or the ack was in time
+	AtRisk   State = "at-risk"  // the quorum is silent; the lock is safe until the deadline
+	Lost     State = "lost"     // last: stop at once
+	Released State = "released" // last: given back, or never got
+)
+
+// An Event is one step of a hold.
+type Event struct {
+	State    State
+	Hold     string // id, for Attach
+	Position uint32 // Queued: 1 is next
+	Token    int64  // Held: the fencing token
+	// Deadline is the absolute CLOCK_BOOTTIME, under the boot BootID, at which
+	// the command must have ended. Zero when the event has none.
+	Deadline time.Duration
+	BootID   string
+	Reason   string // Lost, Released
+}
+
+// Witnesses prove to the agent that the command's tree lives: the hold outlasts
+// the connection until all of them have ended.
+type Witnesses struct {
+	// Pidfds stay the guard's. The agent gets duplicates (SCM_RIGHTS).
+	Pidfds []*os.File
+	// TreeEnds says that the end of all of them proves that nothing of the tree
+	// is left. Otherwise it only ends the renewals.
+	TreeEnds bool
+}
+
+// An Agent opens the guard's one hold. Lock, TTL, grace and how long to wait are
+// the implementation's. Errors that wrap ErrUnavailable may pass; ErrUnknownHold
+// is Attach's answer for a hold that the agent does not have; all others are
+// final and shown to the user.
+type Agent interface {
+	// Open asks for the lock and returns when the agent has the request.
+	Open(ctx context.Context, w Witnesses) (Lock, error)
+	// Attach takes up the hold again after its connection broke. The agent
+	// answers with its present state as the first event.
+	Attach(ctx context.Context, hold string, w Witnesses) (Lock, error)
+}
+
+// A Lock is one connection's view of the hold. Next is called by one goroutine,
+// the other methods by another.
+type Lock interface {
+	// Next blocks for the next event. Any error means that the connection is of
+	// no use any more, and nothing about the hold.
+	Next(ctx context.Context) (Event, error)
+	// Ack accepts a grant. The agent answers with a Renewed event if it came in
+	// time, with Queued or Lost otherwise.
+	Ack() error
+	// Release gives the lock or the place in line back, and returns nil once the
+	// quorum has confirmed.
+	Release(ctx context.Context) error
+	// Close drops the connection; the hold lives on while its witnesses do.
+	Close() error
+}
+
+var (
+	// ErrUnavailable is wrapped by errors of an Agent that cannot be reached.
+	ErrUnavailable = errors.New("no agent answers")
+	// ErrUnknownHold is wrapped by errors of Attach when the agent does not have
+	// the hold.
+	ErrUnknownHold = errors.New("the agent does not know the hold")
+	// ErrRefused is wrapped by errors for a request that will never be granted.
+	ErrRefused = errors.New("refused")
+)
+
+var errNotConnected = errors.New("not connected to the agent")
+
+// Bounds of the pause between two attempts to reach an agent that is gone. An
+// agent's restart takes longer than the first and is noticed within the last.
+const (
+	firstPause = 20 * time.Millisecond
+	lastPause  = time.Second
+)
+
+// hold follows the agent's events over however many connections it takes.
+type hold struct {
+	agent     Agent
+	witnesses Witnesses
+	events    chan Event    // never closed
+	failed    chan error    // one final error at most
+	again     chan struct{} // the answer to Lost: nothing has started, stand in line anew
+
+	mu   sync.Mutex // guards what follows
+	lock Lock       // nil while not connected
+
+	// Of follow only.
+	id string
+	// confirmed says that the reader of events may have started the command: it
+	// was given a Renewed. From then on this hold is the only one.
+	confirmed bool
+}
+
+func newHold(agent Agent, w Witnesses) *hold {
+	return &hold{
+		agent: agent, witnesses: w,
+		events: make(chan Event), failed: make(chan error, 1), again: make(chan struct{}, 1),
+	}
+}
+
+// follow runs until ctx ends, a final error, or Released.
+func (h *hold) follow(ctx context.Context) {
+	lock, err := h.agent.Open(ctx, h.witnesses)
+	if err != nil {
+		h.failed <- err
+		return
+	}
+	for lock != nil {
+		h.connected(lock)
+		last := h.read(ctx, lock)
+		h.connected(nil)
+		switch last {
+		case Released:
+			return
+		case Lost:
+			select {
+			case <-h.again:
+				h.id, h.confirmed = "", false
+			case <-ctx.Done():
+				return
+			}
+		}
+		if lock, err = h.reconnect(ctx); err != nil {
+			h.failed <- err
+			return
+		}
+	}
+}
+
+// read passes the events of one connection on. It returns the last one of the
+// hold, or "" when only the connection has ended.
+func (h *hold) read(ctx context.Context, lock Lock) State {
+	defer lock.Close()
+	for {
+		e, err := lock.Next(ctx)
+		if err != nil {
+			return ""
+		}
+		if e.Hold != "" {
+			h.id = e.Hold
+		}
+		switch e.State {
+		case Renewed:
+			h.confirmed = true
+		case Queued:
+			h.confirmed = false
+		}
+		select {
+		case h.events <- e:
+		case <-ctx.Done():
+			return ""
+		}
+		if e.State == Lost || e.State == Released {
+			return e.State
+		}
+	}
+}
+
+// reconnect tries until it has a connection, ctx ends (nil, nil), or the answer
+// is final.
+func (h *hold) reconnect(ctx context.Context) (Lock, error) {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		lock, err := h.connect(ctx)
+		if err == nil {
+			return lock, nil
+		}
+		final := !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnknownHold)
+		if final && !h.confirmed && ctx.Err() == nil {
+			return nil, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (h *hold) connect(ctx context.Context) (Lock, error) {
+	if h.id == "" {
+		return h.agent.Open(ctx, h.witnesses)
+	}
+	lock, err := h.agent.Attach(ctx, h.id, h.witnesses)
+	if errors.Is(err, ErrUnknownHold) && !h.confirmed {
+		h.id = "" // restarted without our request: ask again
+		return h.agent.Open(ctx, h.witnesses)
+	}
+	return lock, err
+}
+
+func (h *hold) connected(lock Lock) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lock = lock
+}
+
+// ack accepts the grant. An error needs no answer: the connection is gone, and
+// the next one begins with the state.
+func (h *hold) ack() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lock == nil {
+		return errNotConnected
+	}
+	return h.lock.Ack()
+}
+
+// release gives the lock back if there is a connection to do it with.
+func (h *hold) release(ctx context.Context) error {
+	h.mu.Lock()
+	lock := h.lock
+	h.mu.Unlock()
+	if lock == nil {
+		return errNotConnected
+	}
+	err := lock.Release(ctx)
+	if errors.Is(err, io.EOF) {
+		err = nil // it was the last event
+	}
+	if err != nil {
+		return fmt.Errorf("release the lock: %w", err)
+	}
+	return nil
+}

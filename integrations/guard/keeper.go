@@ -1,0 +1,383 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/kahu-sh/kahu/integrations/boottime"
+	"github.com/kahu-sh/kahu/integrations/guard/stage"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// killLead is how long before the deadline a tree that did not end by itself
+	// is killed, so that the keeper outlives it and can say what happened. The
+	// kernel's timer, at the deadline itself, is for when this code does not run.
+	killLead = 100 * time.Millisecond
+
+	// releaseTime bounds the wait for the quorum to confirm a release. The agent
+	// goes on trying, and sees by the witnesses that the tree is gone.
+	releaseTime = 5 * time.Second
+
+	// decideTime is how long the agent may need beyond --wait before the guard
+	// gives up by itself: an election is a delay, not an answer.
+	decideTime = 10 * time.Second
+)
+
+// A phase is how far the guard has come; they follow each other, but that a grant
+// which was acknowledged too late leads from accepting back to waiting.
+type phase int
+
+const (
+	waiting   phase = iota // for the grant
+	accepting              // acknowledged, not yet confirmed; the timers are armed
+	starting               // the init was told to start the command
+	running
+	ending // the tree was told to end, or the command has ended
+)
+
+// keeper is the middle stage. All fields belong to the goroutine of run.
+type keeper struct {
+	Options
+	face *stage.Link
+	tree *tree
+	hold *hold
+
+	dead *boottime.KillTimer // the hard deadline, on this process
+	wake *boottime.Timer     // the next of: stopAt, killAt
+
+	phase    phase
+	token    int64
+	deadline time.Duration // boot time; 0 before the grant
+	killAt   time.Duration // boot time; 0 until the tree was told to end
+	atRisk   bool
+	end      *outcome // decided; the guard ends so once the tree is gone
+	released bool     // the agent knows that the hold is over
+}
+
+func (k *keeper) arm() (err error) {
+	if k.dead, err = boottime.NewKillTimer(); err != nil {
+		return err
+	}
+	k.wake, err = boottime.NewTimer()
+	return err
+}
+
+// run is the life of the keeper, from the tree's empty place to its end.
+func (k *keeper) run() outcome {
+	defer k.wake.Close()
+	k.tree.watch()
+	witnesses, err := k.tree.witnesses()
+	if err != nil {
+		k.finish(failure(ExitOS, "%v", err))
+	}
+	k.hold = newHold(k.Agent, witnesses)
+	ctx, cancel := context.WithCancel(context.Background())
+	followed := make(chan struct{})
+	if k.end == nil {
+		go func() { defer close(followed); k.hold.follow(ctx) }()
+	} else {
+		close(followed)
+	}
+	k.loop(k.patience())
+
+	// Nothing of the tree is left. What follows may take its time.
+	_ = k.dead.Stop()
+	go k.ignoreEvents(followed)
+	k.release()
+	cancel()
+	<-followed
+	return *k.end
+}
+
+// ignoreEvents keeps a connection readable while the lock is released. It ends
+// with follow.
+func (k *keeper) ignoreEvents(followed <-chan struct{}) {
+	for {
+		select {
+		case <-k.hold.events:
+		case <-followed:
+			return
+		}
+	}
+}
+
+// loop serves everybody until the tree is gone.
+func (k *keeper) loop(patience <-chan time.Time) {
+	face := k.listen()
+	messages, gone := k.tree.messages, k.tree.gone
+	for messages != nil || gone != nil {
+		select {
+		case s, ok := <-face:
+			if !ok {
+				face = nil
+				k.stop(failure(ExitLeaseLost, "")) // nobody is there to hear it
+				continue
+			}
+			k.signal(s)
+		case m, ok := <-messages:
+			if !ok {
+				messages = nil
+				continue
+			}
+			k.heard(m)
+		case <-gone:
+			gone = nil
+		case e := <-k.hold.events:
+			k.event(e)
+		case err := <-k.hold.failed:
+			k.failed(err)
+		case <-k.wake.C:
+			k.awake()
+		case <-patience:
+			patience = nil
+			if k.phase <= accepting && k.end == nil {
+				k.finish(failure(ExitNotGot, "the lock %s was not got within %v", k.Lock, k.Wait))
+			}
+		}
+	}
+	if k.end == nil { // somebody killed the init, and the kernel everything else
+		k.end = &outcome{number: int(unix.SIGKILL), bySignal: true}
+	}
+}
+
+// listen passes on what the face reports. The goroutine ends with the face, or
+// with the process.
+func (k *keeper) listen() <-chan syscall.Signal {
+	c := make(chan syscall.Signal)
+	go func() {
+		defer close(c)
+		for {
+			m, err := k.face.Recv()
+			if err != nil {
+				return
+			}
+			c <- syscall.Signal(m.Number)
+		}
+	}()
+	return c
+}
+
+// patience fires when the agent should have said by itself that the wait is over.
+func (k *keeper) patience() <-chan time.Time {
+	if k.Wait < 0 {
+		return nil
+	}
+	return time.After(k.Wait + decideTime)
+}
+
+// signal is what the user sent to the face.
+func (k *keeper) signal(s syscall.Signal) {
+	if k.phase >= starting {
+		k.tree.forward(s)
+		return
+	}
+	switch s {
+	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
+		k.finish(outcome{number: int(s), bySignal: true}) // as a command that waits would end
+	}
+}
+
+// heard is what the init says.
+func (k *keeper) heard(m stage.Message) {
+	switch m.Kind {
+	case stage.Started:
+		if k.phase == starting {
+			k.phase = running
+		}
+		_ = k.face.Send(stage.Message{Kind: stage.Started})
+	case stage.Failed:
+		code := ExitCannotRun
+		if syscall.Errno(m.Number) == unix.ENOENT {
+			code = ExitNotFound
+		}
+		k.finish(failure(code, "run %s: %v", k.Command[0], syscall.Errno(m.Number)))
+	case stage.Ended:
+		// What the command leaves behind ends with it, but may clean up.
+		k.stop(outcome{number: m.Number, bySignal: m.BySig})
+	}
+}
+
+// event is what the agent says.
+func (k *keeper) event(e Event) {
+	if e.Deadline != 0 && k.end == nil {
+		if err := checkDeadline(e, k.TTL); err != nil {
+			k.stop(failure(ExitUnavailable, "%v", err))
+			return
+		}
+	}
+	switch e.State {
+	case Queued:
+		if k.phase == accepting {
+			k.phase = waiting
+			k.disarm()
+		}
+	case Held:
+		k.held(e)
+	case Renewed:
+		k.extend(e)
+		k.atRisk = false
+		if k.phase == accepting && k.end == nil {
+			k.start()
+		}
+	case AtRisk:
+		if !k.atRisk && k.phase == running {
+			k.say("the quorum is silent; the lock %s is safe for another %v", k.Lock,
+				(k.stopAt() - boottime.Boottime()).Round(100*time.Millisecond))
+		}
+		k.atRisk = true
+	case Lost:
+		if k.phase < starting && k.end == nil {
+			k.phase = waiting
+			k.disarm()
+			k.hold.again <- struct{}{} // one Lost a hold, so there is room
+			return
+		}
+		k.released = true
+		k.stop(failure(ExitLeaseLost, "the lock %s was lost (%s); the command was stopped", k.Lock, e.Reason))
+	case Released:
+		k.over(e)
+	}
+}
+
+// held takes a grant, or its repetition on a new connection.
+func (k *keeper) held(e Event) {
+	if k.phase >= starting {
+		if e.Token != k.token {
+			k.stop(failure(ExitLeaseLost, "the lock %s was lost and granted anew; the command was stopped", k.Lock))
+			return
+		}
+		k.extend(e)
+		return
+	}
+	if k.end != nil {
+		return
+	}
+	k.token, k.deadline = e.Token, 0
+	k.extend(e) // armed before anything runs
+	if k.stopAt() <= boottime.Boottime() {
+		k.finish(failure(ExitNotGot, "the lock %s was granted with too little of its lease left for a grace of %v; "+
+			"use a longer --ttl or a shorter --grace", k.Lock, k.Grace))
+		return
+	}
+	k.phase = accepting
+	_ = k.hold.ack() // without a connection the grant is repeated on the next
+}
+
+// over is the end of a hold that the guard did not ask for, or that came before
+// the grant.
+func (k *keeper) over(e Event) {
+	k.released = true
+	if k.phase >= starting {
+		k.stop(failure(ExitLeaseLost, "the lock %s was released by somebody else (%s); the command was stopped", k.Lock, e.Reason))
+		return
+	}
+	k.finish(failure(ExitNotGot, "the lock %s was not got (%s)", k.Lock, e.Reason))
+}
+
+// failed is the agent's final no, before any command has started.
+func (k *keeper) failed(err error) {
+	k.released = true
+	code := ExitUsage
+	if errors.Is(err, ErrUnavailable) {
+		code = ExitUnavailable
+	}
+	k.finish(failure(code, "%v", err))
+}
+
+// start has the init start the command: held, acknowledged, deadlines armed.
+func (k *keeper) start() {
+	k.phase = starting
+	k.tree.send(stage.Message{Kind: stage.Start, At: k.deadline, Text: k.environment(k.token)})
+}
+
+// finish ends the guard when nothing runs.
+func (k *keeper) finish(o outcome) {
+	if k.end == nil {
+		k.end = &o
+	}
+	k.phase = ending
+	k.tree.kill()
+}
+
+// stop ends the guard and its command: SIGTERM to the whole tree now, SIGKILL one
+// grace later, and before the deadline in any case.
+func (k *keeper) stop(o outcome) {
+	if k.phase < starting {
+		k.finish(o)
+		return
+	}
+	if k.end == nil {
+		k.end = &o
+	}
+	if k.phase == ending {
+		return
+	}
+	k.phase = ending
+	k.tree.send(stage.Message{Kind: stage.Stop})
+	k.killAt = min(boottime.Boottime()+k.Grace, k.deadline-killLead)
+	k.schedule()
+}
+
+// stopAt is when the tree has to be told to end, so that it has its grace.
+func (k *keeper) stopAt() time.Duration { return k.deadline - killLead - k.Grace }
+
+// extend moves the deadline. It never moves it back: each is derived from a
+// renewal that the quorum has acknowledged, and the latest is what counts.
+func (k *keeper) extend(e Event) {
+	if e.Deadline <= k.deadline {
+		return
+	}
+	k.deadline = e.Deadline
+	if err := k.dead.Set(k.deadline); err != nil {
+		k.stop(failure(ExitOS, "%v", err))
+		return
+	}
+	k.tree.send(stage.Message{Kind: stage.Deadline, At: k.deadline})
+	k.schedule()
+}
+
+// disarm goes with a grant that went to the next.
+func (k *keeper) disarm() {
+	k.deadline = 0
+	_ = k.dead.Stop()
+	_ = k.wake.Stop()
+}
+
+func (k *keeper) schedule() {
+	at := k.stopAt()
+	if k.phase == ending {
+		at = k.killAt
+	}
+	if err := k.wake.Set(at); err != nil {
+		k.tree.kill() // nothing would wake us
+	}
+}
+
+// awake looks at the clock again: a wake-up may be older than the last renewal.
+func (k *keeper) awake() {
+	now := boottime.Boottime()
+	switch {
+	case k.deadline == 0:
+	case k.phase == ending:
+		if k.killAt != 0 && now >= k.killAt {
+			k.tree.kill()
+		}
+	case now >= k.stopAt():
+		k.stop(failure(ExitLeaseLost, "no renewal of the lock %s in time; the command was stopped", k.Lock))
+	}
+}
+
+// release gives the lock back, now that the tree is gone.
+func (k *keeper) release() {
+	if k.released || k.hold == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
+	defer cancel()
+	if err := k.hold.release(ctx); err != nil && k.deadline != 0 && !errors.Is(err, errNotConnected) {
+		k.say("%v; the agent goes on trying", err)
+	}
+}

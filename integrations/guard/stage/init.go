@@ -1,0 +1,249 @@
+package stage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kahu-sh/kahu/integrations/boottime"
+	"golang.org/x/sys/unix"
+)
+
+// initStage runs the command and has its tree in hand. In a pid namespace it is
+// PID 1: whatever happens to it, the kernel ends the whole namespace with it.
+// Without one it is a subreaper in the same place, and as long as it lives it ends
+// the tree when the keeper is gone.
+//
+// It stays in the process group of the face, so it sees what a terminal or a
+// shell sends to the whole job (see jobSignals).
+type initStage struct {
+	link *Link
+	pid1 bool
+
+	timer   *boottime.KillTimer // without a namespace: ends a stopped init at the deadline
+	command int                 // pid, 0 before the start
+	running bool
+	job     jobSignals
+}
+
+// exitInit is what an init ends with whose keeper is gone; nobody reads it.
+const exitInit = 1
+
+// runInit is the life of an init. It runs on the main thread, which lives as long
+// as the process: the command's death signal hangs on the thread that forked it.
+func runInit(link *Link, pid1 bool) int {
+	in := &initStage{link: link, pid1: pid1, job: newJobSignals()}
+	if err := in.contain(); err != nil {
+		var errno syscall.Errno
+		errors.As(err, &errno)
+		_ = link.Send(Message{Kind: Failed, Number: int(errno), Text: err.Error()})
+		return exitInit
+	}
+	// The stop signals are caught so that a stopped job still has an init.
+	signals := notify(inherited, append(forwarded(), unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU))
+	messages := make(chan Message)
+	go func() { // ends with the keeper, and then the process does
+		for {
+			m, err := link.Recv()
+			if err != nil {
+				close(messages)
+				return
+			}
+			messages <- m
+		}
+	}()
+	if err := link.Send(Message{Kind: Ready}); err != nil {
+		return exitInit
+	}
+	return in.loop(messages, signals)
+}
+
+func (in *initStage) loop(messages <-chan Message, signals <-chan os.Signal) int {
+	var reaped <-chan death
+	for {
+		select {
+		case m, ok := <-messages:
+			if !ok {
+				in.kill() // the keeper is gone
+				return exitInit
+			}
+			if m.Kind == Start {
+				if err := in.start(m); err != nil {
+					return exitInit
+				}
+				c := make(chan death)
+				go reap(c) // ends when no child is left, and then the process does
+				reaped = c
+				continue
+			}
+			in.obey(m)
+		case s := <-signals:
+			in.job.saw(s.(syscall.Signal))
+		case <-in.job.due():
+			in.job.settle(in.send)
+		case d, ok := <-reaped:
+			if !ok {
+				return 0 // the tree is gone
+			}
+			if d.pid != in.command {
+				continue
+			}
+			in.running = false
+			if in.link.Send(d.message()) != nil {
+				in.kill()
+				return exitInit
+			}
+		}
+	}
+}
+
+// contain makes the process what the rung promises.
+func (in *initStage) contain() error {
+	if !in.pid1 {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("become a subreaper: %w", err)
+		}
+		timer, err := boottime.NewKillTimer()
+		in.timer = timer
+		return err
+	}
+	// What is mounted on the host later is still seen here, not the reverse.
+	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("keep mounts apart from the host's: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount a private /proc: %w", err)
+	}
+	return nil
+}
+
+// start runs the command: os.Args[1] is its file, os.Args[2:] its arguments from
+// the zeroth on.
+func (in *initStage) start(m Message) error {
+	in.deadline(m.At)
+	attr := &syscall.ProcAttr{
+		Env:   environment(os.Environ(), strings.Split(m.Text, "\x00")),
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{},
+	}
+	if !in.pid1 {
+		attr.Sys.Pdeathsig = unix.SIGKILL
+	}
+	file, args := os.Args[1], os.Args[2:]
+	pid, err := syscall.ForkExec(file, args, attr)
+	if errors.Is(err, unix.ENOEXEC) {
+		// A script without a first line: what execvp and every shell do.
+		args = append([]string{"sh", file}, args[1:]...)
+		pid, err = syscall.ForkExec("/bin/sh", args, attr)
+	}
+	if err != nil {
+		var errno syscall.Errno
+		errors.As(err, &errno)
+		return errors.Join(err, in.link.Send(Message{Kind: Failed, Number: int(errno), Text: err.Error()}))
+	}
+	in.command, in.running = pid, true
+	in.job.forget() // what came before the command was there did not reach it
+	ReleaseStdio(0, 1, 2)
+	return in.link.Send(Message{Kind: Started, Number: pid})
+}
+
+// environment replaces variables of env by those in set, each "NAME=value".
+func environment(env, set []string) []string {
+	out := make([]string, 0, len(env)+len(set))
+	for _, v := range env {
+		name, _, _ := strings.Cut(v, "=")
+		replaced := false
+		for _, s := range set {
+			replaced = replaced || strings.HasPrefix(s, name+"=")
+		}
+		if !replaced {
+			out = append(out, v)
+		}
+	}
+	return append(out, set...)
+}
+
+func (in *initStage) obey(m Message) {
+	switch m.Kind {
+	case Signal:
+		in.job.report(syscall.Signal(m.Number))
+	case Deadline:
+		in.deadline(m.At)
+	case Stop:
+		in.tree(unix.SIGTERM, unix.SIGCONT) // a stopped process cannot clean up
+	}
+}
+
+func (in *initStage) deadline(at time.Duration) {
+	if in.timer != nil && at > 0 {
+		_ = in.timer.Set(at) // fails only for a bad id or address
+	}
+}
+
+// send passes a signal on to the command.
+func (in *initStage) send(s syscall.Signal) {
+	if in.running {
+		_ = unix.Kill(in.command, s)
+	}
+}
+
+// tree sends signals to everybody below.
+func (in *initStage) tree(signals ...syscall.Signal) {
+	if in.command == 0 {
+		return
+	}
+	if !in.pid1 {
+		signalDescendants(signals...)
+		return
+	}
+	for _, s := range signals {
+		_ = unix.Kill(-1, s) // all of the namespace but PID 1
+	}
+}
+
+// kill ends the tree. In a namespace the end of PID 1 does it again, in the
+// kernel, which waits for the last process before anybody sees PID 1 as dead.
+func (in *initStage) kill() {
+	if in.pid1 {
+		in.tree(unix.SIGKILL)
+		return
+	}
+	if in.command != 0 {
+		KillDescendants(time.Time{})
+	}
+}
+
+// A death is one reaped child.
+type death struct {
+	pid    int
+	status unix.WaitStatus
+}
+
+func (d death) message() Message {
+	if d.status.Signaled() {
+		return Message{Kind: Ended, BySig: true, Number: int(d.status.Signal())}
+	}
+	return Message{Kind: Ended, Number: d.status.ExitStatus()}
+}
+
+// reap reports every child that ends, adopted ones too, and closes the channel
+// when there is none left. Every descendant has a chain of living parents up to
+// this process, so then the tree is gone.
+func reap(c chan<- death) {
+	defer close(c)
+	for {
+		var d death
+		var err error
+		d.pid, err = unix.Wait4(-1, &d.status, 0, nil)
+		switch err {
+		case nil:
+			c <- d
+		case unix.EINTR:
+		default:
+			return
+		}
+	}
+}

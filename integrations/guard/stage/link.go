@@ -1,0 +1,98 @@
+package stage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A Link is one end of a socket pair between two stages. A message arrives whole
+// or not at all. Send may be called concurrently; Recv by one goroutine.
+type Link struct{ file *os.File }
+
+func newLink(fd int) *Link {
+	_ = syscall.SetNonblock(fd, true) // so that the runtime's poller takes it
+	return &Link{file: os.NewFile(uintptr(fd), "stage link")}
+}
+
+// maxMessageBytes bounds a message: a lock's name and a socket's path at most,
+// both far below.
+const maxMessageBytes = 16 << 10
+
+// Kind is the first byte of a message.
+type Kind byte
+
+// The messages, by direction.
+const (
+	Signal Kind = 's' // face → keeper → init: forward signal Number, unless the whole job had it
+
+	Started Kind = 'g' // init → keeper → face: the command runs
+	Ended   Kind = 'x' // init → keeper: how the command ended; keeper → face: how to end
+
+	Ready  Kind = 'r' // init → keeper: contained, waiting for Start
+	Failed Kind = 'f' // init → keeper: Number is the errno, Text says of what
+
+	Start    Kind = 'b' // keeper → init: run the command; Text is its environment, At the deadline
+	Deadline Kind = 'd' // keeper → init: At is the new deadline
+	Stop     Kind = 't' // keeper → init: SIGTERM to the tree
+)
+
+// A Message is what travels on a Link.
+type Message struct {
+	Kind   Kind
+	BySig  bool          // Ended: Number is a signal, not an exit code
+	Number int           // exit code, signal or errno
+	At     time.Duration // an absolute boot time
+	Text   string
+}
+
+const headerBytes = 14
+
+// Send writes one message. It blocks only while the other side's buffer is full.
+func (l *Link) Send(m Message) error {
+	b := make([]byte, headerBytes, headerBytes+len(m.Text))
+	b[0] = byte(m.Kind)
+	if m.BySig {
+		b[1] = 1
+	}
+	binary.LittleEndian.PutUint32(b[2:], uint32(m.Number))
+	binary.LittleEndian.PutUint64(b[6:], uint64(m.At))
+	b = append(b, m.Text...)
+	if len(b) > maxMessageBytes {
+		return fmt.Errorf("send to another stage: %d bytes are more than %d", len(b), maxMessageBytes)
+	}
+	if _, err := l.file.Write(b); err != nil {
+		return fmt.Errorf("send to another stage: %w", err)
+	}
+	return nil
+}
+
+// Recv blocks for the next message. It returns io.EOF when the other stage has
+// ended, however it did.
+func (l *Link) Recv() (Message, error) {
+	b := make([]byte, maxMessageBytes)
+	n, err := l.file.Read(b)
+	switch {
+	case errors.Is(err, syscall.ECONNRESET):
+		return Message{}, io.EOF // it ended without reading what we had sent
+	case err != nil:
+		return Message{}, err
+	case n < headerBytes:
+		return Message{}, fmt.Errorf("message from another stage: %d bytes, a header has %d", n, headerBytes)
+	}
+	return Message{
+		Kind:   Kind(b[0]),
+		BySig:  b[1] == 1,
+		Number: int(int32(binary.LittleEndian.Uint32(b[2:]))),
+		At:     time.Duration(binary.LittleEndian.Uint64(b[6:])),
+		Text:   strings.Clone(string(b[headerBytes:n])),
+	}, nil
+}
+
+// Close closes this end: the other side reads io.EOF.
+func (l *Link) Close() error { return l.file.Close() }

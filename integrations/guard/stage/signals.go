@@ -1,0 +1,99 @@
+package stage
+
+import (
+	"bytes"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// forwarded are the signals that a user sends to the face and means for the
+// command. The stop signals of a terminal are not among them: they reach the
+// whole job, and the face stops by the kernel's default like every member of it.
+func forwarded() []os.Signal {
+	s := []os.Signal{
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM,
+		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGWINCH,
+	}
+	for n := 34; n <= 64; n++ { // real-time; 32 and 33 belong to libc and the runtime
+		s = append(s, syscall.Signal(n))
+	}
+	return s
+}
+
+// ignoredSignals reads which signals this process ignores. For those that the Go
+// runtime takes over at its start (all but HUP, INT and the stop signals) the
+// answer is always "not": a signal other than these that the user's shell
+// ignores is not ignored in the command. Every wrapper written in Go has this
+// limit.
+func ignoredSignals() uint64 {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := bytes.Cut(b, []byte("\nSigIgn:\t"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	mask, err := strconv.ParseUint(string(line), 16, 64)
+	if err != nil {
+		return 0
+	}
+	return mask
+}
+
+func isIgnored(mask uint64, s os.Signal) bool {
+	return mask&(1<<(s.(syscall.Signal)-1)) != 0
+}
+
+// notify delivers the signals to the returned channel, but for those in the mask:
+// catching an ignored signal would un-ignore it for the command (HAZARDS-HOST 10).
+func notify(ignored uint64, signals []os.Signal) chan os.Signal {
+	c := make(chan os.Signal, 128) // a burst; os/signal drops what does not fit
+	for _, s := range signals {
+		if isIgnored(ignored, s) {
+			signal.Ignore(s)
+			continue
+		}
+		signal.Notify(c, s)
+	}
+	return c
+}
+
+// kernelSigaction is the kernel's struct sigaction on amd64 and arm64 (arm64 has
+// no restorer in it, and reads the first three words and the mask the same way
+// because the field is reserved there too).
+type kernelSigaction struct {
+	handler, flags, restorer uintptr
+	mask                     uint64
+}
+
+// dieBy ends the process by the signal, so that whoever waits for it sees what
+// the command died of. It goes past the Go runtime, which turns some signals
+// into exit code 2 (HAZARDS-HOST 10), and leaves no core file in place of the
+// command's. It returns only where the signal cannot end the process, as for
+// PID 1 of a container.
+func dieBy(s syscall.Signal) {
+	runtime.LockOSThread()
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	if s != unix.SIGKILL {
+		var dfl kernelSigaction
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&dfl)), 0, 8, 0, 0)
+		set := uint64(1) << (s - 1)
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_UNBLOCK, uintptr(unsafe.Pointer(&set)), 0, 8, 0, 0)
+	}
+	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), s)
+}
+
+// endsProcess says whether the default action of a signal ends a process.
+func endsProcess(s syscall.Signal) bool {
+	switch s {
+	case unix.SIGCHLD, unix.SIGCONT, unix.SIGURG, unix.SIGWINCH,
+		unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+		return false
+	}
+	return true
+}

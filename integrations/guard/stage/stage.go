@@ -1,0 +1,206 @@
+// Package stage has the small stages of the guard: the face, which the user
+// started, and the init, which runs the command and ends its tree. It runs them
+// before the rest of the program is initialised, because `kahu exec true`
+// otherwise pays three times for packages that none of the stages needs.
+//
+// # How a stage is dispatched
+//
+// Every stage is the same file, /proc/self/exe, which also works after an
+// upgrade has deleted it. The package's init function looks who it is:
+//
+//   - os.Args[1] is "exec" and no marker is set: the face. It starts the keeper
+//     with the same arguments and never returns to main.
+//   - A marker is set, and what it claims is true (the parent's pid, a socket at
+//     the descriptor): the keeper, which returns to main and gets at its face
+//     through Keeper; or the init, which never returns to main.
+//   - Otherwise nothing happens. A marker whose claims are false, for instance
+//     because it was copied by accident, is removed and has no other effect.
+//
+// Go initialises packages in the order of their import paths as soon as what
+// they import is initialised (since Go 1.21; the order of import statements
+// means nothing). So this package is early because it imports little: "net",
+// "net/http", "reflect" and everything built on them wait behind
+// "github.com/kahu-sh". An import added here may end that; TestStageIsEarly in
+// cmd/kahu's test of the shipped binary looks at GODEBUG=inittrace=1.
+//
+// What a lease, a deadline and a lock are is left to package guard.
+package stage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// marker is the environment variable that makes a process a stage. It is
+	// removed before anything else runs, so the command never sees it.
+	marker = "KAHU_GUARD_STAGE"
+
+	self = "/proc/self/exe"
+
+	keeperName = "kahu-keeper"
+	initName   = "kahu-init"
+
+	// firstFD keeps the sockets between stages away from the descriptors that
+	// the user passes to the command (3>file, sockets of systemd).
+	firstFD = 200
+)
+
+// keeper is set by init in a process that a face started.
+var keeper *Link
+
+// Keeper returns the link to the face that started this process, or nil when
+// this process is not a keeper.
+func Keeper() *Link { return keeper }
+
+// inherited is what the face found and the stages behind it have to restore:
+// bit n−1 is set when signal n was ignored.
+var inherited uint64
+
+func init() {
+	claim, marked := os.LookupEnv(marker)
+	os.Unsetenv(marker)
+	if !marked {
+		if len(os.Args) > 1 && os.Args[1] == "exec" {
+			syscall.Exit(Face())
+		}
+		return
+	}
+	m, err := parseClaim(claim)
+	if err != nil || !m.holds() {
+		return
+	}
+	unix.CloseOnExec(m.fd)
+	inherited = m.ignored
+	switch m.stage {
+	case keeperName:
+		setComm(keeperName)
+		keeper = newLink(m.fd)
+	case initName:
+		setComm(initName)
+		syscall.Exit(runInit(newLink(m.fd), m.pid1))
+	}
+}
+
+// A claim is the content of the marker.
+type claim struct {
+	stage   string
+	fd      int    // one end of a socket pair to the parent
+	parent  int    // the parent's pid; 0 from inside a new pid namespace
+	pid1    bool   // init: the process is PID 1 of its own pid namespace
+	ignored uint64 // see inherited
+}
+
+func (c claim) String() string {
+	return fmt.Sprintf("%s=%s %d %d %t %x", marker, c.stage, c.fd, c.parent, c.pid1, c.ignored)
+}
+
+func parseClaim(s string) (claim, error) {
+	f := strings.Fields(s)
+	if len(f) != 5 {
+		return claim{}, fmt.Errorf("%q has %d fields, not 5", s, len(f))
+	}
+	c := claim{stage: f[0]}
+	var err [4]error
+	c.fd, err[0] = strconv.Atoi(f[1])
+	c.parent, err[1] = strconv.Atoi(f[2])
+	c.pid1, err[2] = strconv.ParseBool(f[3])
+	c.ignored, err[3] = strconv.ParseUint(f[4], 16, 64)
+	for _, e := range err {
+		if e != nil {
+			return claim{}, e
+		}
+	}
+	return c, nil
+}
+
+// holds says whether the claim is true of this process.
+func (c claim) holds() bool {
+	if c.fd < firstFD || os.Args[0] != c.stage {
+		return false
+	}
+	if c.pid1 != (os.Getpid() == 1 && os.Getppid() == 0) {
+		return false
+	}
+	if !c.pid1 && os.Getppid() != c.parent {
+		return false // also when the parent has died meanwhile
+	}
+	kind, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil && kind == unix.SOCK_SEQPACKET
+}
+
+// start runs /proc/self/exe as another stage. The child's end of the link is
+// passed at a high descriptor and closed here.
+func start(c claim, args []string, sys *syscall.SysProcAttr) (pid int, link *Link, err error) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return 0, nil, fmt.Errorf("make a socket pair: %w", err)
+	}
+	defer unix.Close(ends[1])
+	link = newLink(ends[0])
+
+	c.fd, err = unix.FcntlInt(uintptr(ends[1]), unix.F_DUPFD, firstFD)
+	if err != nil {
+		link.Close()
+		return 0, nil, fmt.Errorf("pass a socket on: %w", err)
+	}
+	defer unix.Close(c.fd)
+	c.parent = os.Getpid()
+	pid, err = syscall.ForkExec(self, append([]string{c.stage}, args...), &syscall.ProcAttr{
+		Env:   append(os.Environ(), c.String()),
+		Files: []uintptr{0, 1, 2},
+		Sys:   sys,
+	})
+	if err != nil {
+		link.Close()
+		return 0, nil, fmt.Errorf("start %s: %w", c.stage, err)
+	}
+	return pid, link, nil
+}
+
+// An Init is a started init stage.
+type Init struct {
+	PID   int
+	Pidfd int // owned by the caller
+	Link  *Link
+}
+
+// StartInit starts the init that will run file with args (the zeroth included),
+// in its own pid and mount namespace if asked. Its first message is Ready or
+// Failed. Inside a namespace it is killed with the calling thread: the caller
+// locks its goroutine to the thread for as long as the init lives.
+func StartInit(file string, args []string, namespace bool) (*Init, error) {
+	in := &Init{Pidfd: -1}
+	sys := &syscall.SysProcAttr{PidFD: &in.Pidfd}
+	if namespace {
+		sys.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNS
+		sys.Pdeathsig = unix.SIGKILL
+	}
+	var err error
+	in.PID, in.Link, err = start(claim{stage: initName, pid1: namespace, ignored: inherited},
+		append([]string{file}, args...), sys)
+	if err != nil {
+		return nil, err
+	}
+	if in.Pidfd < 0 {
+		in.Link.Close() // the init ends of it
+		_, _ = unix.Wait4(in.PID, nil, 0, nil)
+		return nil, errors.New("the kernel has no pidfds: Linux 5.4 or newer is needed")
+	}
+	return in, nil
+}
+
+// setComm makes the process known by its stage in ps and top, where it would be
+// "exe".
+func setComm(name string) {
+	if b, err := unix.BytePtrFromString(name); err == nil {
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(b)), 0, 0, 0)
+	}
+}

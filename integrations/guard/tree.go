@@ -1,0 +1,172 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/kahu-sh/kahu/integrations/guard/stage"
+	"golang.org/x/sys/unix"
+)
+
+// Containment says what keeps the command's tree together.
+type Containment string
+
+// The rungs of the ladder, strongest first. A cgroup rung goes between them:
+// rungs is the one place to add it.
+const (
+	// Auto takes the strongest rung that works here.
+	Auto Containment = "auto"
+	// PIDNS is a pid namespace with a private /proc. It needs CAP_SYS_ADMIN.
+	// Nothing survives it, not even kill -9 of the whole guard at once.
+	PIDNS Containment = "pidns"
+	// PGroup is a subreaper: every descendant is found by its parent links. It
+	// needs no privilege, and leaves descendants behind when the face, the
+	// keeper and the init are killed at one instant.
+	PGroup Containment = "pgroup"
+)
+
+// rungs are tried in this order.
+var rungs = []struct {
+	name  Containment
+	start func(file string, args []string) (*stage.Init, error)
+}{
+	{PIDNS, func(file string, args []string) (*stage.Init, error) { return stage.StartInit(file, args, true) }},
+	{PGroup, func(file string, args []string) (*stage.Init, error) { return stage.StartInit(file, args, false) }},
+}
+
+// ParseContainment reads the value of a flag.
+func ParseContainment(s string) (Containment, error) {
+	switch c := Containment(s); c {
+	case Auto, PIDNS, PGroup:
+		return c, nil
+	}
+	return "", fmt.Errorf("there is no containment %q; there is %s, %s and %s", s, Auto, PIDNS, PGroup)
+}
+
+// A tree is the command's process tree, or the place for it: its init is there
+// before the command.
+type tree struct {
+	rung     Containment
+	init     *stage.Init
+	pidfd    *os.File
+	messages chan stage.Message // from the init; closed when it has ended
+	gone     chan struct{}      // closed when nothing of the tree is left
+}
+
+// contain starts the init on the strongest rung that works and may be used. Each
+// attempt happens in the child that would be the init, so that one that dies of it
+// (a seccomp filter) costs nothing.
+func contain(want Containment, require bool, file string, args []string) (*tree, error) {
+	var reasons []error
+	for _, rung := range rungs {
+		if want == PGroup && rung.name != PGroup {
+			continue
+		}
+		in, err := rung.start(file, args)
+		if err == nil {
+			if err = ready(in); err == nil {
+				return newTree(rung.name, in), nil
+			}
+		}
+		reasons = append(reasons, fmt.Errorf("%s: %w", rung.name, err))
+		if require && (want == Auto || want == rung.name) {
+			break
+		}
+	}
+	return nil, fmt.Errorf("contain the command: %w", errors.Join(reasons...))
+}
+
+// ready waits for the init's first message, and reaps it when that is not Ready.
+func ready(in *stage.Init) error {
+	m, err := in.Link.Recv()
+	if err == nil && m.Kind == stage.Ready {
+		return nil
+	}
+	_ = unix.Kill(in.PID, unix.SIGKILL)
+	var status unix.WaitStatus
+	for {
+		if _, werr := unix.Wait4(in.PID, &status, 0, nil); werr != unix.EINTR {
+			break
+		}
+	}
+	in.Link.Close()
+	unix.Close(in.Pidfd)
+	switch {
+	case err == nil:
+		return errors.New(m.Text)
+	case errors.Is(err, io.EOF) && status.Signaled():
+		return fmt.Errorf("its init died of %v", status.Signal())
+	}
+	return err
+}
+
+func newTree(rung Containment, in *stage.Init) *tree {
+	return &tree{
+		rung: rung, init: in,
+		pidfd:    os.NewFile(uintptr(in.Pidfd), "pidfd of the init"),
+		messages: make(chan stage.Message),
+		gone:     make(chan struct{}),
+	}
+}
+
+// watch starts the two goroutines that end with the tree.
+func (t *tree) watch() {
+	go func() {
+		defer close(t.messages)
+		for {
+			m, err := t.init.Link.Recv()
+			if err != nil {
+				return
+			}
+			t.messages <- m
+		}
+	}()
+	go func() {
+		defer close(t.gone)
+		for {
+			// In a namespace the kernel holds this back until the last process in it
+			// is dead (HAZARDS-HOST 1).
+			if _, err := unix.Wait4(t.init.PID, nil, 0, nil); err != unix.EINTR {
+				break
+			}
+		}
+		if t.rung != PIDNS {
+			// An init that was killed leaves its tree to the keeper, a subreaper.
+			stage.KillDescendants(time.Time{})
+		}
+	}()
+}
+
+// witnesses are for the agent. Without a namespace the end of the init and of the
+// keeper proves little.
+func (t *tree) witnesses() (Witnesses, error) {
+	w := Witnesses{Pidfds: []*os.File{t.pidfd}, TreeEnds: t.rung == PIDNS}
+	if w.TreeEnds {
+		return w, nil
+	}
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return w, fmt.Errorf("open a pidfd of the keeper: %w", err)
+	}
+	w.Pidfds = append(w.Pidfds, os.NewFile(uintptr(fd), "pidfd of the keeper"))
+	return w, nil
+}
+
+// kill ends the tree without asking it. In a namespace the kernel does the rest,
+// otherwise the goroutine of watch.
+func (t *tree) kill() {
+	_ = unix.PidfdSendSignal(int(t.pidfd.Fd()), unix.SIGKILL, nil, 0)
+}
+
+func (t *tree) send(m stage.Message) {
+	// An init that is gone is seen by watch.
+	_ = t.init.Link.Send(m)
+}
+
+func (t *tree) forward(s syscall.Signal) {
+	t.send(stage.Message{Kind: stage.Signal, Number: int(s)})
+}
