@@ -30,7 +30,8 @@ type Event struct {
 	Position uint32 // Queued: 1 is next
 	Token    int64  // Held: the fencing token
 	// Deadline is the absolute CLOCK_BOOTTIME, under the boot BootID, at which
-	// the command must have ended. Zero when the event has none.
+	// the tree is asked to end; the agent's margin has the grace and the time of
+	// a kill behind it. Zero when the event has none.
 	Deadline time.Duration
 	BootID   string
 	Reason   string // Lost, Released
