@@ -16,12 +16,14 @@ const (
 	exitBusy        = 3
 	exitUnknown     = 4
 	exitUsage       = 64
-	exitInternal    = 70
 	exitUnavailable = 69
+	exitInternal    = 70
+	exitOS          = 71
 	exitTemporary   = 75
 	exitLeaseLost   = 76
 	exitDenied      = 77
 	exitConfig      = 78
+	exitInterrupted = 130
 )
 
 // exitTable is what help and the man page show.
@@ -32,15 +34,17 @@ var exitTable = []struct {
 	{exitOK, "done"},
 	{exitRefused, "refused, nothing changed: a condition did not hold, it exists already, it is used up"},
 	{exitNotFound, "the key, lock or sequence does not exist"},
-	{exitBusy, "the lock is held by another"},
+	{exitBusy, "the lock is held by another owner"},
 	{exitUnknown, "the outcome is unknown: it may have been done; look before asking again"},
 	{exitUsage, "wrong flags, arguments or values"},
 	{exitUnavailable, "no agent answers on the socket"},
 	{exitInternal, "a bug, or an answer that makes no sense"},
+	{exitOS, "exec: the guard could not be set up, or not as strictly as required"},
 	{exitTemporary, "not done, try again: no quorum in time; exec: the lock was not got in time"},
 	{exitLeaseLost, "exec: the lease was lost and the command was stopped"},
 	{exitDenied, "the agent's policy does not let you"},
 	{exitConfig, "agent: the configuration or the data directory is not usable"},
+	{exitInterrupted, "interrupted"},
 }
 
 // exitCodesText is the table as text.

@@ -75,7 +75,10 @@ Start an agent, then guard a command with a lock:
 		SilenceUsage:  true,
 		Args:          noSubcommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.ValidateFlagGroups(); err != nil {
+				return usageError(fmt.Sprintf("%v; see %s --help", err, cmd.CommandPath()))
+			}
 			return g.check()
 		},
 	}
@@ -89,6 +92,11 @@ Start an agent, then guard a command with a lock:
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
 	root.AddCommand(
+		newKeygenCommand(g),
+		newKVCommand(g),
+		newLockCommand(g),
+		newSeqCommand(g),
+		newStatusCommand(g),
 		newVersionCommand(g),
 		newCompletionCommand(g),
 		newManCommand(g),
@@ -160,6 +168,24 @@ func arguments(names ...string) cobra.PositionalArgs {
 		}
 		return usageError(fmt.Sprintf("%s takes %s, and got %d arguments; see %s --help", cmd.CommandPath(), want, len(args), cmd.CommandPath()))
 	}
+}
+
+// optionalArgument returns a check that the command got at most that argument.
+func optionalArgument(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) <= 1 {
+			return nil
+		}
+		return usageError(fmt.Sprintf("%s takes at most %s, and got %d arguments; see %s --help", cmd.CommandPath(), name, len(args), cmd.CommandPath()))
+	}
+}
+
+// first is the optional argument.
+func first(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
 }
 
 // group returns a command that only holds others.

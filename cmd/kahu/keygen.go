@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kahu-sh/kahu/agent/secret"
+)
+
+// The values of keygen --for.
+const (
+	forVoter = "voter"
+	forProxy = "proxy"
+)
+
+// madeSecret is what keygen tells of the secret, which is not the secret.
+type madeSecret struct {
+	File string `json:"file"`
+	For  string `json:"for"`
+	ID   string `json:"id"` // public name, the same for a voter's secret and the proxy's derived from it
+}
+
+func newKeygenCommand(g *globals) *cobra.Command {
+	var role, from string
+	cmd := &cobra.Command{
+		Use:   "keygen [FILE]",
+		Short: "Make a cluster secret",
+		Long: `Make a cluster secret, in FILE (mode 0600, never overwritten) or on standard
+output. Agents with the same secret trust each other.
+
+Who has a voter's secret is root of the cluster. Hosts that only run proxies
+need no more than a proxy's secret, which is derived from the voter's.`,
+		Example: `  kahu keygen /etc/kahu/secret
+  kahu keygen --for proxy --from /etc/kahu/secret /etc/kahu/proxy-secret`,
+		Args: optionalArgument("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			secrets, err := makeSecrets(role, from)
+			if err != nil {
+				return err
+			}
+			return g.storeSecrets(first(args), role, secrets)
+		},
+	}
+	cmd.Flags().StringVar(&role, "for", forVoter, "`voter` or proxy")
+	cmd.Flags().StringVar(&from, "from", "", "derive it from the voter's secret in this `file`")
+	return cmd
+}
+
+// makeSecrets makes a new one, or derives those of a file.
+func makeSecrets(role, from string) ([]secret.Secret, error) {
+	switch {
+	case role != forVoter && role != forProxy:
+		return nil, usageError(fmt.Sprintf("--for is %q; it is voter or proxy", role))
+	case role == forVoter && from != "":
+		return nil, usageError("--from derives a proxy's secret: add --for proxy, or copy the file as it is")
+	case role == forVoter:
+		return []secret.Secret{secret.Generate()}, nil
+	case from == "":
+		return nil, usageError("--for proxy needs --from FILE: a proxy's secret is derived from the voter's")
+	}
+	keys, err := secret.Read(from, secret.ForVoter)
+	if err != nil {
+		return nil, withCode(exitConfig, err)
+	}
+	var derived []secret.Secret
+	for _, s := range keys.Secrets() {
+		derived = append(derived, s.Proxy())
+	}
+	return derived, nil
+}
+
+// storeSecrets writes them to path, or to standard output.
+func (g *globals) storeSecrets(path, role string, secrets []secret.Secret) error {
+	if path == "" {
+		for _, s := range secrets {
+			if _, err := fmt.Fprintln(g.stdout, s.Line()); err != nil {
+				return fmt.Errorf("writing the secret: %w", err)
+			}
+		}
+		return nil
+	}
+	if err := secret.Write(path, secrets...); errors.Is(err, fs.ErrExist) {
+		return withCode(exitRefused, fmt.Errorf("%s exists already and was not touched: agents may use the secret in it; choose another name", path))
+	} else if err != nil {
+		return withCode(exitConfig, err)
+	}
+	made := madeSecret{File: path, For: role, ID: secrets[0].ID()}
+	return g.show(made, func(w io.Writer) error {
+		return line("%s secret %s written to %s; copy it to the other hosts over a safe channel", made.For, made.ID, made.File)(w)
+	})
+}
