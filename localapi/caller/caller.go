@@ -1,18 +1,79 @@
 package caller
 
-import "os"
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
 
-// Caller is the process that connected, as it was at accept.
+	"golang.org/x/sys/unix"
+)
+
+// Caller is the process that connected, as it was at accept. It is immutable.
 type Caller struct {
 	UID    uint32
 	GID    uint32
 	Groups []uint32 // all, GID included
-	PID    int32    // 0 when it is in another pid namespace
+	PID    int32    // 0 when it is in a pid namespace that we do not see
 	// Pidfd refers to that very process, nil when the kernel has none to give
 	// (before 6.5). It belongs to the connection, which closes it.
 	Pidfd *os.File
 	// Cgroup is the path in the cgroup2 tree (or in systemd's own), and Unit the
-	// systemd unit in it. Empty when they could not be read for certain.
+	// system's systemd unit in it. Empty when they could not be read for certain.
 	Cgroup string
 	Unit   string
+	// Command is the name that the process gives itself (comm): for people only.
+	Command string
+}
+
+// InGroup reports whether the caller is a member of gid.
+func (c *Caller) InGroup(gid uint32) bool { return c.GID == gid || slices.Contains(c.Groups, gid) }
+
+// Ended reports whether the process is dead for certain. It is false when the
+// kernel gave no pidfd.
+func (c *Caller) Ended() bool {
+	if c.Pidfd == nil {
+		return false
+	}
+	ended := false
+	raw, err := c.Pidfd.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { ended = pidfdEnded(int(fd)) })
+	}
+	return err == nil && ended
+}
+
+// LogValue is the caller in a log line.
+func (c *Caller) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.Uint64("uid", uint64(c.UID)), slog.Int("pid", int(c.PID))}
+	if c.Unit != "" {
+		attrs = append(attrs, slog.String("unit", c.Unit))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// pidfdEnded: a pidfd becomes readable when its process has ended.
+func pidfdEnded(fd int) bool {
+	for {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return err == nil && n == 1 && fds[0].Revents&unix.POLLIN != 0
+	}
+}
+
+// IsPidfd reports whether f is a pidfd and not some other file.
+func IsPidfd(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	is := false
+	err = raw.Control(func(fd uintptr) {
+		name, err := os.Readlink("/proc/self/fd/" + itoa(int(fd)))
+		is = err == nil && name == "anon_inode:[pidfd]"
+	})
+	return err == nil && is
 }

@@ -6,7 +6,14 @@
 // package localapi.
 package policy
 
-import "github.com/kahu-sh/kahu/localapi/caller"
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kahu-sh/kahu/localapi/caller"
+)
 
 // Verb is what a rule can allow.
 type Verb string
@@ -20,22 +27,114 @@ const (
 	Admin    Verb = "admin"    // everything, and break locks of others
 )
 
-// Rule allows callers who match any of UIDs, GIDs and Units the verbs in Allow
-// on names that begin with any of Prefixes. A rule without callers is an error.
+// Verbs are all of them.
+func Verbs() []Verb { return []Verb{Read, Write, Lock, Sequence, Admin} }
+
+// Rule allows callers who match any of UIDs, GIDs and Units (or everybody) the
+// verbs in Allow on names that begin with any of Prefixes.
 type Rule struct {
 	UIDs     []uint32
-	GIDs     []uint32
-	Units    []string // systemd units, "backup.service"
+	GIDs     []uint32 // primary and supplementary groups count
+	Units    []string // systemd units of the system, "backup.service"
 	Everyone bool
-	Prefixes []string // empty: every name
+	Prefixes []string // none: every name
 	Allow    []Verb
 }
 
-// Policy is a set of rules, immutable.
+// Policy is a set of rules. It is immutable and safe for concurrent use.
 type Policy struct{ rules []Rule }
 
-// New checks the rules and returns the Policy.
-func New(rules []Rule) (*Policy, error) { return &Policy{rules: rules}, nil }
+// New checks the rules and returns the Policy, or an error that names every
+// rule that is wrong, counted from 1.
+func New(rules []Rule) (*Policy, error) {
+	var problems []error
+	for i, r := range rules {
+		bad := func(format string, args ...any) {
+			problems = append(problems, fmt.Errorf("policy rule %d: %s", i+1, fmt.Sprintf(format, args...)))
+		}
+		if len(r.UIDs)+len(r.GIDs)+len(r.Units) == 0 && !r.Everyone {
+			bad("it names nobody: give a user, a group, a unit or everyone")
+		}
+		if len(r.Allow) == 0 {
+			bad("it allows nothing")
+		}
+		for _, v := range r.Allow {
+			if !slices.Contains(Verbs(), v) {
+				bad("there is no verb %q, only %v", v, Verbs())
+			}
+		}
+		for _, u := range r.Units {
+			if !strings.HasSuffix(u, ".service") && !strings.HasSuffix(u, ".scope") {
+				bad("unit %q must end in .service or .scope", u)
+			}
+		}
+		if slices.Contains(r.Prefixes, "") {
+			bad("an empty prefix means every name: leave the prefixes out")
+		}
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return &Policy{rules: slices.Clone(rules)}, nil
+}
 
-// Allows reports whether c may do verb to name.
-func (p *Policy) Allows(c *caller.Caller, verb Verb, name string) bool { return false }
+// Default lets the agent's own user, root and the members of gid (group kahu;
+// nil when there is none) do everything, and nobody else anything.
+func Default(uid uint32, gid *uint32) *Policy {
+	r := Rule{UIDs: []uint32{0, uid}, Allow: []Verb{Admin}}
+	if gid != nil {
+		r.GIDs = []uint32{*gid}
+	}
+	return &Policy{rules: []Rule{r}}
+}
+
+// Allows reports whether c may do verb to name. For a list, name is the prefix
+// listed: a rule for "a/" allows to list "a/b" and not "a". A nil caller may
+// nothing.
+func (p *Policy) Allows(c *caller.Caller, verb Verb, name string) bool {
+	for i := range p.rules {
+		if r := &p.rules[i]; r.allows(verb) && r.covers(name) && r.matches(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// AllowsSomewhere reports whether there is a name to which c may do verb.
+func (p *Policy) AllowsSomewhere(c *caller.Caller, verb Verb) bool {
+	for i := range p.rules {
+		if r := &p.rules[i]; r.allows(verb) && r.matches(c) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Rule) allows(verb Verb) bool {
+	return slices.Contains(r.Allow, verb) || slices.Contains(r.Allow, Admin)
+}
+
+func (r *Rule) covers(name string) bool {
+	if len(r.Prefixes) == 0 {
+		return true
+	}
+	for _, prefix := range r.Prefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Rule) matches(c *caller.Caller) bool {
+	if c == nil {
+		return false
+	}
+	if r.Everyone || slices.Contains(r.UIDs, c.UID) {
+		return true
+	}
+	if c.Unit != "" && slices.Contains(r.Units, c.Unit) {
+		return true
+	}
+	return slices.ContainsFunc(r.GIDs, c.InGroup)
+}

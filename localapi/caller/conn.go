@@ -1,0 +1,139 @@
+package caller
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxFiles is how many file descriptors a caller may send before they are
+// claimed. Beyond it all of them are closed, and TakeFiles says so.
+const MaxFiles = 16
+
+// Conn is a connection with its Caller. Descriptors that the peer passes
+// (SCM_RIGHTS) are collected while its bytes are read.
+type Conn struct {
+	*net.UnixConn
+	caller *Caller
+
+	plain atomic.Bool // no descriptors are taken any more
+
+	// mu guards what follows; it is never held over a system call that blocks.
+	mu      sync.Mutex
+	files   []*os.File
+	tooMany bool
+	closed  bool
+	oob     []byte // owned by the one reader
+}
+
+// Caller returns who connected.
+func (c *Conn) Caller() *Caller { return c.caller }
+
+// Read implements net.Conn with recvmsg. It is for one goroutine at a time.
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.plain.Load() || len(p) == 0 {
+		return c.UnixConn.Read(p)
+	}
+	if c.oob == nil {
+		c.oob = make([]byte, unix.CmsgSpace(4*MaxFiles))
+	}
+	// Go sets MSG_CMSG_CLOEXEC.
+	n, oobn, flags, _, err := c.UnixConn.ReadMsgUnix(p, c.oob)
+	if oobn > 0 || flags&unix.MSG_CTRUNC != 0 {
+		c.collect(c.oob[:oobn], flags&unix.MSG_CTRUNC != 0)
+	}
+	return n, err
+}
+
+// collect keeps the descriptors of one control message. A truncated one lost
+// some, which the kernel has closed: the rest means nothing.
+func (c *Conn) collect(oob []byte, truncated bool) {
+	var fds []int
+	messages, err := unix.ParseSocketControlMessage(oob)
+	for i := range messages {
+		if rights, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			fds = append(fds, rights...)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, fd := range fds {
+		c.files = append(c.files, os.NewFile(uintptr(fd), "passed"))
+	}
+	if truncated || err != nil || len(c.files) > MaxFiles {
+		c.tooMany = true
+	}
+	if c.tooMany || c.closed {
+		c.closeFilesLocked()
+	}
+}
+
+// TakeFiles hands over the descriptors received so far, in the order sent; the
+// caller of it closes them.
+func (c *Conn) TakeFiles() ([]*os.File, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	files, tooMany := c.files, c.tooMany
+	c.files, c.tooMany = nil, false
+	if tooMany {
+		return nil, fmt.Errorf("more than %d file descriptors were passed", MaxFiles)
+	}
+	return files, nil
+}
+
+// NoMoreFiles makes Read cheaper: descriptors that come from now on are closed
+// by the kernel. Those received stay.
+func (c *Conn) NoMoreFiles() { c.plain.Store(true) }
+
+// Close implements net.Conn. Descriptors that nobody took are closed, and so is
+// the caller's pidfd.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	first := !c.closed
+	c.closed = true
+	c.closeFilesLocked()
+	c.mu.Unlock()
+	if first && c.caller.Pidfd != nil {
+		_ = c.caller.Pidfd.Close() // reading it later says "not known to have ended"
+	}
+	return c.UnixConn.Close()
+}
+
+func (c *Conn) closeFilesLocked() {
+	for _, f := range c.files {
+		_ = f.Close() // not ours, and nothing was written to it
+	}
+	c.files = nil
+}
+
+type contextKey struct{}
+
+// ConnContext is for http.Server: it makes From and ConnFrom work on the
+// contexts of the connection's requests.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	if own, ok := c.(*Conn); ok {
+		return context.WithValue(ctx, contextKey{}, own)
+	}
+	return ctx
+}
+
+// ConnFrom returns the connection of a request, nil when it did not come from a
+// Listener of this package.
+func ConnFrom(ctx context.Context) *Conn {
+	c, _ := ctx.Value(contextKey{}).(*Conn)
+	return c
+}
+
+// From returns the caller of a request, nil when it did not come from a
+// Listener of this package.
+func From(ctx context.Context) *Caller {
+	if c := ConnFrom(ctx); c != nil {
+		return c.caller
+	}
+	return nil
+}
