@@ -1,0 +1,154 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kahu-sh/kahu/localapi/client"
+	"github.com/kahu-sh/kahu/localapi/wire"
+)
+
+// An Agent is one agent process of a Cluster, running or not. Its methods are
+// for one goroutine at a time.
+type Agent struct {
+	Name   string
+	Voter  bool
+	Dir    string // holds data/, kahu.sock and agent.log
+	Socket string
+	Bind   string // loopback address
+
+	cluster *Cluster
+	process *process
+}
+
+// Pid is the process id, or 0 when it does not run.
+func (a *Agent) Pid() int {
+	if !a.Running() {
+		return 0
+	}
+	return a.process.cmd.Process.Pid
+}
+
+// Running reports whether the process has been started and not been reaped.
+func (a *Agent) Running() bool { return a.process != nil && a.process.alive() }
+
+// Start starts the process with the flags of its role, and returns at once; see
+// Cluster.WaitServing. What it logs is appended to agent.log.
+func (a *Agent) Start() error {
+	if a.Running() {
+		return fmt.Errorf("agent %s runs already", a.Name)
+	}
+	log, err := os.OpenFile(filepath.Join(a.Dir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the log of agent %s: %w", a.Name, err)
+	}
+	defer log.Close() // the child has its own descriptor
+	cmd := exec.Command(a.cluster.binary, a.args()...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(environment(), a.cluster.options.Env...)
+	a.process, err = a.cluster.spawner.run(cmd)
+	if err != nil {
+		return fmt.Errorf("starting agent %s: %w", a.Name, err)
+	}
+	return nil
+}
+
+// args is the command line.
+func (a *Agent) args() []string {
+	c := a.cluster
+	args := []string{
+		"agent",
+		"--node-name", a.Name,
+		"--data-dir", filepath.Join(a.Dir, "data"),
+		"--socket", a.Socket,
+		"--bind", a.Bind,
+		"--secret-file", c.secretFile,
+	}
+	if joins := c.joins(a); len(joins) > 0 {
+		args = append(args, "--join", strings.Join(joins, ","))
+	}
+	if a.Voter {
+		args = append(args, "--role", "voter", "--storage", c.options.Storage, "--bootstrap-expect", strconv.Itoa(c.options.Voters))
+	} else {
+		args = append(args, "--role", "proxy")
+	}
+	return append(args, c.options.Args...)
+}
+
+// Kill ends the process by SIGKILL and waits until it is reaped.
+func (a *Agent) Kill() error { return a.end(syscall.SIGKILL) }
+
+// Terminate asks the process to end and waits until it is reaped, for at most
+// 20 seconds; then it is killed, and that is an error.
+func (a *Agent) Terminate() error { return a.end(syscall.SIGTERM) }
+
+func (a *Agent) end(sig syscall.Signal) error {
+	if !a.Running() {
+		return fmt.Errorf("agent %s does not run", a.Name)
+	}
+	if err := a.process.signal(sig); err != nil {
+		return fmt.Errorf("sending %s to agent %s: %w", sig, a.Name, err)
+	}
+	late := time.NewTimer(20 * time.Second)
+	defer late.Stop()
+	select {
+	case <-a.process.exited:
+		return nil
+	case <-late.C:
+		_ = a.process.signal(syscall.SIGKILL) // it runs: a zombie would have been reaped
+		<-a.process.exited
+		return fmt.Errorf("agent %s did not end within 20 s of %s; the end of its log:\n%s", a.Name, sig, a.LogTail(20))
+	}
+}
+
+// Pause stops the process as SIGSTOP does; Resume lets it go on.
+func (a *Agent) Pause() error { return a.process.signal(syscall.SIGSTOP) }
+
+// Resume is the counterpart of Pause.
+func (a *Agent) Resume() error { return a.process.signal(syscall.SIGCONT) }
+
+// LogTail is the last lines of what the agent wrote, for messages.
+func (a *Agent) LogTail(lines int) string {
+	text, err := os.ReadFile(filepath.Join(a.Dir, "agent.log"))
+	if err != nil {
+		return "(no log: " + err.Error() + ")"
+	}
+	all := strings.Split(string(bytes.TrimSpace(text)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// Command returns `kahu ARGS` with its environment set to this agent's socket.
+// It is killed when ctx ends.
+func (a *Agent) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, a.cluster.binary, args...)
+	cmd.Env = append(environment(), "KAHU_SOCKET="+a.Socket)
+	return cmd
+}
+
+// Dial returns a client of this agent. Close it.
+func (a *Agent) Dial() *client.Client { return client.New(client.Options{Socket: a.Socket}) }
+
+// Status asks the agent about itself.
+func (a *Agent) Status(ctx context.Context) (wire.Status, error) {
+	c := a.Dial()
+	defer c.Close()
+	s, err := c.Status(ctx)
+	if err != nil {
+		return wire.Status{}, fmt.Errorf("asking agent %s for its status: %w", a.Name, err)
+	}
+	return s, nil
+}
+
+// environment is this program's, without what would configure an agent.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "KAHU_") })
+}
