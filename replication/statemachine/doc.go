@@ -1,3 +1,70 @@
-// Package statemachine decides: it is the deterministic machine that every
-// voter runs over the log, and the only place where the rules are written.
+// Package statemachine decides. It is the deterministic machine that every
+// voter runs over the log, and the only place where the rules for sessions,
+// locks, keys, sequences and receipts are written.
+//
+// The main type is Machine: Apply takes one log entry and returns one answer a
+// request, the events for watchers, and nothing else. Read answers reads from
+// any consistent view of the same rows. There is no clock, goroutine, lock,
+// randomness or log line in here: time comes with the entry (lease clock and
+// wall clock), and two voters that apply the same entries have the same rows,
+// byte for byte, and the same rolling hash.
+//
+// Left to others: proposing, batching and when to sweep (package voter), the
+// store with its durability (package storage/memtable), who may ask for what
+// (package localapi), and that an as-of read waits until the state has passed
+// the time asked for (contract/decisions.md 5).
+//
+// # The rules
+//
+// Four rules carry everything, each written once:
+//
+//	condition      holds (kv.go)           what a conditional write asks of a key
+//	apply writes   change (kv.go)          what a write does to a key's rows
+//	end of a lease settle (locks.go), endSession (sessions.go), endKey (kv.go)
+//	receipt        once (receipts.go)      a request id is carried out at most once
+//
+// Transactions and scripts end in the first two; the rule of conflicts comes
+// with them, before change.
+//
+// A thing that ends is live while end > L, where L is the replicated lease
+// clock. Whether a sweep has passed by is never visible: whoever touches what
+// has ended, ends it first.
+//
+// # Rows
+//
+// Every key begins with one table byte. D is one byte of durability, NAME an
+// order-preserving form of a name (0x00 becomes 0x00 0xFF, and 0x00 0x01
+// closes it), numbers are big-endian so that they sort. Every value begins
+// with a format byte.
+//
+//	01 'm'                        position, lease clock, labels, hash, counters
+//	01 'c'                        Raft's configuration and its index
+//	01 'f'                        token floor of a restore (absent: none)
+//	10 SESSION                    a session: live, ending, or remembered as ended
+//	11 SERIAL8 NUMBER8            receipt: the answer given, of session SERIAL
+//	12 END8 KIND REF              due: look at the thing REF once L >= END
+//	20 D NAME                     lock: last token, owner, end, bounds of its queue
+//	21 D NAME PLACE8              one waiter, in order of PLACE
+//	22 D NAME OWNER               the place of a waiting owner
+//	23 SESSION D NAME OWNER       a hold or queue place of a session
+//	24 HASH2                      highest last token of dropped locks with this hash
+//	30 D NAME ^REVISION8          one revision of a key, newest first
+//	40 NAME                       sequence
+//	41 NAME KEY                   allocation remembered for an idempotency key
+//	42 NAME ORDER8                the same, in order of age
+//
+// A plain set inserts one row in table 30 and reads nothing, as long as the
+// key's newest revision is in the metadata cache. History is trimmed by number:
+// the revisions less than HistoryPersistent (HistoryEphemeral) below the newest
+// one are kept, so that a trim is one delete of a known row. A write with
+// no_history leaves a gap in the numbers; a read as of a time that may lie in
+// a gap answers CODE_TOO_OLD.
+//
+// A lock, a key and an ended session each have at most one due row. It may be
+// too early, since ends mostly move later and moving the row each time would
+// cost two writes: a sweep that meets it looks and moves it. Sessions that are
+// alive have none, they are all in memory, and so are their receipts' numbers.
+//
+// A session's serial number is given once, ever. So receipts are fresh rows
+// (Store.PutFresh) without doubt, also when a session id comes back.
 package statemachine

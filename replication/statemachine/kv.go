@@ -1,0 +1,331 @@
+package statemachine
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/kahu-sh/kahu/replication"
+)
+
+// write carries out Write. Its code is the item's when there is one, that of
+// the first failing item when it is atomic, and OK otherwise: then each item has
+// its own.
+func (m *Machine) write(c *command, op *replication.Write) {
+	if len(op.GetItems()) == 0 {
+		c.invalid("the write has no items")
+		return
+	}
+	items := make([]replication.WrittenItem, len(op.Items))
+	out := make([]*replication.WrittenItem, len(items))
+	for i := range items {
+		out[i] = &items[i]
+	}
+	c.answer.Result = &replication.Answer_Written{Written: &replication.Written{Items: out}}
+	if op.Atomic && !m.rehearse(c, op.Items, out) {
+		return
+	}
+	for i, item := range op.Items {
+		m.writeItem(c, item, out[i])
+	}
+	if len(op.Items) == 1 && out[0].Code != replication.Code_CODE_OK {
+		c.answer.Code = out[0].Code
+		c.answer.Detail = problemOfItem(op.Items[0])
+	}
+}
+
+// problemOfItem says what is malformed about an item, "" when nothing.
+func problemOfItem(i *replication.WriteItem) string {
+	if p := problemOfKey(i.GetDurability(), i.GetKey()); p != "" {
+		return p
+	}
+	switch {
+	case i.GetKind() < replication.WriteKind_WRITE_KIND_SET || i.GetKind() > replication.WriteKind_WRITE_KIND_EXTEND:
+		return "the kind of write is unknown"
+	case i.GetExpiresMs() < 0:
+		return "the expiry is negative"
+	case len(i.GetValue()) > replication.MaxRequestBytes:
+		return "the value is longer than 16 MiB"
+	}
+	return ""
+}
+
+// writeItem carries out one item by itself.
+func (m *Machine) writeItem(c *command, item *replication.WriteItem, out *replication.WrittenItem) {
+	if problemOfItem(item) != "" {
+		out.Code, out.Revision = replication.Code_CODE_INVALID, neverWritten.number
+		return
+	}
+	h := m.head(item.Durability, item.Key)
+	out.Code = m.judge(item, &h.revision, func() []byte { return m.value(item.Durability, h) })
+	if out.Code == replication.Code_CODE_OK {
+		m.change(item, h, c.label)
+	}
+	describeWritten(out, &h.revision)
+}
+
+func describeWritten(out *replication.WrittenItem, r *revision) {
+	out.Revision = r.number
+	if r.number >= 0 {
+		out.Modified = r.modified.timestamp()
+	}
+	if !r.tombstone {
+		out.ExpiresAtMs = r.expiresMS
+	}
+}
+
+// judge says what an item comes to, given the head of its key: a condition that
+// fails, a key that is missing, or OK.
+func (m *Machine) judge(item *replication.WriteItem, r *revision, value func() []byte) replication.Code {
+	alive := r.alive(&m.state)
+	if !holds(item, alive, r.number, value) {
+		return replication.Code_CODE_CONDITION_FAILED
+	}
+	if !alive && item.Kind != replication.WriteKind_WRITE_KIND_SET {
+		return replication.Code_CODE_NOT_FOUND
+	}
+	return replication.Code_CODE_OK
+}
+
+// holds is the rule of conditions: all that are named must hold. The revision
+// counts whether the key is alive or not, a missing value compares as empty, and
+// null is empty (contract: 4.2).
+func holds(item *replication.WriteItem, alive bool, number int64, value func() []byte) bool {
+	switch {
+	case item.IfExists && !alive, item.IfNotExists && alive:
+		return false
+	case item.IfRevision && item.CompareRevision != number:
+		return false
+	case item.IfValue:
+		var current []byte
+		if alive {
+			current = value()
+		}
+		return bytes.Equal(current, item.CompareValue)
+	}
+	return true
+}
+
+// value reads the value of a head.
+func (m *Machine) value(d replication.Durability, h *head) []byte {
+	if h.number < 0 || !h.hasValue {
+		return nil
+	}
+	key := revisionKey(d, h.name, h.number)
+	row, ok := m.store.Get(key)
+	if !ok {
+		panic(damaged(key, "the newest revision of a key"))
+	}
+	_, value := mustDecode(key, row)
+	return value
+}
+
+// outcome is the head that an item makes of a head. It changes no rows, so that
+// an atomic write, and later a transaction, can look before it leaps.
+func (m *Machine) outcome(item *replication.WriteItem, r revision, label hlc) revision {
+	next := revision{number: r.number + 1, written: label, modified: label, armed: r.armed}
+	switch item.Kind {
+	case replication.WriteKind_WRITE_KIND_DELETE:
+		next.tombstone, next.end = true, max(m.leaseClock, 1)
+		return next
+	case replication.WriteKind_WRITE_KIND_EXTEND:
+		next.number, next.written, next.hasValue = r.number, r.written, r.hasValue
+	default:
+		next.hasValue = item.Value != nil
+	}
+	if item.ExpiresMs > 0 {
+		next.end = m.after(item.ExpiresMs)
+		next.expiresMS = plusMS(label.ms, item.ExpiresMs)
+	}
+	return next
+}
+
+func plusMS(at, ms int64) int64 {
+	if at > never-ms {
+		return never
+	}
+	return at + ms
+}
+
+// change is the rule of applying writes: the only place where a command writes a
+// key. The head is changed in place.
+func (m *Machine) change(item *replication.WriteItem, h *head, label hlc) {
+	d := item.Durability
+	m.endKey(d, h)
+	before := h.revision
+	next := m.outcome(item, before, label)
+	value := item.Value
+	switch item.Kind {
+	case replication.WriteKind_WRITE_KIND_EXTEND:
+		value = m.value(d, h)
+	case replication.WriteKind_WRITE_KIND_DELETE:
+		value = nil
+	}
+	next.armed = m.arm(dueKey, nameRefIf(next.end != 0, d, h.name), before.armed, keyDue(&next))
+	wasThere, isThere := before.number >= 0 && !before.tombstone, !next.tombstone
+	switch {
+	case isThere && !wasThere:
+		m.keys++
+	case wasThere && !isThere:
+		m.keys--
+	}
+	h.revision = next
+	if before.number < 0 {
+		m.heads[d].add(h)
+	}
+	m.putRevision(d, h, value, next.number != before.number)
+	if item.Kind == replication.WriteKind_WRITE_KIND_SET && item.NoHistory && before.number >= 0 {
+		m.del(revisionKey(d, h.name, before.number))
+	}
+	if old := next.number - 1 - history(d); old >= 0 && next.number != before.number {
+		m.del(revisionKey(d, h.name, old))
+	}
+}
+
+// history is how many revisions below the newest a key keeps.
+func history(d replication.Durability) int64 {
+	if d == replication.Durability_DURABILITY_PERSISTENT {
+		return HistoryPersistent
+	}
+	return HistoryEphemeral
+}
+
+// nameRefIf saves the building of a ref that arm will not look at.
+func nameRefIf(needed bool, d replication.Durability, name string) []byte {
+	if !needed {
+		return nil
+	}
+	return nameRef(d, name)
+}
+
+// keyDue is when a sweep should look at a key with this head.
+func keyDue(r *revision) int64 {
+	switch {
+	case r.tombstone:
+		return saturating(r.end, TombstoneNS)
+	case r.end == 0:
+		return never
+	}
+	return r.end
+}
+
+// putRevision writes the head's row. One that has a new number was never in the
+// store, unless its key was dropped since with as many revisions.
+func (m *Machine) putRevision(d replication.Durability, h *head, value []byte, fresh bool) {
+	keySize := 2 + len(h.name) + 2 + 8
+	b := make([]byte, 0, keySize+maxRecordHead+len(value))
+	b = append(b, tableRevision, byte(d))
+	b = appendRevision(appendName(b, h.name), h.number)
+	n := len(b)
+	b = h.appendRecord(b, value)
+	if fresh && h.number > m.droppedRevision {
+		m.putFresh(b[:n:n], b[n:])
+	} else {
+		m.put(b[:n:n], b[n:])
+	}
+}
+
+// endKey is the rule for the end of a key's expiry: what is over at L becomes a
+// tombstone that has lost its value and keeps its number. Everybody who writes a
+// key ends it first, so that it makes no difference whether a sweep has passed.
+func (m *Machine) endKey(d replication.Durability, h *head) {
+	if h.number < 0 || h.tombstone || h.alive(&m.state) {
+		return
+	}
+	h.tombstone, h.expired, h.hasValue = true, true, false
+	h.armed = m.arm(dueKey, nameRef(d, h.name), h.armed, keyDue(&h.revision))
+	m.keys--
+	m.putRevision(d, h, nil, false)
+}
+
+// fireKey looks at a key whose due row came up, and is gone.
+func (m *Machine) fireKey(d replication.Durability, name string, end int64) int {
+	h := m.head(d, name)
+	if h.number < 0 || h.armed != end {
+		return 1
+	}
+	h.armed = 0
+	m.endKey(d, h)
+	if h.tombstone && !m.live(saturating(h.end, TombstoneNS)) {
+		return m.dropKey(d, h)
+	}
+	if h.armed == 0 {
+		value := m.value(d, h)
+		h.armed = m.arm(dueKey, nameRef(d, name), 0, keyDue(&h.revision))
+		m.putRevision(d, h, value, false)
+	}
+	return 2
+}
+
+// dropKey forgets a key and its history; its count starts anew. What was
+// forgotten leaves a mark, so that a read as of before says that it cannot tell.
+func (m *Machine) dropKey(d replication.Durability, h *head) int {
+	if h.armed != 0 {
+		m.del(dueRowKey(h.armed, dueKey, nameRef(d, h.name)))
+	}
+	var keys [][]byte
+	for key := range m.store.Scan(nameKey(tableRevision, d, h.name, 0), passed(nameKey(tableRevision, d, h.name, 0))) {
+		keys = append(keys, bytes.Clone(key))
+	}
+	for _, key := range keys {
+		m.del(key)
+	}
+	m.droppedRevision = max(m.droppedRevision, h.number)
+	if h.written.after(m.droppedAt) {
+		m.droppedAt = h.written
+	}
+	m.heads[d].drop(h.name)
+	return 1 + len(keys)
+}
+
+// rehearse judges all items of an atomic write, each on top of those before it,
+// and changes nothing. When one fails all are refused.
+func (m *Machine) rehearse(c *command, items []*replication.WriteItem, out []*replication.WrittenItem) bool {
+	type place struct {
+		d   replication.Durability
+		key string
+	}
+	type staged struct {
+		revision
+		value []byte
+	}
+	made := make(map[place]staged, len(items))
+	failed := -1
+	for i, item := range items {
+		if problemOfItem(item) != "" {
+			out[i].Code, out[i].Revision = replication.Code_CODE_INVALID, neverWritten.number
+		} else {
+			at := place{item.Durability, item.Key}
+			h := m.head(item.Durability, item.Key)
+			describeWritten(out[i], &h.revision)
+			s, ok := made[at]
+			value := func() []byte { return s.value }
+			if !ok {
+				s.revision = h.revision
+				value = func() []byte { return m.value(item.Durability, h) }
+			}
+			if out[i].Code = m.judge(item, &s.revision, value); out[i].Code == replication.Code_CODE_OK {
+				if item.Kind == replication.WriteKind_WRITE_KIND_EXTEND {
+					s.value = value()
+				} else {
+					s.value = item.Value
+				}
+				s.revision = m.outcome(item, s.revision, c.label)
+				made[at] = s
+			}
+		}
+		if failed < 0 && out[i].Code != replication.Code_CODE_OK {
+			failed = i
+		}
+	}
+	if failed < 0 {
+		return true
+	}
+	c.answer.Code = out[failed].Code
+	c.answer.Detail = fmt.Sprintf("item %d of %d failed, nothing was written", failed+1, len(items))
+	for _, o := range out {
+		if o.Code == replication.Code_CODE_OK {
+			o.Code = replication.Code_CODE_ABORTED
+		}
+	}
+	return false
+}

@@ -1,0 +1,183 @@
+package statemachine
+
+import (
+	"github.com/kahu-sh/kahu/replication"
+)
+
+// view is a consistent reading of all rows, and of the state in them.
+type view struct {
+	Reader
+	state
+}
+
+// Read answers a read from r, which must not change meanwhile; many may run at
+// once on one r if that allows it. What has ended is judged by the lease clock
+// in r. Index and time of the answer are those of r. A request that is no read is
+// INVALID; a row that cannot be read gives UNKNOWN_OUTCOME and says so.
+func Read(r Reader, req *replication.Request) *replication.Answer {
+	a, err := read(r, req)
+	if err != nil {
+		return &replication.Answer{Code: replication.Code_CODE_UNKNOWN_OUTCOME, Detail: err.Error()}
+	}
+	return a
+}
+
+func read(r Reader, req *replication.Request) (a *replication.Answer, err error) {
+	defer rescue(&err)
+	v := view{r, loadState(r)}
+	a = &replication.Answer{Index: v.index, Time: v.label.timestamp()}
+	v.answer(&command{req: req, label: v.label, answer: a})
+	return a, nil
+}
+
+func (v *view) answer(c *command) {
+	switch op := c.req.GetOp().(type) {
+	case *replication.Request_LockGet:
+		v.lockGet(c, op.LockGet)
+	case *replication.Request_LockList:
+		v.lockList(c, op.LockList)
+	case *replication.Request_Get:
+		v.getKeys(c, op.Get)
+	case *replication.Request_Range:
+		v.keyRange(c, op.Range)
+	case *replication.Request_History:
+		v.keyHistory(c, op.History)
+	case *replication.Request_SequenceGet:
+		v.sequenceGet(c, op.SequenceGet)
+	case *replication.Request_SequenceList:
+		v.sequenceList(c, op.SequenceList)
+	case *replication.Request_SessionGet:
+		v.sessionGet(c, op.SessionGet)
+	case *replication.Request_MachineGet:
+		c.answer.Result = &replication.Answer_Machine{Machine: v.machineState()}
+	default:
+		c.invalid("the request is not a read")
+	}
+}
+
+// page bounds what one answer carries.
+type page struct {
+	rows, bytes int // left
+}
+
+func newPage(limit int64) page {
+	if limit <= 0 || limit > replication.MaxPageRows {
+		limit = replication.MaxPageRows
+	}
+	return page{rows: int(limit), bytes: replication.MaxPageBytes}
+}
+
+// take reports whether something of this size still fits, and takes the room. A
+// page that is empty takes anything, so that every page makes progress.
+func (p *page) take(size int, empty bool) bool {
+	if !empty && (p.rows == 0 || p.bytes < size) {
+		return false
+	}
+	p.rows--
+	p.bytes -= size
+	return true
+}
+
+func (v *view) sequenceGet(c *command, op *replication.SequenceGet) {
+	if op.GetName() == "" {
+		c.invalid("the sequence's name is empty")
+		return
+	}
+	s, ok := readSequence(v, op.GetName())
+	if !ok {
+		c.refuse(replication.Code_CODE_NOT_FOUND, textNoSequence)
+		return
+	}
+	c.answer.Result = &replication.Answer_Sequence{Sequence: s.describe()}
+}
+
+func (v *view) sequenceList(c *command, op *replication.SequenceList) {
+	from, to := nameBounds([]byte{tableSequence}, op.GetPrefix(), op.GetAfter())
+	out := new(replication.Sequences)
+	p := newPage(int64(op.GetLimit()))
+	for key, row := range v.Scan(from, to) {
+		name, _, ok := cutName(key[1:])
+		s, ok2 := decodeSequence(row)
+		if !ok || !ok2 {
+			panic(damaged(key, "a sequence"))
+		}
+		s.name = name
+		d := s.describe()
+		if !p.take(d.SizeVT(), len(out.Sequences) == 0) {
+			out.More = true
+			break
+		}
+		out.Sequences = append(out.Sequences, d)
+	}
+	c.answer.Result = &replication.Answer_Sequences{Sequences: out}
+}
+
+// nameBounds are the bounds of the names under a prefix and greater than after,
+// in a table whose keys begin with head.
+func nameBounds(head []byte, prefix, after string) (from, to []byte) {
+	base := func() []byte { return append(make([]byte, 0, len(head)+len(prefix)+len(after)+8), head...) }
+	from = appendEscaped(base(), prefix)
+	to = successor(appendEscaped(base(), prefix))
+	if after != "" {
+		if a := passed(appendName(base(), after)); string(a) > string(from) {
+			from = a
+		}
+	}
+	return from, to
+}
+
+func (v *view) sessionGet(c *command, op *replication.SessionGet) {
+	id, problem := parseID(op.GetId())
+	if problem != "" {
+		c.invalid(problem)
+		return
+	}
+	s, ok := loadSession(v, id)
+	if !ok || s.stage != sessionLive || !v.live(s.end) {
+		c.refuse(replication.Code_CODE_SESSION_LOST, "the session is unknown or has ended")
+		return
+	}
+	d := s.describe(&v.state)
+	d.HoldsListed, d.Holds = true, listHolds(v, id)
+	c.answer.Result = &replication.Answer_Session{Session: d}
+}
+
+// SessionHolds lists what a live session has, in order of durability, name and
+// owner. ok is false when the session is unknown or has ended.
+func SessionHolds(r Reader, session []byte) (holds []*replication.SessionHold, ok bool) {
+	a := Read(r, &replication.Request{Op: &replication.Request_SessionGet{SessionGet: &replication.SessionGet{Id: session}}})
+	return a.GetSession().GetHolds(), a.GetCode() == replication.Code_CODE_OK
+}
+
+// listHolds reads the holds and places of a session. Waiters of one lock are
+// neighbours, so each queue is counted once.
+func listHolds(r Reader, id sessionID) []*replication.SessionHold {
+	var out []*replication.SessionHold
+	var l lock
+	var positions map[string]uint32
+	from := holdPrefix(id, 0)
+	for key := range r.Scan(from, successor(holdPrefix(id, 0))) {
+		d, name, owner, ok := cutHoldKey(key)
+		if !ok {
+			panic(damaged(key, "a hold"))
+		}
+		if !l.known || l.durability != d || l.name != name {
+			l, positions = readLock(r, d, name), nil
+		}
+		h := &replication.SessionHold{Owner: append([]byte(nil), owner...), Name: name, Durability: d}
+		if l.hangs && l.session == id && l.ownerHolds(owner) {
+			h.Granted, h.Token = true, l.token
+		} else {
+			if positions == nil {
+				ws := readQueue(r, &l, int(l.queued))
+				positions = make(map[string]uint32, len(ws))
+				for i, w := range ws {
+					positions[string(w.owner)] = uint32(i + 1)
+				}
+			}
+			h.Position = positions[string(owner)]
+		}
+		out = append(out, h)
+	}
+	return out
+}
