@@ -237,6 +237,10 @@ func (s *Store) retry(doing string, f func() error) error {
 		if time.Since(begun) >= s.o.RetryFor {
 			err = fmt.Errorf("%s, tried for %s: %w", doing, time.Since(begun).Round(time.Millisecond), err)
 			s.fail(err)
+			// Under mu, or a Begin between its look and its wait would sleep on.
+			s.mu.Lock()
+			s.room.Broadcast()
+			s.mu.Unlock()
 			return err
 		}
 		s.n.retries.Add(1)

@@ -217,13 +217,13 @@ func (s *Store) Err() error {
 	return nil
 }
 
-// fail makes err the lasting error, unless there is one already.
+// fail makes err the lasting error, unless there is one already. It may run with
+// mu held, by the applying goroutine; the flusher also wakes a waiting Begin.
 func (s *Store) fail(err error) {
 	if !s.failed.CompareAndSwap(nil, &err) {
 		return
 	}
 	s.o.Logger.Error("storage engine failed; nothing is written any more", "error", err)
-	s.room.Broadcast()
 	if s.o.OnError != nil {
 		s.o.OnError(err)
 	}

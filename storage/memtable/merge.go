@@ -17,13 +17,13 @@ type levels struct {
 
 // cursor walks the keys of one tree within bounds, in one direction.
 type cursor struct {
-	it       btree.MapIter[string, *cell]
-	bound    string
-	bounded  bool
-	reverse  bool
-	ok       bool
-	key      string
-	cell     *cell
+	it      btree.MapIter[string, *cell]
+	bound   string
+	bounded bool
+	reverse bool
+	ok      bool
+	key     string
+	cell    *cell
 }
 
 func newCursor(t *btree.Map[string, *cell], from, to []byte, reverse bool) cursor {
