@@ -34,7 +34,8 @@ type Voter interface {
 	// answers with a *replication.NotLeaderError.
 	Serve(ctx context.Context, req *replication.Request) (*replication.Answer, error)
 	// WatchLocal tells fn what happens to a session until ctx ends or the watch
-	// breaks; *replication.NotLeaderError as well. fn does not block.
+	// breaks; *replication.NotLeaderError as well. fn blocks while the other side
+	// does not read: whoever calls it bounds what is held back for it.
 	WatchLocal(ctx context.Context, session []byte, fn func(*replication.Event)) error
 	// ReadIndex returns an index at which a read is linearizable. Leader only.
 	ReadIndex(ctx context.Context) (uint64, error)
@@ -64,6 +65,10 @@ type Identity struct {
 type Security struct {
 	Server *tls.Config
 	Client *tls.Config
+	// RaftServer and RaftClient accept voters only. Nil on an agent that never
+	// votes: raft's protocol is then not spoken.
+	RaftServer *tls.Config
+	RaftClient *tls.Config
 	// Identify tells from a verified connection who is at the other end.
 	Identify func(tls.ConnectionState) (Identity, error)
 }

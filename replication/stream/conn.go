@@ -23,9 +23,11 @@ type Conn struct {
 	calls  calls
 	served served
 
+	ready  chan struct{} // closed when the peer's hello has come
+
 	// ctx ends with the connection; its cause is what Err returns.
 	ctx context.Context
-	// end is called once, by whoever finds the connection's end first.
+	// ending makes end act once, for whoever finds the connection's end first.
 	ending  sync.Once
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup // reader, writer, handlers
@@ -36,7 +38,7 @@ type Conn struct {
 // when the peer goes away (see Done).
 func New(conn net.Conn, o Options) *Conn {
 	o = o.withDefaults()
-	c := &Conn{conn: conn, o: o}
+	c := &Conn{conn: conn, o: o, ready: make(chan struct{})}
 	c.calls.byID = make(map[uint64]*call)
 	c.served.byID = make(map[uint64]*Incoming)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
@@ -51,6 +53,10 @@ func New(conn net.Conn, o Options) *Conn {
 	c.running.Go(c.write)
 	return c
 }
+
+// Ready is closed when the peer's hello has come: it speaks this protocol, and
+// calls are sent from now on. It stays open when the connection ends before.
+func (c *Conn) Ready() <-chan struct{} { return c.ready }
 
 // Done is closed when the connection has ended; Err then says why.
 func (c *Conn) Done() <-chan struct{} { return c.ctx.Done() }
@@ -155,6 +161,7 @@ func (c *Conn) read() error {
 	peer.frameBytes = min(peer.frameBytes, uint32(c.o.MaxFrameBytes))
 	c.out.peerAccepts(peer.frameBytes)
 	c.calls.peerAccepts(peer)
+	close(c.ready)
 	for {
 		f, err := readFrame(in, uint32(c.o.MaxFrameBytes))
 		if err != nil {

@@ -1,0 +1,119 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// DefaultDialTimeout bounds connecting and the handshake together.
+const DefaultDialTimeout = 5 * time.Second
+
+// Dialer connects to other agents.
+type Dialer struct {
+	Security Security
+	// Timeout bounds connecting and the handshake together. Zero: DefaultDialTimeout.
+	Timeout time.Duration
+}
+
+// dial connects to address and finds out who is there. An empty node accepts
+// anybody of the cluster; otherwise another node is ErrWrongNode.
+func (d *Dialer) dial(ctx context.Context, address, protocol, node string) (*Conn, error) {
+	config := d.Security.Client
+	if protocol == ProtocolRaft {
+		config = d.Security.RaftClient
+	}
+	if config == nil {
+		return nil, fmt.Errorf("connecting to %s: this agent has no certificate for %s", address, protocol)
+	}
+	timeout := d.Timeout
+	if timeout <= 0 {
+		timeout = DefaultDialTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var nd net.Dialer
+	raw, err := nd.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", address, err)
+	}
+	tc := tls.Client(raw, withProtocol(config, protocol))
+	if err := tc.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("connecting to %s: TLS handshake: %w", address, err)
+	}
+	peer, err := d.Security.Identify(tc.ConnectionState())
+	switch {
+	case err != nil:
+	case node != "" && peer.Node != node:
+		err = fmt.Errorf("%w: %s instead of %s", ErrWrongNode, peer.Node, node)
+	case protocol == ProtocolRaft && !peer.Voter:
+		err = fmt.Errorf("%w: %s is a proxy", ErrWrongNode, peer.Node)
+	}
+	if err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("connecting to %s: %w", address, err)
+	}
+	return &Conn{Conn: tc, peer: peer}, nil
+}
+
+// Raft is raft's stream layer on the agents' port. Raft's addresses are node
+// ids (HAZARDS.md 23): Dial resolves them, and makes sure that whoever answers
+// is that very node.
+type Raft struct {
+	node    string
+	l       net.Listener
+	d       *Dialer
+	resolve func(node string) (address string, ok bool)
+}
+
+var _ raft.StreamLayer = (*Raft)(nil)
+
+// NewRaft returns the stream layer of node over l and d; resolve tells where a
+// node is. There is one for a Listener.
+func NewRaft(node string, l *Listener, d *Dialer, resolve func(node string) (address string, ok bool)) *Raft {
+	return &Raft{node: node, l: l.Protocol(ProtocolRaft), d: d, resolve: resolve}
+}
+
+// RaftAddress is a node's address for raft: its id. It serves where raft wants
+// to be told the address of a node.
+func RaftAddress(node string) (address string, ok bool) { return node, node != "" }
+
+// Dial implements raft.StreamLayer; address is a node id.
+func (r *Raft) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	node := string(address)
+	where, ok := r.resolve(node)
+	if !ok {
+		return nil, fmt.Errorf("connecting to node %s: %w", node, ErrUnknownNode)
+	}
+	ctx := context.Background()
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	c, err := r.d.dial(ctx, where, ProtocolRaft, node)
+	if err != nil {
+		return nil, err // not a nil *Conn in a net.Conn
+	}
+	return c, nil
+}
+
+// Accept implements net.Listener.
+func (r *Raft) Accept() (net.Conn, error) { return r.l.Accept() }
+
+// Close implements net.Listener. The port stays open for the other protocol.
+func (r *Raft) Close() error { return r.l.Close() }
+
+// Addr returns the own node id as an address: raft tells it to the others as
+// the leader's.
+func (r *Raft) Addr() net.Addr { return nodeAddr(r.node) }
+
+type nodeAddr string
+
+func (a nodeAddr) Network() string { return "kahu" }
+func (a nodeAddr) String() string  { return string(a) }
