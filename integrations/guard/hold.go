@@ -50,7 +50,7 @@ type Witnesses struct {
 // An Agent opens the guard's one hold. Lock, TTL, grace and how long to wait are
 // the implementation's. Errors that wrap ErrUnavailable may pass; ErrUnknownHold
 // is Attach's answer for a hold that the agent does not have; all others are
-// final and shown to the user.
+// final and shown to the user. Methods with a context return soon after it ended.
 type Agent interface {
 	// Open asks for the lock and returns when the agent has the request.
 	Open(ctx context.Context, w Witnesses) (Lock, error)

@@ -22,6 +22,10 @@ const (
 	// goes on trying, and sees by the witnesses that the tree is gone.
 	releaseTime = 5 * time.Second
 
+	// lostReleaseTime is the same for a lease that was lost because nobody
+	// answered: another answer is unlikely.
+	lostReleaseTime = 500 * time.Millisecond
+
 	// decideTime is how long the agent may need beyond --wait before the guard
 	// gives up by itself: an election is a delay, not an answer.
 	decideTime = 10 * time.Second
@@ -256,12 +260,12 @@ func (k *keeper) held(e Event) {
 	if k.end != nil {
 		return
 	}
-	k.token, k.deadline = e.Token, 0
-	k.extend(e) // armed before anything runs
-	if k.stopAt() <= boottime.Boottime() {
+	if e.Deadline-killLead <= boottime.Boottime() {
 		k.finish(failure(ExitNotGot, "the lock %s was granted with nothing of its lease left to run in; use a longer --ttl", k.Lock))
 		return
 	}
+	k.token, k.deadline = e.Token, 0
+	k.extend(e) // armed before anything runs
 	k.phase = accepting
 	_ = k.hold.ack() // without a connection the grant is repeated on the next
 }
@@ -380,7 +384,11 @@ func (k *keeper) release() {
 	if k.released || k.hold == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
+	wait := releaseTime
+	if k.end.number == ExitLeaseLost && !k.end.bySignal {
+		wait = lostReleaseTime
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	if err := k.hold.release(ctx); err != nil && k.deadline != 0 && !errors.Is(err, errNotConnected) {
 		k.say("%v; the agent goes on trying", err)
