@@ -60,15 +60,15 @@ func (m *Machine) writeItem(c *command, item *replication.WriteItem, out *replic
 	if out.Code == replication.Code_CODE_OK {
 		m.change(item, h, c.label)
 	}
-	describeWritten(out, &h.revision)
+	m.describeWritten(out, &h.revision)
 }
 
-func describeWritten(out *replication.WrittenItem, r *revision) {
+func (m *Machine) describeWritten(out *replication.WrittenItem, r *revision) {
 	out.Revision = r.number
 	if r.number >= 0 {
 		out.Modified = r.modified.timestamp()
 	}
-	if !r.tombstone {
+	if r.alive(&m.state) {
 		out.ExpiresAtMs = r.expiresMS
 	}
 }
@@ -296,7 +296,7 @@ func (m *Machine) rehearse(c *command, items []*replication.WriteItem, out []*re
 		} else {
 			at := place{item.Durability, item.Key}
 			h := m.head(item.Durability, item.Key)
-			describeWritten(out[i], &h.revision)
+			m.describeWritten(out[i], &h.revision)
 			s, ok := made[at]
 			value := func() []byte { return s.value }
 			if !ok {

@@ -93,14 +93,13 @@ func readLock(r Reader, d replication.Durability, name string) lock {
 	return l
 }
 
-// loadLock reads a lock to change it. A lock never seen starts above the floors:
-// a token never goes back, also when the record was dropped or restored.
+// loadLock reads a lock to change it. A lock never seen starts above the floor of
+// its hash: a token never goes back, also when the record was dropped.
 func (m *Machine) loadLock(d replication.Durability, name string) lock {
 	l := readLock(m.store, d, name)
 	if !l.known {
 		l.token = max(l.token, m.hashedFloor(d, name))
 	}
-	l.token = max(l.token, m.tokenFloor)
 	return l
 }
 

@@ -87,10 +87,11 @@ type hold struct {
 	info    []byte
 }
 
-// grant gives a lock that nobody holds, with the next token.
+// grant gives a lock that nobody holds, with the next token: one above its own
+// last one and above the floor of a restore.
 func (m *Machine) grant(l *lock, h hold) {
 	l.stage, l.owner, l.info = lockHeld, h.owner, h.info
-	l.token++
+	l.token = max(l.token, m.tokenFloor) + 1
 	l.since, l.end, l.idle, l.dirty = m.label.ms, h.end, 0, true
 	l.hangs = h.session != nil
 	if h.session != nil {
