@@ -57,7 +57,7 @@ type Barrier struct {
 func New(cfg Config) *Barrier {
 	b := &Barrier{cfg: cfg, peers: map[string]*peer{}}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.group = NewGroup(b.round, nil)
+	b.group = NewGroup(b.round)
 	return b
 }
 

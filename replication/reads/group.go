@@ -13,8 +13,7 @@ var ErrClosed = errors.New("reads are closed")
 // run that started after it called. At most one run is in flight; everybody who
 // comes meanwhile shares the next one.
 type Group[T any] struct {
-	run   func(context.Context) (T, error)
-	share func(T, int)
+	run func(context.Context) (T, error)
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -27,19 +26,16 @@ type Group[T any] struct {
 
 // flight is one run and those who wait for it.
 type flight[T any] struct {
-	callers int // still waiting; guarded by Group.mu
-	ended   bool
-	done    chan struct{} // closed when the two below are set
-	value   T
-	err     error
+	done  chan struct{} // closed when the two below are set
+	value T
+	err   error
 }
 
 // NewGroup returns a Group around run, which gets a context that ends with the
-// Group alone, not with its callers. share, which may be nil, is told how many
-// callers get a value before they do; with 0 the value goes to nobody.
-func NewGroup[T any](run func(context.Context) (T, error), share func(value T, callers int)) *Group[T] {
+// Group alone, not with its callers.
+func NewGroup[T any](run func(context.Context) (T, error)) *Group[T] {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Group[T]{run: run, share: share, ctx: ctx, cancel: cancel}
+	return &Group[T]{run: run, ctx: ctx, cancel: cancel}
 }
 
 // Close ends a run in flight through its context and blocks until it is over.
@@ -63,7 +59,6 @@ func (g *Group[T]) Do(ctx context.Context) (T, error) {
 		f = &flight[T]{done: make(chan struct{})}
 		g.next = f
 	}
-	f.callers++
 	if !g.running {
 		g.running = true
 		// Ends when nobody waits any more, or soon after Close.
@@ -75,15 +70,9 @@ func (g *Group[T]) Do(ctx context.Context) (T, error) {
 	case <-f.done:
 		return f.value, f.err
 	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if f.ended { // counted already: this caller has a share of the value
-		return f.value, f.err
-	}
-	f.callers--
-	var zero T
-	return zero, context.Cause(ctx)
 }
 
 // loop runs as long as somebody waits.
@@ -105,12 +94,6 @@ func (g *Group[T]) loop() {
 			f.value, f.err = g.run(g.ctx)
 		}
 
-		g.mu.Lock()
-		f.ended = true
-		if f.err == nil && g.share != nil {
-			g.share(f.value, f.callers)
-		}
-		g.mu.Unlock()
 		close(f.done)
 	}
 }

@@ -1,11 +1,17 @@
 package voter
 
-import "time"
+import (
+	"encoding/hex"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
 
 // Status is what a voter knows about itself at one moment. For people and metrics.
 type Status struct {
 	NodeID string `json:"node_id"`
-	Role   string `json:"role"`   // leader, follower, candidate, stopped
+	Role   string `json:"role"`   // leader, follower, candidate, shutdown
 	Leader string `json:"leader"` // node id, empty when unknown
 	// Serving is true on a leader that has applied its opening entry.
 	Serving      bool   `json:"serving"`
@@ -36,4 +42,41 @@ type Status struct {
 type Peer struct {
 	ID    string `json:"id"`
 	Voter bool   `json:"voter"`
+}
+
+// Status reads where this voter stands. It does not block, not even when the
+// disk hangs.
+func (v *Voter) Status() Status {
+	p := v.fsm.position.Load()
+	stats := v.fsm.stats()
+	first, last := v.logBounds()
+	s := Status{
+		NodeID:         v.cfg.NodeID,
+		Role:           strings.ToLower(v.raft.State().String()),
+		Leader:         v.leaderHint(),
+		Serving:        v.serving.Load() != nil,
+		Term:           v.raft.CurrentTerm(),
+		FirstIndex:     first,
+		LastIndex:      last,
+		CommitIndex:    v.raft.CommitIndex(),
+		AppliedIndex:   p.Index,
+		DurableIndex:   stats.DurableIndex,
+		UnflushedBytes: stats.UnflushedBytes,
+		LogBytes:       v.log.Bytes(),
+		LastContact:    -1,
+		LeaseClockNS:   p.LeaseClockNS,
+		Level:          p.Level,
+		Hash:           hex.EncodeToString(p.Hash[:]),
+		Peers:          v.Servers(),
+		Restores:       v.fsm.restores.Load(),
+		Watchers:       v.fsm.watchers.len(),
+		QueuedRequests: v.proposer.Queued(),
+		StalledFor:     v.stalledFor(),
+	}
+	if contact := v.raft.LastContact(); v.raft.State() == raft.Leader {
+		s.LastContact = 0
+	} else if !contact.IsZero() {
+		s.LastContact = max(0, time.Since(contact))
+	}
+	return s
 }

@@ -2,53 +2,195 @@ package voter
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/kahu-sh/kahu/replication"
+	"github.com/hashicorp/raft"
+
+	"github.com/kahu-sh/kahu/replication/proposer"
+	"github.com/kahu-sh/kahu/replication/raftlog"
+	"github.com/kahu-sh/kahu/replication/reads"
 )
 
-// Voter is a running member of the quorum.
-type Voter struct{}
+// Voter is a running member of the quorum. Its methods may be called
+// concurrently.
+type Voter struct {
+	cfg     Config
+	started time.Time
 
-// Open starts a voter on its storage.
-func Open(cfg Config) (*Voter, error) { panic("being written") }
+	log       *raftlog.Log
+	fsm       *fsm
+	snapshots *snapshots
+	transport *transport
+	raft      *raft.Raft
+	entries   *entries
+	proposer  *proposer.Proposer
+	local     *reads.Barrier       // read index, on the leader
+	remote    *reads.Group[uint64] // read index from the leader, on a follower
 
-// Serve answers one request on behalf of anybody who may ask voters.
-func (v *Voter) Serve(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
-	panic("being written")
+	serving atomic.Pointer[reign] // nil: this voter does not lead, or not yet
+
+	mu         sync.Mutex
+	waiting    chan struct{} // closed and replaced when serving or leading changes
+	stopErr    error
+	stopOnce   sync.Once
+	failOnce   sync.Once
+	stopping   chan struct{} // closed when Shutdown begins
+	raftGone   chan struct{} // closed when Raft has stopped
+	background sync.WaitGroup
 }
 
-// WatchLocal tells fn about a session; leader only.
-func (v *Voter) WatchLocal(ctx context.Context, session []byte, fn func(*replication.Event)) error {
-	panic("being written")
+// Open starts a voter on its storage. A voter that was in a cluster takes part
+// again; a new one waits for Bootstrap, or for a leader that adds it. Errors
+// that wrap ErrRefused are not healed by a restart.
+func Open(cfg Config) (*Voter, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("voter: %w", err)
+	}
+	v := &Voter{
+		cfg:      cfg,
+		started:  time.Now(),
+		waiting:  make(chan struct{}),
+		stopping: make(chan struct{}),
+		raftGone: make(chan struct{}),
+	}
+	// What was opened is closed again in reverse, unless everything was.
+	var opened []func() error
+	undo := func(err error) (*Voter, error) {
+		for i := len(opened) - 1; i >= 0; i-- {
+			err = errors.Join(err, opened[i]())
+		}
+		return nil, err
+	}
+
+	if v.log, err = openLog(cfg, v.fail); err != nil {
+		return undo(err)
+	}
+	opened = append(opened, v.log.Close)
+	if v.fsm, err = newFSM(cfg, v.fail, v.markDiverged); err != nil {
+		return undo(err)
+	}
+	opened = append(opened, v.fsm.close)
+	if err = checkLog(v.log, *v.fsm.position.Load(), cfg.Logger); err != nil {
+		return undo(err)
+	}
+	v.snapshots = newSnapshots(v.fsm, cfg)
+	if v.transport, err = newTransport(cfg, func() bool { return v.stalledFor() > 0 }); err != nil {
+		return undo(err)
+	}
+	opened = append(opened, v.transport.Close)
+	if v.raft, err = raft.NewRaft(raftConfig(cfg), v.fsm, v.log, v.log, v.snapshots, v.transport); err != nil {
+		return undo(fmt.Errorf("starting raft: %w", err))
+	}
+	v.entries = &entries{raft: v.raft, stopped: v.raftGone}
+	v.proposer = proposer.New(v.entries, cfg.Wall)
+	v.local = reads.New(reads.Config{
+		Self:        cfg.NodeID,
+		Lead:        v.leadNow,
+		CommitIndex: v.raft.CommitIndex,
+		Term:        v.raft.CurrentTerm,
+		AskTerm:     cfg.AskTerm,
+	})
+	v.remote = reads.NewGroup(v.askLeader)
+	// Both end when stopping is closed.
+	v.background.Go(v.lead)
+	v.background.Go(v.compact)
+	return v, nil
 }
 
-// ReadIndex returns an index at which a read is linearizable; leader only.
-func (v *Voter) ReadIndex(ctx context.Context) (uint64, error) { panic("being written") }
+// Shutdown stops the voter within about timeout, leadership first, so that the
+// others need not notice its silence. With a timeout of 0 it stops as if it were
+// killed: nothing is handed over and nothing flushed. The storage may be closed
+// after it, unless it returns an error: then Raft hangs in the disk, and only
+// the end of the process helps. A second call returns what the first did.
+func (v *Voter) Shutdown(timeout time.Duration) error {
+	v.stopOnce.Do(func() { v.stopErr = v.shutdown(timeout) })
+	return v.stopErr
+}
 
-// Term returns the current Raft term.
-func (v *Voter) Term() uint64 { panic("being written") }
+func (v *Voter) shutdown(timeout time.Duration) error {
+	deadline := time.Now().Add(timeout)
+	if timeout > 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout/2)
+		if err := v.handOver(ctx); err != nil {
+			v.cfg.Logger.Info("leadership was not handed over", "node", v.cfg.NodeID, "error", err)
+		}
+		cancel()
+	}
+	close(v.stopping)
+	stopped := make(chan error, 1)
+	stop := v.raft.Shutdown()
+	// Ends when Raft's goroutines have.
+	go func() { stopped <- stop.Error() }()
+	select {
+	case <-stopped:
+	case <-time.After(max(time.Until(deadline), minStop)):
+		return errors.New("raft does not stop: its disk does not answer")
+	}
+	close(v.raftGone)
+	v.background.Wait()
+	v.proposer.Close()
+	v.local.Close()
+	v.remote.Close()
+	var err error
+	if timeout > 0 && v.log.Err() == nil {
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		err = v.fsm.flush(ctx)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = nil // the log has it
+		}
+	}
+	return errors.Join(err, v.fsm.close(), v.log.Close())
+}
 
-// Status tells where this voter stands.
-func (v *Voter) Status() Status { panic("being written") }
+// minStop is how long Raft gets to stop, whatever the timeout.
+const minStop = 5 * time.Second
 
-// HasState reports whether this voter ever was in a cluster.
-func (v *Voter) HasState() bool { panic("being written") }
+// handOver gives leadership to another voter, if this one leads and there is
+// another. It returns when that voter leads, or ctx ends.
+func (v *Voter) handOver(ctx context.Context) error {
+	if v.raft.State() != raft.Leader {
+		return nil
+	}
+	voters := 0
+	for _, p := range v.Servers() {
+		if p.Voter {
+			voters++
+		}
+	}
+	if voters < 2 {
+		return nil
+	}
+	return v.TransferLeadership(ctx, "")
+}
 
-// Bootstrap makes the first configuration, of exactly these node ids.
-func (v *Voter) Bootstrap(servers []string) error { panic("being written") }
+// fail ends the process, once. It may run with locks held.
+func (v *Voter) fail(err error) {
+	v.failOnce.Do(func() { v.cfg.Fatal(fmt.Errorf("voter %s: %w", v.cfg.NodeID, err)) })
+}
 
-// AddVoter, RemoveServer and TransferLeadership change the quorum; leader only.
-func (v *Voter) AddVoter(ctx context.Context, node string) error { panic("being written") }
+// markDiverged makes the next start refuse (start.go). It cannot be undone by a
+// restart: the engine may have been flushed with the wrong state.
+func (v *Voter) markDiverged(index uint64, err error) {
+	_ = v.log.Set(divergedKey, fmt.Appendf(nil, "at index %d: %v", index, err))
+}
 
-// RemoveServer takes node out of the configuration.
-func (v *Voter) RemoveServer(ctx context.Context, node string) error { panic("being written") }
+// changed returns a channel that is closed when this voter begins or ceases to
+// serve, or to lead.
+func (v *Voter) changed() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.waiting
+}
 
-// TransferLeadership hands over to node, or to the best one when empty.
-func (v *Voter) TransferLeadership(ctx context.Context, node string) error { panic("being written") }
-
-// Servers lists the latest configuration.
-func (v *Voter) Servers() []Peer { panic("being written") }
-
-// Shutdown stops gracefully within the timeout: leadership goes first.
-func (v *Voter) Shutdown(timeout time.Duration) error { panic("being written") }
+func (v *Voter) wakeWaiting() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	close(v.waiting)
+	v.waiting = make(chan struct{})
+}

@@ -1,0 +1,158 @@
+package voter
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/kahu-sh/kahu/replication/raftlog"
+)
+
+// errStalled is returned to Raft instead of sending AppendEntries.
+var errStalled = errors.New("withheld: the disk of this voter does not answer")
+
+// Of Raft's own connections.
+const (
+	// rpcTimeout bounds one RPC. Raft scales it for snapshots, by size.
+	rpcTimeout = 10 * time.Second
+	// rpcPool is how many idle connections to a voter are kept.
+	rpcPool = 3
+)
+
+// transport is what Raft sees of the network. It does two things:
+//
+// Addresses are node ids. Where a node answers is looked up at each dial, so a
+// voter that moves stays the same voter (HAZARDS.md 23).
+//
+// A leader whose disk hangs falls silent. Raft's loop writes the log itself, so
+// it could not even notice that it should step down, while its heartbeats, from
+// other goroutines, would go on for ever and keep the others from electing
+// (HAZARDS.md 10). While stalled reports true no AppendEntries leaves, neither
+// heartbeats nor entries. Votes and everything incoming pass.
+type transport struct {
+	raft.Transport
+	preVote raft.WithPreVote
+	node    raft.ServerAddress
+	stalled func() bool
+}
+
+var (
+	_ raft.Transport   = (*transport)(nil)
+	_ raft.WithPreVote = (*transport)(nil)
+	_ raft.WithClose   = (*transport)(nil)
+)
+
+// newTransport wraps cfg.Transport, or makes one over cfg.Stream.
+func newTransport(cfg Config, stalled func() bool) (*transport, error) {
+	inner := cfg.Transport
+	if inner == nil {
+		inner = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			ServerAddressProvider:   addressProvider(cfg.Address),
+			Logger:                  raftlog.HCLog(cfg.Logger),
+			Stream:                  cfg.Stream,
+			MaxPool:                 rpcPool,
+			Timeout:                 rpcTimeout,
+			MsgpackUseNewTimeFormat: true,
+		})
+	}
+	// Without it Raft would silently turn pre-vote off.
+	preVote, ok := inner.(raft.WithPreVote)
+	if !ok {
+		return nil, fmt.Errorf("raft transport %T cannot ask for pre-votes", inner)
+	}
+	return &transport{Transport: inner, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled}, nil
+}
+
+// addressProvider implements raft.ServerAddressProvider.
+type addressProvider func(node string) (addr string, ok bool)
+
+func (p addressProvider) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	addr, ok := p(string(id))
+	if !ok {
+		return "", fmt.Errorf("no address is known for voter %s", id)
+	}
+	return raft.ServerAddress(addr), nil
+}
+
+// LocalAddr implements raft.Transport.
+func (t *transport) LocalAddr() raft.ServerAddress { return t.node }
+
+// EncodePeer implements raft.Transport.
+func (t *transport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { return []byte(id) }
+
+// DecodePeer implements raft.Transport.
+func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// AppendEntries implements raft.Transport.
+func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if t.stalled() {
+		return errStalled
+	}
+	return t.Transport.AppendEntries(id, target, args, resp)
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	if t.stalled() {
+		return nil, errStalled
+	}
+	p, err := t.Transport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err
+	}
+	return &pipeline{AppendPipeline: p, stalled: t.stalled}, nil
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.preVote.RequestPreVote(id, target, args, resp)
+}
+
+// Close implements raft.WithClose. Raft calls it when it has stopped.
+func (t *transport) Close() error {
+	c, ok := t.Transport.(raft.WithClose)
+	if !ok {
+		return nil
+	}
+	err := c.Close()
+	if streams, ok := t.Transport.(interface{ CloseStreams() }); ok {
+		streams.CloseStreams() // idle connections to the others
+	}
+	return err
+}
+
+// pipeline withholds what is sent through an open pipeline.
+type pipeline struct {
+	raft.AppendPipeline
+	stalled func() bool
+}
+
+// AppendEntries implements raft.AppendPipeline. An error ends the pipeline.
+func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if p.stalled() {
+		return nil, errStalled
+	}
+	return p.AppendPipeline.AppendEntries(args, resp)
+}
+
+// flushStallFactor is how much longer than a log write or an apply a flush may
+// take. It runs beside both: a slow one is normal under load, and when it holds
+// up apply that shows by itself.
+const flushStallFactor = 5
+
+// stalledFor returns the age of what makes this voter silent, or 0.
+func (v *Voter) stalledFor() time.Duration {
+	limit := v.cfg.StallAfter
+	if age := v.log.WriteAge(); age > limit {
+		return age
+	}
+	if age := v.fsm.applyAge(); age > limit {
+		return age
+	}
+	if age := v.fsm.flushAge(); age > flushStallFactor*limit {
+		return age
+	}
+	return 0
+}
