@@ -27,7 +27,11 @@ const (
 
 	writerCacheBytes = 16 << 20
 	readerCacheBytes = 4 << 20
-	busyTimeoutMS    = 5000
+	// openTimeoutMS is how long opening waits for another connection's recovery.
+	// Later only a checkpoint can meet a lock, that of a reader: it should give
+	// up soon, because writes wait behind it.
+	openTimeoutMS = 5000
+	busyTimeoutMS = 50
 )
 
 // conn is one connection with its prepared statements. Not for concurrent use.
@@ -74,7 +78,7 @@ func open(path string, cacheBytes int, writer bool) (_ *conn, err error) {
 		}
 	}()
 	pragmas := []string{
-		fmt.Sprintf("PRAGMA busy_timeout=%d", busyTimeoutMS),
+		fmt.Sprintf("PRAGMA busy_timeout=%d", openTimeoutMS),
 		fmt.Sprintf("PRAGMA cache_size=-%d", cacheBytes>>10),
 		"PRAGMA synchronous=NORMAL",
 		"PRAGMA mmap_size=0",
@@ -96,7 +100,15 @@ func open(path string, cacheBytes int, writer bool) (_ *conn, err error) {
 			return nil, err
 		}
 	}
-	return c, c.prepareStatements(writer)
+	if err := c.prepareStatements(writer); err != nil {
+		return nil, err
+	}
+	if writer {
+		if err := c.exec(fmt.Sprintf("PRAGMA busy_timeout=%d", busyTimeoutMS)); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 // prepareDatabase makes the table, or checks that it is ours.

@@ -222,6 +222,10 @@ func (e *Engine) Checkpoint(dir string) error {
 		return fmt.Errorf("make the checkpoint's directory: %w", err)
 	}
 	path := filepath.Join(dir, fileName)
+	c.broken = true // as a connection that only reads
+	if err := c.exec("PRAGMA query_only=OFF"); err != nil {
+		return err
+	}
 	if err := c.exec("VACUUM INTO ?", path); err != nil {
 		return fmt.Errorf("copy the database into %s: %w", path, err)
 	}
