@@ -22,13 +22,17 @@ const (
 	maxBackoff = 2 * time.Second
 )
 
+// DefaultKeepAlive is how long another agent may be silent before its connection
+// counts as dead. It is pinged only when nothing else is said.
+const DefaultKeepAlive = 5 * time.Second
+
 // PoolOptions configure a Pool. Fields without "optional" are required.
 type PoolOptions struct {
 	Dialer *Dialer
 	// Resolve tells where a node is. It is asked for each new connection, must be
 	// callable concurrently and must not block.
 	Resolve func(node string) (address string, ok bool)
-	Stream  stream.Options // optional; Handler is ignored
+	Stream  stream.Options // optional; Handler is ignored, KeepAlive is DefaultKeepAlive
 	Logger  *slog.Logger   // optional
 }
 
@@ -71,6 +75,9 @@ type peerConn struct {
 // NewPool returns an empty pool. Close ends it.
 func NewPool(o PoolOptions) *Pool {
 	o.Stream.Handler = nil // the other side asks over connections of its own
+	if o.Stream.KeepAlive == 0 {
+		o.Stream.KeepAlive = DefaultKeepAlive
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -297,6 +304,9 @@ func (p *Pool) connAt(ctx context.Context, address string) (*peerConn, error) {
 	defer cancel(nil)
 	defer context.AfterFunc(p.ctx, func() { cancel(net.ErrClosed) })()
 	c, err := p.connect(ctx, address, "")
+	if p.ctx.Err() != nil && err != nil {
+		err = context.Cause(p.ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w: %w", ErrBroken, ErrNotSent, err)
 	}

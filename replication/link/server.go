@@ -48,7 +48,7 @@ var methods = map[uint8]method{
 type ServerOptions struct {
 	Voter   Voter          // nil on an agent that does not vote
 	Members Members        // nil: Hello, Join, Leave and Pledge are refused
-	Stream  stream.Options // optional; Handler is ignored
+	Stream  stream.Options // optional; Handler is ignored, KeepAlive is DefaultKeepAlive
 	Logger  *slog.Logger   // optional
 }
 
@@ -66,6 +66,9 @@ type Server struct {
 func NewServer(o ServerOptions) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Stream.KeepAlive == 0 {
+		o.Stream.KeepAlive = DefaultKeepAlive
 	}
 	if o.Stream.Logger == nil {
 		o.Stream.Logger = o.Logger
