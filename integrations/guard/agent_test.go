@@ -31,7 +31,7 @@ type request struct {
 // An answer is a line of JSON from the fake agent. Error ends the connection.
 type answer struct {
 	Event guard.Event
-	Error string // "", "unknown", "refused"
+	Error string // "", "unknown", "refused", "denied"
 }
 
 // fakeAgent listens like an agent. The test plays it, line by line.
@@ -232,11 +232,18 @@ func (c agentClient) dial(ctx context.Context, r request, w guard.Witnesses) (gu
 	case "unknown":
 		return nil, guard.ErrUnknownHold
 	case "refused":
-		return nil, fmt.Errorf("%w: a ttl of 1s is too short", guard.ErrRefused)
+		return nil, errors.New("a ttl of 1s is too short")
+	case "denied":
+		return nil, denied{}
 	}
 	l.first = &first.Event
 	return l, nil
 }
+
+type denied struct{}
+
+func (denied) Error() string { return "not you" }
+func (denied) ExitCode() int { return 77 }
 
 type agentLock struct {
 	conn  *net.UnixConn

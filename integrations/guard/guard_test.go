@@ -164,6 +164,12 @@ func TestNotGot(t *testing.T) {
 			t.Errorf("stderr is %q, want the agent's reason", &g.stderr)
 		}
 	})
+	t.Run("denied", func(t *testing.T) {
+		a := newAgent(t)
+		g := a.start(settings{}, "true")
+		a.accept().send(answer{Error: "denied"})
+		g.exits(77)
+	})
 	t.Run("no agent", func(t *testing.T) {
 		a := newAgent(t)
 		a.stop()

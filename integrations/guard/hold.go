@@ -81,9 +81,11 @@ var (
 	// ErrUnknownHold is wrapped by errors of Attach when the agent does not have
 	// the hold.
 	ErrUnknownHold = errors.New("the agent does not know the hold")
-	// ErrRefused is wrapped by errors for a request that will never be granted.
-	ErrRefused = errors.New("refused")
 )
+
+// An ExitCoder is an error of an Agent that decides the guard's exit code; without
+// one it is ExitUsage, or ExitUnavailable for ErrUnavailable.
+type ExitCoder interface{ ExitCode() int }
 
 var errNotConnected = errors.New("not connected to the agent")
 

@@ -285,7 +285,11 @@ func (k *keeper) over(e Event) {
 func (k *keeper) failed(err error) {
 	k.released = true
 	code := ExitUsage
-	if errors.Is(err, ErrUnavailable) {
+	var coder ExitCoder
+	switch {
+	case errors.As(err, &coder):
+		code = coder.ExitCode()
+	case errors.Is(err, ErrUnavailable):
 		code = ExitUnavailable
 	}
 	k.finish(failure(code, "%v", err))
