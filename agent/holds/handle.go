@@ -20,6 +20,7 @@ var errTakenUp = errors.New("the hold was taken up by another connection")
 // told. It starts anew with each Attach. Guarded by Holds.mu.
 type handle struct {
 	o        *hold
+	closed   bool   // its connection is gone
 	position uint32 // last one told
 	held     bool   // told of the grant
 	renewals uint64 // session.renewals when a deadline was told last
@@ -176,11 +177,8 @@ func (c *handle) Disconnect() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	o := c.o
-	if o.handle != c {
-		return
-	}
-	o.handle = nil
-	if o.witness == localapi.WitnessConnection {
+	c.closed = true
+	if o.handle == c && o.witness == localapi.WitnessConnection {
 		o.end(unlock, ReasonDisconnected)
 	}
 }
@@ -225,7 +223,7 @@ func (h *Holds) List() []localapi.HoldInfo {
 func (o *hold) describe() localapi.HoldInfo {
 	info := localapi.HoldInfo{
 		Hold: o.id, Lock: o.lock, Durability: wire.Persistent, State: string(o.shown()), Position: o.position,
-		TTLMS: o.s.ttl.Milliseconds(), Witness: o.witness, Connected: o.handle != nil,
+		TTLMS: o.s.ttl.Milliseconds(), Witness: o.witness, Connected: !o.handle.closed,
 		Holder: wire.Holder{Host: o.info.GetHost(), PID: o.info.GetPid(), UID: o.info.GetUid(),
 			Command: o.info.GetCommand(), Reason: o.info.GetReason(), Node: o.info.GetNode()},
 	}

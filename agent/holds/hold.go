@@ -58,7 +58,7 @@ type hold struct {
 	detachedUntil time.Duration
 
 	story  *localapi.HoldEvent // last event: lost or released; nil while it goes on
-	handle *handle             // the connection attached last
+	handle *handle             // the connection attached last, never nil
 	awake  chan struct{}       // closed by wake; nil when nobody listens
 	over   chan struct{}       // closed when gone
 
@@ -263,7 +263,7 @@ func (o *hold) agentStops() {
 	case o.witness == localapi.WitnessConnection:
 		// Released once it has disconnected: told is not stopped.
 		o.endStory(true, ReasonStopping)
-		if o.handle == nil || !o.told {
+		if o.handle.closed || !o.told {
 			o.end(unlock, ReasonStopping)
 		}
 	}

@@ -94,7 +94,14 @@ func (s *session) reconcile(list []*replication.SessionHold, index uint64) {
 	}
 	for id, o := range s.holds {
 		// A detach takes a hold off the list as well; its answer will say so.
-		if !listed[id] && o.known && o.knownAt < index && o.intent != detach {
+		switch {
+		case listed[id] || !o.known || o.knownAt >= index || o.intent == detach:
+		case o.intent == keep && !o.told:
+			// A place in line went, perhaps with the session: nobody runs under
+			// it, so it is asked for again, and the answer tells.
+			o.startOver()
+			o.ask()
+		default:
 			o.gone(reasonNotThere)
 		}
 	}

@@ -1,0 +1,624 @@
+package holds_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/kahu-sh/kahu/agent/holds"
+	"github.com/kahu-sh/kahu/localapi"
+	"github.com/kahu-sh/kahu/replication"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	ttl   = 30 * time.Second
+	grace = 5 * time.Second
+	// told and stop are the contract in numbers: what remains of a lease of 30 s
+	// when it was renewed just now, until the holder is told to stop (5 s grace,
+	// 1 s kill, 0.2 % drift), and until it must have stopped.
+	told = ttl - 5*time.Second - time.Second - 60*time.Millisecond
+	stop = ttl - time.Second - 60*time.Millisecond
+	// bootAhead is how far boot time and lease time are apart in tests.
+	bootAhead = 1000 * time.Second
+)
+
+// rig is one agent's Holds over a quorum.
+type rig struct {
+	t     testing.TB
+	began time.Time
+	q     *quorum
+	h     *holds.Holds
+}
+
+func (r *rig) now() time.Duration { return time.Since(r.began) + time.Hour }
+
+func newRig(t testing.TB) *rig {
+	r := &rig{t: t, began: time.Now()}
+	r.q = newQuorum(t, r.now)
+	r.h = r.newHolds()
+	return r
+}
+
+func (r *rig) newHolds() *holds.Holds {
+	h, err := holds.New(holds.Config{
+		Coordinator: r.q, Node: "n1", Host: "host", LeaseNow: r.now,
+		Boottime: func() time.Duration { return r.now() + bootAhead }, BootID: "boot",
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return h
+}
+
+func (r *rig) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := r.h.Close(ctx); err != nil {
+		r.t.Error(err)
+	}
+}
+
+func request(lock string) localapi.HoldRequest {
+	return localapi.HoldRequest{Lock: lock, Durability: replication.Durability_DURABILITY_PERSISTENT,
+		TTL: ttl, Wait: -1, Grace: grace, Witness: localapi.WitnessConnection}
+}
+
+func (r *rig) open(req localapi.HoldRequest) localapi.Hold {
+	r.t.Helper()
+	o, err := r.h.Open(context.Background(), req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return o
+}
+
+// next returns the next event, which must come within limit.
+func (r *rig) next(o localapi.Hold, limit time.Duration) localapi.HoldEvent {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	e, err := o.Next(ctx)
+	if err != nil {
+		r.t.Fatalf("no event within %s: %v", limit, err)
+	}
+	return e
+}
+
+func (r *rig) want(o localapi.Hold, limit time.Duration, t localapi.HoldEventType) localapi.HoldEvent {
+	r.t.Helper()
+	e := r.next(o, limit)
+	if e.Type != t {
+		r.t.Fatalf("the next event is %+v, want %s", e, t)
+	}
+	return e
+}
+
+// silent fails if an event comes within d.
+func (r *rig) silent(o localapi.Hold, d time.Duration) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	if e, err := o.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		r.t.Fatalf("event %+v, error %v, want silence", e, err)
+	}
+}
+
+// wantDeadline checks an event's deadline against a renewal sent at s.
+func (r *rig) wantDeadline(e localapi.HoldEvent, s time.Duration) {
+	r.t.Helper()
+	left := s + stop - r.now()
+	want := r.now() + bootAhead + left - left/11
+	if got := time.Duration(e.DeadlineBoottimeNS); got != want || e.BootID != "boot" || e.SafeMS != left.Milliseconds() {
+		r.t.Fatalf("%s has the deadline %v, safe for %d ms, boot %q; want %v, %d", e.Type, got, e.SafeMS, e.BootID, want, left.Milliseconds())
+	}
+}
+
+// bubble runs f with a fake clock and fails on goroutines that outlive Close.
+func bubble(t *testing.T, f func(t *testing.T, r *rig)) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		defer r.close() // also after a failure: nothing may be left in the bubble
+		defer r.q.setFault(nil)
+		f(t, r)
+	})
+}
+
+func TestGrantQueueRelease(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.open(request("l")), localapi.Hold(nil)
+		e := r.want(a, time.Second, localapi.HoldHeld)
+		if *e.Token != 0 || e.Hold != a.ID() || e.Lock != "l" || e.Reason != "" {
+			t.Fatalf("held %+v", e)
+		}
+		r.wantDeadline(e, r.now())
+		b = r.open(request("l"))
+		if e := r.want(b, time.Second, localapi.HoldQueued); e.Position != 1 {
+			t.Fatalf("queued %+v", e)
+		}
+		if err := a.Release(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		r.want(a, time.Second, localapi.HoldReleased)
+		if _, err := a.Next(context.Background()); err != io.EOF {
+			t.Fatalf("after the last event: %v", err)
+		}
+		if e := r.want(b, time.Second, localapi.HoldHeld); *e.Token != 1 {
+			t.Fatalf("held %+v", e)
+		}
+		b.Disconnect()
+		r.want(b, time.Second, localapi.HoldReleased)
+		if o := r.q.owner(t, "l"); o != "" {
+			t.Fatalf("held by %s after its connection was closed", o)
+		}
+	})
+}
+
+// A renewal that is answered late counts from when it was sent.
+func TestDeadlineCountsFromTheFirstByte(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.open(request("l"))
+		r.want(a, time.Second, localapi.HoldHeld)
+		r.q.setFault(on(isRenew, fault{before: 300 * time.Millisecond, after: 400 * time.Millisecond}))
+		began := r.now()
+		e := r.want(a, time.Minute, localapi.HoldRenewed)
+		sent := r.now() - 700*time.Millisecond
+		if sent-began != ttl/4 {
+			t.Fatalf("renewed after %s, want a quarter of the ttl", sent-began)
+		}
+		r.wantDeadline(e, sent)
+		a.Disconnect()
+	})
+}
+
+// An attempt that hangs does not keep others from being made; when it is
+// acknowledged after them, the deadline stays.
+func TestHungAttempt(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.open(request("l"))
+		r.want(a, time.Second, localapi.HoldHeld)
+		const roundTrip = 10 * time.Millisecond
+		var hung bool
+		r.q.setFault(func(req *replication.Request) fault {
+			if isRenew(req) && !hung {
+				hung = true
+				return fault{before: 3 * time.Second}
+			}
+			return fault{before: roundTrip}
+		})
+		opened := r.now()
+		r.want(a, time.Minute, localapi.HoldAtRisk)
+		if after := r.now() - opened; after != ttl/4+time.Second {
+			t.Fatalf("at risk after %s, want a quarter of the ttl and a second", after)
+		}
+		e := r.want(a, time.Second, localapi.HoldRenewed)
+		second := opened + ttl/4 + time.Second
+		r.wantDeadline(e, second)
+		r.silent(a, 4*time.Second) // the first arrives at the quorum now
+		e = r.want(a, time.Minute, localapi.HoldRenewed)
+		r.wantDeadline(e, second+ttl/4)
+		if n := r.q.count(isRenew); n != 3 {
+			t.Fatalf("%d renewals, want the one that hung and two more", n)
+		}
+		a.Disconnect()
+	})
+}
+
+func TestLostAtTheLocalDeadline(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.open(request("l"))
+		b := r.open(request("l"))
+		r.want(a, time.Second, localapi.HoldHeld)
+		r.want(b, time.Second, localapi.HoldQueued)
+		opened := r.now()
+		r.q.setFault(func(*replication.Request) fault { return fault{drop: true} })
+		e := r.want(a, time.Minute, localapi.HoldAtRisk)
+		r.wantDeadline(e, opened)
+		e = r.want(a, time.Minute, localapi.HoldLost)
+		if after := r.now() - opened; after != told || e.Reason != holds.ReasonDeadline {
+			t.Fatalf("lost after %s with %q, want %s", after, e.Reason, told)
+		}
+		if o := r.q.owner(t, "l"); o != a.ID() {
+			t.Fatalf("held by %q when the holder was told to stop, want the holder", o)
+		}
+		r.silent(b, time.Minute)
+		// Back again: the session has ended, and the waiter starts anew.
+		r.q.setFault(nil)
+		r.want(b, time.Minute, localapi.HoldHeld)
+		a.Disconnect()
+		b.Disconnect()
+	})
+}
+
+// The quorum's list wins: both ways, by the renewal's hash alone.
+func TestRenewalReconciles(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.open(request("a")), r.open(request("b"))
+		r.want(a, time.Second, localapi.HoldHeld)
+		r.want(b, time.Second, localapi.HoldHeld)
+		synctest.Wait() // the watch has its list
+		r.q.mu.Lock()
+		r.q.deaf = true
+		session := append([]byte(nil), r.q.seen[0].GetSessionOpen().GetId()...)
+		r.q.mu.Unlock()
+		r.q.must(t, &replication.Request{Op: &replication.Request_LockUnlock{LockUnlock: &replication.LockUnlock{
+			Durability: replication.Durability_DURABILITY_PERSISTENT, Name: "a", Owner: []byte(a.ID())}}})
+		r.q.must(t, &replication.Request{Op: &replication.Request_LockWait{LockWait: &replication.LockWait{
+			Durability: replication.Durability_DURABILITY_PERSISTENT, Name: "stray", Session: session,
+			Owner: []byte(strings.Repeat("ab", 16))}}})
+		r.want(a, ttl/4+time.Second, localapi.HoldLost)
+		r.want(b, time.Second, localapi.HoldRenewed)
+		synctest.Wait()
+		if o := r.q.owner(t, "stray"); o != "" {
+			t.Fatalf("what nobody here knows is still held by %s", o)
+		}
+		if o := r.q.owner(t, "b"); o != b.ID() {
+			t.Fatalf("the other hold is with %q", o)
+		}
+		b.Disconnect()
+	})
+}
+
+// A grant that happens while nobody watches is in the list of the next watch.
+func TestGrantWhileTheWatchIsBroken(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.open(request("l")), localapi.Hold(nil)
+		r.want(a, time.Second, localapi.HoldHeld)
+		b = r.open(request("l"))
+		r.want(b, time.Second, localapi.HoldQueued)
+		synctest.Wait() // the watch has its list
+		r.q.breakWatches()
+		if err := a.Release(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		r.want(b, time.Second, localapi.HoldHeld)
+		b.Disconnect()
+	})
+}
+
+// The lock is granted while the wait is being given up.
+func TestGrantRacesWithTimeout(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.open(request("l"))
+		r.want(a, time.Second, localapi.HoldHeld)
+		req := request("l")
+		req.Wait = 2 * time.Second
+		b := r.open(req)
+		r.want(b, time.Second, localapi.HoldQueued)
+		var once sync.Once
+		r.q.setFault(on(func(req *replication.Request) bool {
+			return string(req.GetLockUnlock().GetOwner()) == b.ID()
+		}, fault{first: func() {
+			once.Do(func() {
+				r.q.must(t, &replication.Request{Op: &replication.Request_LockUnlock{LockUnlock: &replication.LockUnlock{
+					Durability: replication.Durability_DURABILITY_PERSISTENT, Name: "l", Owner: []byte(a.ID())}}})
+				if o := r.q.owner(t, "l"); o != b.ID() {
+					t.Errorf("held by %q, want the waiter", o)
+				}
+			})
+		}}))
+		if e := r.want(b, 3*time.Second, localapi.HoldReleased); e.Reason != holds.ReasonTimeout {
+			t.Fatalf("released with %q", e.Reason)
+		}
+		synctest.Wait()
+		if o := r.q.owner(t, "l"); o != "" {
+			t.Fatalf("a lock that nobody waits for is held by %s", o)
+		}
+		r.want(a, time.Second, localapi.HoldLost)
+	})
+}
+
+func TestNoQueue(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.open(request("l"))
+		r.want(a, time.Second, localapi.HoldHeld)
+		req := request("l")
+		req.Wait = 0
+		b := r.open(req)
+		if e := r.want(b, time.Second, localapi.HoldReleased); e.Reason != holds.ReasonTimeout {
+			t.Fatalf("released with %q", e.Reason)
+		}
+		r.q.setFault(func(*replication.Request) fault { return fault{drop: true} })
+		began := r.now()
+		b = r.open(req)
+		if e := r.want(b, time.Minute, localapi.HoldReleased); e.Reason != holds.ReasonUnavailable || r.now()-began != 10*time.Second {
+			t.Fatalf("released after %s with %q", r.now()-began, e.Reason)
+		}
+		r.q.setFault(nil)
+		a.Disconnect()
+	})
+}
+
+func TestAck(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		req := request("l")
+		req.NeedAck = true
+		a, b := r.open(req), localapi.Hold(nil)
+		r.want(a, time.Second, localapi.HoldHeld)
+		b = r.open(req)
+		r.want(b, time.Second, localapi.HoldQueued)
+		granted := r.now()
+		if e := r.want(a, time.Minute, localapi.HoldLost); e.Reason != holds.ReasonNotAcknowledged || r.now()-granted != 5*time.Second {
+			t.Fatalf("lost after %s with %q", r.now()-granted, e.Reason)
+		}
+		a.Ack() // too late
+		if _, err := a.Next(context.Background()); err != io.EOF {
+			t.Fatalf("a late ack is answered with %v", err)
+		}
+		r.want(b, time.Second, localapi.HoldHeld)
+		b.Ack()
+		r.want(b, 0+time.Millisecond, localapi.HoldRenewed)
+		r.want(b, ttl, localapi.HoldRenewed)
+		if o := r.q.owner(t, "l"); o != b.ID() {
+			t.Fatalf("held by %q", o)
+		}
+		b.Disconnect()
+	})
+}
+
+// No event but the answer to the ack follows a grant that needs one: a renewal
+// must not be taken for it.
+func TestNoRenewedBeforeTheAck(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		first := r.open(request("other"))
+		r.want(first, time.Second, localapi.HoldHeld)
+		r.silent(first, ttl/4-time.Second) // the session renews in a second
+		req := request("l")
+		req.NeedAck = true
+		a := r.open(req)
+		r.want(a, time.Second, localapi.HoldHeld)
+		r.silent(a, 4*time.Second)
+		r.want(first, time.Second, localapi.HoldRenewed)
+		a.Ack()
+		r.want(a, time.Millisecond, localapi.HoldRenewed)
+		a.Disconnect()
+		first.Disconnect()
+	})
+}
+
+func TestSessionLost(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.open(request("l")), localapi.Hold(nil)
+		r.want(a, time.Second, localapi.HoldHeld)
+		b = r.open(request("l"))
+		r.want(b, time.Second, localapi.HoldQueued)
+		synctest.Wait() // the watch has its list
+		r.q.mu.Lock()
+		session := r.q.seen[0].GetSessionOpen().GetId()
+		r.q.mu.Unlock()
+		r.q.must(t, &replication.Request{Op: &replication.Request_SessionClose{SessionClose: &replication.SessionClose{Id: session}}})
+		r.want(a, time.Second, localapi.HoldLost)
+		if e := r.want(b, time.Minute, localapi.HoldHeld); *e.Token != 1 {
+			t.Fatalf("held %+v", e)
+		}
+		b.Disconnect()
+	})
+}
+
+// The answer to LockWait is lost: asked again under the same owner, the lock is
+// taken once.
+func TestUnknownOutcomeOfTheRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		var lost bool
+		r.q.deaf = true // else the event would tell
+		r.q.setFault(func(req *replication.Request) fault {
+			f := fault{lose: isWait(req) && !lost}
+			lost = lost || f.lose
+			return f
+		})
+		a := r.open(request("l"))
+		if e := r.want(a, time.Second, localapi.HoldHeld); *e.Token != 0 {
+			t.Fatalf("held with token %d: taken twice", *e.Token)
+		}
+		a.Disconnect()
+	})
+}
+
+// Nothing stays at the quorum of a caller that left before the answer came,
+// whatever became of its request.
+func TestDisconnectWhileAsking(t *testing.T) {
+	for name, f := range map[string]fault{
+		"not sent":          {drop: true},
+		"sent, no answer":   {after: -1},
+		"answered late":     {after: time.Second},
+		"applied afterward": {before: time.Second},
+		"answer lost":       {lose: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				warm := r.open(request("warm"))
+				r.want(warm, time.Second, localapi.HoldHeld)
+				r.q.setFault(on(isWait, f))
+				a := r.open(request("l"))
+				synctest.Wait()
+				a.Disconnect()
+				r.next(warm, ttl) // at the next renewal at the latest
+				synctest.Wait()
+				if o := r.q.owner(t, "l"); o != "" {
+					t.Fatalf("held by %s", o)
+				}
+				warm.Disconnect()
+			})
+		})
+	}
+}
+
+// A release is sent again until the quorum has confirmed it.
+func TestReleaseIsRetried(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.open(request("l"))
+		r.want(a, time.Second, localapi.HoldHeld)
+		r.q.setFault(on(isUnlock, fault{refused: replication.ErrUnavailable}))
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		if err := a.Release(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("released without a quorum: %v", err)
+		}
+		r.q.setFault(nil)
+		r.want(a, 5*time.Second, localapi.HoldReleased)
+		if o := r.q.owner(t, "l"); o != "" {
+			t.Fatalf("held by %s", o)
+		}
+	})
+}
+
+// A renewal costs one request for all holds.
+func TestThousandHoldsOneRenewal(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		const n = 1000
+		all := make([]localapi.Hold, n)
+		for i := range all {
+			all[i] = r.open(request("l" + string(rune('0'+i%10)) + strings.Repeat("x", i/10)))
+		}
+		for _, o := range all {
+			r.want(o, time.Second, localapi.HoldHeld)
+		}
+		before := r.q.count(func(*replication.Request) bool { return true })
+		for _, o := range all {
+			r.want(o, ttl/4+time.Second, localapi.HoldRenewed)
+		}
+		renewals := r.q.count(isRenew)
+		if all := r.q.count(func(*replication.Request) bool { return true }); renewals != 1 || all != before+1 {
+			t.Fatalf("%d renewals and %d requests in one interval, want 1", renewals, all-before)
+		}
+		for _, o := range all {
+			o.Disconnect()
+		}
+		for _, o := range all {
+			r.want(o, time.Second, localapi.HoldReleased)
+		}
+	})
+}
+
+func TestIdleSessionIsClosed(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.open(request("l"))
+		r.want(a, time.Second, localapi.HoldHeld)
+		if err := a.Release(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute) // fake
+		closes := r.q.count(func(r *replication.Request) bool { return r.GetSessionClose() != nil })
+		if closes != 1 {
+			t.Fatalf("%d sessions were closed, want 1", closes)
+		}
+		b := r.open(request("l"))
+		r.want(b, time.Second, localapi.HoldHeld)
+		b.Disconnect()
+	})
+}
+
+func TestClose(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.open(request("l")), localapi.Hold(nil)
+		r.want(a, time.Second, localapi.HoldHeld)
+		b = r.open(request("l"))
+		r.want(b, time.Second, localapi.HoldQueued)
+		done := make(chan struct{})
+		go func() { r.close(); close(done) }()
+		r.want(b, time.Second, localapi.HoldReleased)
+		r.want(a, time.Second, localapi.HoldLost)
+		synctest.Wait()
+		if o := r.q.owner(t, "l"); o != a.ID() {
+			t.Fatalf("held by %q before the holder has gone", o)
+		}
+		if _, err := r.h.Open(context.Background(), request("x")); !errors.Is(err, replication.ErrStopped) {
+			t.Fatalf("opened while stopping: %v", err)
+		}
+		a.Disconnect()
+		<-done
+		if o := r.q.owner(t, "l"); o != "" {
+			t.Fatalf("held by %s after Close", o)
+		}
+	})
+}
+
+func TestTTLs(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		for _, c := range []struct {
+			ttl, grace time.Duration
+			refused    string // part of the error
+			warned     bool
+		}{
+			{ttl: 0, refused: "is not between"},
+			{ttl: -time.Second, refused: "is not between"},
+			{ttl: 25 * time.Hour, refused: "is not between"},
+			{ttl: 10*time.Second + time.Microsecond, refused: "whole number"},
+			{ttl: 10 * time.Second, grace: -1, refused: "grace"},
+			{ttl: 10 * time.Second, grace: 1 << 62, refused: "grace"},
+			// 2.5 s + 6 s + 1 s + (20 ms + 816 ms) = 10.337 s
+			{ttl: 10 * time.Second, grace: 6 * time.Second, refused: "2.5s until the next renewal + 6s grace + 1s for the kill + 836ms for clocks that differ = 10.336s"},
+			{ttl: 10 * time.Second, grace: 5 * time.Second, warned: true},
+			{ttl: 10 * time.Second, grace: 3 * time.Second},
+			{ttl: 30 * time.Second, grace: 10 * time.Second},
+		} {
+			req := request("l")
+			req.TTL, req.Grace = c.ttl, c.grace
+			o, err := r.h.Open(context.Background(), req)
+			var refused *replication.RefusedError
+			switch {
+			case c.refused != "":
+				if !errors.As(err, &refused) || refused.Code != replication.Code_CODE_INVALID || !strings.Contains(err.Error(), c.refused) {
+					t.Errorf("ttl %s, grace %s: error %v, want %q", c.ttl, c.grace, err, c.refused)
+				}
+				continue
+			case err != nil:
+				t.Errorf("ttl %s, grace %s: %v", c.ttl, c.grace, err)
+				continue
+			}
+			if e := r.want(o, time.Second, localapi.HoldHeld); (e.Reason != "") != c.warned {
+				t.Errorf("ttl %s, grace %s: warned with %q", c.ttl, c.grace, e.Reason)
+			}
+			if err := o.Release(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestAtMostEightSessions(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		var all []localapi.Hold
+		lock := func(i int) string { return strings.Repeat("x", i+1) }
+		for i := range 10 {
+			req := request(lock(i))
+			req.TTL = time.Duration(20+10*i) * time.Second
+			all = append(all, r.open(req))
+			r.want(all[i], time.Second, localapi.HoldHeld)
+		}
+		opens := r.q.count(func(r *replication.Request) bool { return r.GetSessionOpen() != nil })
+		if opens != 8 {
+			t.Fatalf("%d sessions, want 8", opens)
+		}
+		for _, info := range r.h.List() {
+			if info.Lock == lock(9) && info.TTLMS != 90_000 {
+				t.Fatalf("the hold that asked for 110s has %d ms, want the next lower 90s", info.TTLMS)
+			}
+		}
+		req := request("short")
+		req.TTL = 15 * time.Second
+		var refused *replication.RefusedError
+		if _, err := r.h.Open(context.Background(), req); !errors.As(err, &refused) || refused.Code != replication.Code_CODE_LIMIT {
+			t.Fatalf("a ninth ttl below all others: %v", err)
+		}
+		// One that holds nothing makes room.
+		if err := all[3].Release(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		o := r.open(req)
+		r.want(o, time.Second, localapi.HoldHeld)
+		for _, o := range append(all, o) {
+			o.Disconnect()
+		}
+	})
+}
