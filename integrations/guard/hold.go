@@ -30,8 +30,8 @@ type Event struct {
 	Position uint32 // Queued: 1 is next
 	Token    int64  // Held: the fencing token
 	// Deadline is the absolute CLOCK_BOOTTIME, under the boot BootID, at which
-	// the tree is asked to end; the agent's margin has the grace and the time of
-	// a kill behind it. Zero when the event has none.
+	// nothing of the tree may be left. The grace is before it, the time that a kill
+	// takes behind it. Zero when the event has none.
 	Deadline time.Duration
 	BootID   string
 	Reason   string // Lost, Released

@@ -12,10 +12,9 @@ import (
 )
 
 const (
-	// killLead is how long before the hard deadline a tree that did not end by
-	// itself is killed, so that the keeper outlives it and can say what happened.
-	// The kernel's timer, at the hard deadline, is for when this code does not run.
-	// Everything begins earlier by as much.
+	// killLead is how long before the deadline a tree that did not end by itself is
+	// killed, so that the keeper outlives it and can say what happened. The kernel's
+	// timer, at the deadline itself, is for when this code does not run.
 	killLead = 100 * time.Millisecond
 
 	// releaseTime bounds the wait for the quorum to confirm a release. The agent
@@ -50,7 +49,7 @@ type keeper struct {
 	tree *tree
 	hold *hold
 
-	dead *boottime.KillTimer // the hard deadline, on this process
+	dead *boottime.KillTimer // at the deadline, on this process
 	wake *boottime.Timer     // the next of: stopAt, killAt
 
 	phase    phase
@@ -260,8 +259,9 @@ func (k *keeper) held(e Event) {
 	if k.end != nil {
 		return
 	}
-	if e.Deadline-killLead <= boottime.Boottime() {
-		k.finish(failure(ExitNotGot, "the lock %s was granted with nothing of its lease left to run in; use a longer --ttl", k.Lock))
+	if e.Deadline-killLead-k.Grace <= boottime.Boottime() {
+		k.finish(failure(ExitNotGot, "the lock %s was granted with too little of its lease left for a grace of %v; "+
+			"use a longer --ttl or a shorter --grace", k.Lock, k.Grace))
 		return
 	}
 	k.token, k.deadline = e.Token, 0
@@ -298,7 +298,7 @@ func (k *keeper) failed(err error) {
 // start has the init start the command: held, acknowledged, deadlines armed.
 func (k *keeper) start() {
 	k.phase = starting
-	k.tree.send(stage.Message{Kind: stage.Start, At: k.hard(), Text: k.environment(k.token)})
+	k.tree.send(stage.Message{Kind: stage.Start, At: k.deadline, Text: k.environment(k.token)})
 }
 
 // finish ends the guard when nothing runs.
@@ -325,17 +325,12 @@ func (k *keeper) stop(o outcome) {
 	}
 	k.phase = ending
 	k.tree.send(stage.Message{Kind: stage.Stop})
-	k.killAt = min(boottime.Boottime()+k.Grace, k.hard()-killLead)
+	k.killAt = min(boottime.Boottime()+k.Grace, k.deadline-killLead)
 	k.schedule()
 }
 
 // stopAt is when the tree has to be told to end, so that it has its grace.
-func (k *keeper) stopAt() time.Duration { return k.deadline - killLead }
-
-// hard is the boot time at which nothing of the tree may be left to run: one
-// grace after the deadline, divided by 1.1 for the same reason as what led up to
-// the deadline (boottime.DeadlineAt).
-func (k *keeper) hard() time.Duration { return k.deadline + k.Grace*10/11 }
+func (k *keeper) stopAt() time.Duration { return k.deadline - killLead - k.Grace }
 
 // extend moves the deadline. It never moves it back: each is derived from a
 // renewal that the quorum has acknowledged, and the latest is what counts.
@@ -344,11 +339,11 @@ func (k *keeper) extend(e Event) {
 		return
 	}
 	k.deadline = e.Deadline
-	if err := k.dead.Set(k.hard()); err != nil {
+	if err := k.dead.Set(k.deadline); err != nil {
 		k.stop(failure(ExitOS, "%v", err))
 		return
 	}
-	k.tree.send(stage.Message{Kind: stage.Deadline, At: k.hard()})
+	k.tree.send(stage.Message{Kind: stage.Deadline, At: k.deadline})
 	k.schedule()
 }
 
