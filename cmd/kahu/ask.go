@@ -17,7 +17,9 @@ import (
 
 // ask dials the agent and calls f, within --timeout.
 func (g *globals) ask(cmd *cobra.Command, f func(ctx context.Context, c *client.Client) error) error {
-	ctx, cancel := g.deadline(cmd.Context())
+	ctx, stop := interruptible(cmd.Context())
+	defer stop()
+	ctx, cancel := g.deadline(ctx)
 	defer cancel()
 	c := client.New(client.Options{Socket: client.DefaultSocket(g.socket)})
 	defer c.Close()

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	// The stages of kahu exec leave main before it begins, see there.
+	_ "github.com/kahu-sh/kahu/integrations/guard/stage"
 )
 
 // version is set by the Makefile.
@@ -23,9 +26,6 @@ func main() {
 
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-
 	g := &globals{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := newRootCommand(g)
 	root.SetArgs(args)
@@ -92,11 +92,13 @@ Start an agent, then guard a command with a lock:
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
 	root.AddCommand(
+		newExecCommand(g),
 		newKeygenCommand(g),
 		newKVCommand(g),
 		newLockCommand(g),
 		newSeqCommand(g),
 		newStatusCommand(g),
+		newBenchCommand(g),
 		newVersionCommand(g),
 		newCompletionCommand(g),
 		newManCommand(g),
@@ -114,6 +116,12 @@ func (g *globals) check() error {
 		return usageError(fmt.Sprintf("--timeout is %s; it must be longer than nothing, such as 10s", g.timeout))
 	}
 	return nil
+}
+
+// interruptible is ctx until SIGINT or SIGTERM. It is not for every command:
+// kahu exec must find signals as they were.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 }
 
 // deadline bounds ctx by --timeout.
