@@ -28,11 +28,16 @@ type Conn struct {
 	files   []*os.File
 	tooMany bool
 	closed  bool
+	onClose func()
 	oob     []byte // owned by the one reader
 }
 
 // Caller returns who connected.
 func (c *Conn) Caller() *Caller { return c.caller }
+
+// OnClose has f called once when the connection is closed from this side. It is
+// called by whoever accepted the connection, before anybody else has it.
+func (c *Conn) OnClose(f func()) { c.onClose = f }
 
 // Read implements net.Conn with recvmsg. It is for one goroutine at a time.
 func (c *Conn) Read(p []byte) (int, error) {
@@ -99,7 +104,10 @@ func (c *Conn) Close() error {
 	c.closeFilesLocked()
 	c.mu.Unlock()
 	if first && c.caller.Pidfd != nil {
-		_ = c.caller.Pidfd.Close() // reading it later says "not known to have ended"
+		_ = c.caller.Pidfd.Close() // Ended then says "not known to have ended"
+	}
+	if first && c.onClose != nil {
+		c.onClose()
 	}
 	return c.UnixConn.Close()
 }

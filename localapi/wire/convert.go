@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/hex"
+	"fmt"
 	"strconv"
 	"time"
 	"unicode"
@@ -140,4 +141,30 @@ func SequencesOf(s *replication.Sequences) Sequences {
 // AllocationOf converts an Allocation.
 func AllocationOf(a *replication.Allocation) Allocation {
 	return Allocation{Name: a.GetName(), Start: a.GetStart(), End: a.GetEnd(), Count: a.GetCount(), Replayed: a.GetReplayed()}
+}
+
+// Request is the contract's request for c.
+func (c SequenceCreate) Request(name string) *replication.Request {
+	increment := int64(1)
+	if c.Increment != nil {
+		increment = *c.Increment
+	}
+	return &replication.Request{Op: &replication.Request_SequenceCreate{SequenceCreate: &replication.SequenceCreate{
+		Name: name, Initial: c.Initial, Increment: increment, Maximum: c.Maximum}}}
+}
+
+// Request is the contract's request for u.
+func (u SequenceUpdate) Request(name string) *replication.Request {
+	return &replication.Request{Op: &replication.Request_SequenceUpdate{SequenceUpdate: &replication.SequenceUpdate{
+		Name: name, Current: u.Current, Increment: u.Increment, Maximum: u.Maximum, RemoveMaximum: u.RemoveMaximum}}}
+}
+
+// CheckNotLower refuses an update that would issue values again without saying
+// so (contract/decisions.md 27). It protects from a slip, not from a race with
+// another update.
+func (u SequenceUpdate) CheckNotLower(now *replication.Sequence) error {
+	if u.Current != nil && !u.AllowLower && *u.Current < now.GetCurrent() {
+		return fmt.Errorf("the sequence is at %d: lowering it to %d issues values again; say allow_lower if that is meant", now.GetCurrent(), *u.Current)
+	}
+	return nil
 }
