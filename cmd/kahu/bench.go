@@ -79,6 +79,7 @@ type makeOp func(ctx context.Context, targets []target) (load.Op, error)
 func (o *benchOptions) command(g *globals, name, short string, prepare makeOp) *cobra.Command {
 	return &cobra.Command{
 		Use: name, Short: short, Args: arguments(),
+		Example: "  kahu bench " + name + " --callers 64 --duration 10s\n  kahu bench " + name + " --callers 64 --rate 1000 --http",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
 				return usageError(err.Error() + "; see kahu bench --help")
