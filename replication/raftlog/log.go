@@ -12,7 +12,9 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
 )
 
 // Defaults of Options.
@@ -34,6 +36,16 @@ type Options struct {
 	// the process and does not return.
 	Fatal  func(error)
 	Logger *slog.Logger
+
+	// wrapFiles lets tests break the disk.
+	wrapFiles func(types.SegmentFiler) types.SegmentFiler
+}
+
+func (o Options) files(f types.SegmentFiler) types.SegmentFiler {
+	if o.wrapFiles != nil {
+		return o.wrapFiles(f)
+	}
+	return f
 }
 
 // backend is what Log decorates: raft-wal, or raft's store in memory.
@@ -77,12 +89,13 @@ func Open(o Options) (*Log, error) {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = DefaultSegmentBytes
 	}
-	meta := &metadb.BoltMetaDB{}
+	meta := &namedMeta{}
 	w, err := wal.Open(o.Dir,
 		wal.WithCodec(codec{}),
 		wal.WithSegmentSize(o.SegmentBytes),
 		wal.WithLogger(HCLog(o.Logger)),
-		wal.WithMetaStore(meta), // ours, because raft-wal does not close its own
+		wal.WithMetaStore(meta), // handed over, because raft-wal does not close its own
+		wal.WithSegmentFiler(namedSegments{o.files(segment.NewFiler(o.Dir, fs.New()))}),
 	)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the raft log in %s: %w", o.Dir, err), meta.Close())
