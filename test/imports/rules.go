@@ -62,7 +62,7 @@ var rows = []row{
 		"configuration is text checked into types; it must be loadable without starting anything"},
 	{"agent/secret", nil,
 		"keys are derived from bytes, for whoever asks"},
-	{"agent/holds", []string{"replication", "localapi", "localapi/caller"},
+	{"agent/holds", []string{"replication", "localapi", "localapi/caller", "localapi/wire"},
 		"holds are kept through a Coordinator and shown through localapi.Holder; clocks and pidfds are handed in"},
 	{"agent/...", []string{"agent/...", "localapi/...", "replication/...", "storage/...", "discovery/...", "integrations/..."},
 		"the composition root builds everything below it, and nothing imports it but cmd/kahu"},
@@ -93,7 +93,6 @@ var bans = []ban{
 	{"replication/script", []string{"time", "math/rand/...", "crypto/rand", "os/...", "net/...", "sync/...", "log/...", "unsafe", "context"}, deterministic},
 	{"localapi/client", []string{"github.com/hashicorp/...", "modernc.org/...", "github.com/linxGnu/...", "google.golang.org/grpc/..."},
 		"applications link the client: it stays small"},
-	{"storage/memory", []string{"os"}, "the memory engine leaves nothing behind, and is what --dev promises"},
 }
 
 // forbiddenNames are package names that say nothing.
