@@ -189,12 +189,6 @@ func (e *Engine) scan(s *snapshot, from, to []byte, reverse bool) iter.Seq2[stor
 		}
 		o := grocksdb.NewDefaultReadOptions()
 		defer o.Destroy()
-		if s != nil {
-			if !s.use(o) {
-				yield(storage.Row{}, storage.ErrClosed)
-				return
-			}
-		}
 		var pin runtime.Pinner // RocksDB keeps pointers to the bounds
 		defer pin.Unpin()
 		if len(to) > 0 {
@@ -205,7 +199,11 @@ func (e *Engine) scan(s *snapshot, from, to []byte, reverse bool) iter.Seq2[stor
 			pin.Pin(&from[0])
 			o.SetIterateLowerBound(from)
 		}
-		it := e.db.NewIterator(o)
+		it := e.iterator(s, o)
+		if it == nil {
+			yield(storage.Row{}, storage.ErrClosed)
+			return
+		}
 		defer it.Close()
 		if reverse {
 			it.SeekToLast()
@@ -227,6 +225,22 @@ func (e *Engine) scan(s *snapshot, from, to []byte, reverse bool) iter.Seq2[stor
 			yield(storage.Row{}, typed(err))
 		}
 	}
+}
+
+// iterator makes one over s, or over the present state when s is nil. It is nil
+// when s is released. An iterator keeps what it needs of a snapshot, so that a
+// Release while it walks does no harm.
+func (e *Engine) iterator(s *snapshot, o *grocksdb.ReadOptions) *grocksdb.Iterator {
+	if s == nil {
+		return e.db.NewIterator(o)
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.snap == nil {
+		return nil
+	}
+	o.SetSnapshot(s.snap)
+	return e.db.NewIterator(o)
 }
 
 func notNil(b []byte) []byte {
@@ -401,16 +415,6 @@ type snapshot struct {
 	mu   sync.RWMutex // read-held by users, so that Release waits for them
 	snap *grocksdb.Snapshot
 	read *grocksdb.ReadOptions
-}
-
-// use makes o read from the snapshot: false once it is released. The iterator
-// made from o keeps what it needs, so a Release afterwards does no harm.
-func (s *snapshot) use(o *grocksdb.ReadOptions) bool {
-	if s.snap == nil {
-		return false
-	}
-	o.SetSnapshot(s.snap)
-	return true
 }
 
 func (s *snapshot) Get(key []byte) ([]byte, error) {
