@@ -96,19 +96,10 @@ func (c *conditions) condition(cmd *cobra.Command) client.Condition {
 	return out
 }
 
-// conditionError finds what a failed compare-and-set found.
-func conditionError(err error) (*client.ConditionError, bool) {
-	for ; err != nil; err = errors.Unwrap(err) {
-		if c, ok := any(err).(*client.ConditionError); ok {
-			return c, true
-		}
-	}
-	return nil, false
-}
-
 // showWritten shows the outcome of a change, or explains a failed condition.
 func (g *globals) showWritten(w wire.Written, err error) error {
-	if failed, ok := conditionError(err); ok {
+	var failed *client.ConditionError
+	if errors.As(err, &failed) {
 		now := "it was never written"
 		if failed.Revision >= 0 {
 			now = fmt.Sprintf("its revision is %d", failed.Revision)

@@ -80,7 +80,7 @@ func (c *Cluster) prepare(ctx context.Context) error {
 		return fmt.Errorf("kahu keygen: %w: %s", err, out)
 	}
 	n := c.options.Voters + c.options.Proxies
-	binds, err := freePorts(ctx, n)
+	binds, err := FreePorts(ctx, n)
 	if err != nil {
 		return err
 	}

@@ -15,8 +15,9 @@ const (
 	lastPort  = 32_000
 )
 
-// freePorts returns n loopback addresses that nobody listens on now.
-func freePorts(ctx context.Context, n int) ([]string, error) {
+// FreePorts returns n loopback addresses that nobody listens on now. They are
+// not reserved: somebody else may take one before it is used.
+func FreePorts(ctx context.Context, n int) ([]string, error) {
 	var addresses []string
 	var listeners []net.Listener
 	defer func() {
