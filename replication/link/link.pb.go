@@ -401,11 +401,13 @@ func (x *Index) GetValue() uint64 {
 	return 0
 }
 
-// JoinRequest asks the leader to make the asking node a voter.
+// JoinRequest asks the leader to make the asking node a voter. It is asked
+// again until the node has its vote: the leader lets it catch up first.
 type JoinRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Self          *Peer                  `protobuf:"bytes,1,opt,name=self,proto3" json:"self,omitempty"`
-	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"` // that it believes to join
+	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`                                // that it believes to join
+	AppliedIndex  uint64                 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"` // how far the node has caught up
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -452,6 +454,13 @@ func (x *JoinRequest) GetCluster() string {
 		return x.Cluster
 	}
 	return ""
+}
+
+func (x *JoinRequest) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
 }
 
 // LeaveRequest asks the leader to remove the asking node.
@@ -682,10 +691,11 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\fWatchRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\"\x1d\n" +
 	"\x05Index\x12\x14\n" +
-	"\x05value\x18\x01 \x01(\x04R\x05value\"O\n" +
+	"\x05value\x18\x01 \x01(\x04R\x05value\"t\n" +
 	"\vJoinRequest\x12&\n" +
 	"\x04self\x18\x01 \x01(\v2\x12.kahu.link.v1.PeerR\x04self\x12\x18\n" +
-	"\acluster\x18\x02 \x01(\tR\acluster\"(\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +
+	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\"(\n" +
 	"\fLeaveRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\"\x06\n" +
 	"\x04Done\"\x94\x01\n" +

@@ -1,0 +1,200 @@
+package membership
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/kahu-sh/kahu/replication/link"
+)
+
+// maxPeers bounds the address book and what a peer may tell at once.
+const maxPeers = 4096
+
+// Address tells where a node was last reached, or what it or others say. It is
+// what a link.Pool and raft's stream layer resolve with.
+func (k *Keeper) Address(node string) (address string, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if node == k.cfg.Node {
+		return k.cfg.Address, true
+	}
+	e := k.find(node)
+	if e == nil {
+		address, ok = k.hearsay[node]
+		return address, ok
+	}
+	// What the node says of itself counts, unless it is not there and was found
+	// somewhere else.
+	if t := k.tries[e.Address]; t != nil && (t.failed || t.node != node) {
+		for other, t := range k.tries {
+			if t.node == node && !t.failed {
+				return other, true
+			}
+		}
+		if told, ok := k.hearsay[node]; ok {
+			return told, true
+		}
+	}
+	return e.Address, true
+}
+
+// Voters returns the node ids of all voters that this agent knows of, itself
+// included: the quorum's where it is known, else the address book's.
+func (k *Keeper) Voters() []string {
+	if q, ok := k.quorum(); ok && len(q.Voters) > 0 {
+		return q.Voters
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var nodes []string
+	if k.cfg.Voter {
+		nodes = append(nodes, k.cfg.Node)
+	}
+	for _, p := range k.state.Peers {
+		nodes = append(nodes, p.Node)
+	}
+	return nodes
+}
+
+// AnnouncedLevel returns the highest feature level that every voter of the
+// quorum has announced to this process, 0 while one of them was not heard.
+func (k *Keeper) AnnouncedLevel() uint32 {
+	q, ok := k.quorum()
+	if !ok || len(q.Voters) == 0 {
+		return 0
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	level := k.cfg.FeatureLevel
+	for _, node := range q.Voters {
+		if node == k.cfg.Node {
+			continue
+		}
+		s := k.seen[node]
+		if s == nil {
+			return 0
+		}
+		level = min(level, s.hello.GetFeatureLevel())
+	}
+	return level
+}
+
+// quorum is what Raft says, when there is one.
+func (k *Keeper) quorum() (Quorum, bool) {
+	k.mu.Lock()
+	raft := k.raft
+	k.mu.Unlock()
+	if raft == nil {
+		return Quorum{}, false
+	}
+	return raft.Quorum(), true
+}
+
+// find returns the entry of node, nil when there is none. It needs mu.
+func (k *Keeper) find(node string) *peer {
+	i, ok := slices.BinarySearchFunc(k.state.Peers, node, func(p peer, node string) int { return cmp.Compare(p.Node, node) })
+	if !ok {
+		return nil
+	}
+	return &k.state.Peers[i]
+}
+
+// note enters what a node says of itself. It needs mu.
+func (k *Keeper) note(p peer) {
+	i, ok := slices.BinarySearchFunc(k.state.Peers, p.Node, func(q peer, node string) int { return cmp.Compare(q.Node, node) })
+	switch {
+	case ok && k.state.Peers[i] == p:
+		return
+	case ok:
+		if was := k.state.Peers[i].Address; was != p.Address {
+			k.cfg.Logger.Info("node has moved", "node", p.Node, "name", p.Name, "from", was, "to", p.Address)
+		}
+		k.state.Peers[i] = p
+	case len(k.state.Peers) >= maxPeers:
+		k.sayOnce("book full", slog.LevelWarn, "the address book is full", "limit", maxPeers)
+		return
+	default:
+		k.state.Peers = slices.Insert(k.state.Peers, i, p)
+	}
+	k.unsaved = true
+}
+
+// heard takes in what a verified node, found at address (empty: it came to us),
+// says of itself and of others. It needs mu.
+func (k *Keeper) heard(id link.Identity, h *link.Hello, address string) {
+	k.seen[id.Node] = &sight{id: id, hello: h, at: time.Now()}
+	if h.GetCluster() != "" && k.state.Cluster != "" && h.GetCluster() != k.state.Cluster {
+		k.sayOnce("foreign "+id.Node, slog.LevelError, "an agent with the same secret belongs to another cluster: it is left alone",
+			"node", id.Node, "name", cut(h.GetSelf().GetName()), "cluster", h.GetCluster(), "own_cluster", k.state.Cluster)
+		return
+	}
+	// Only voters stand in the book: proxies come to us, and would be far too many.
+	if id.Voter && h.GetSelf().GetRole() == link.Role_ROLE_VOTER {
+		if announced := h.GetSelf().GetAddress(); checkAddress(announced) == nil {
+			address = announced
+		}
+		if address != "" {
+			k.note(peer{Node: id.Node, Name: cut(h.GetSelf().GetName()), Address: address})
+			delete(k.hearsay, id.Node)
+		}
+	}
+	for i, p := range h.GetPeers() {
+		if i == maxPeers {
+			break
+		}
+		// Others may be wrong: it fills gaps, and is tried where the known address fails.
+		if p.GetNode() == "" || p.GetNode() == k.cfg.Node || len(p.GetNode()) > 128 || checkAddress(p.GetAddress()) != nil {
+			continue
+		}
+		if e := k.find(p.GetNode()); (e == nil || e.Address != p.GetAddress()) && len(k.hearsay) < maxPeers {
+			k.hearsay[p.GetNode()] = p.GetAddress()
+		}
+	}
+}
+
+func cut(name string) string { return name[:min(len(name), 256)] }
+
+// due returns the addresses to say hello at now.
+func (k *Keeper) due() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	var addresses []string
+	add := func(address string) {
+		if address == k.cfg.Address || slices.Contains(addresses, address) {
+			return
+		}
+		if t := k.tries[address]; t != nil && now.Before(t.retryAt) {
+			return
+		}
+		addresses = append(addresses, address)
+	}
+	for _, a := range k.cfg.Seeds {
+		add(a)
+	}
+	for _, p := range k.state.Peers {
+		add(p.Address)
+	}
+	for node, address := range k.hearsay {
+		if e := k.find(node); e == nil {
+			add(address)
+		} else if t := k.tries[e.Address]; t != nil && (t.failed || t.node != node) {
+			add(address)
+		}
+	}
+	return addresses
+}
+
+// saveBook stores what changed. It needs mu.
+func (k *Keeper) saveBook() error {
+	if !k.unsaved {
+		return nil
+	}
+	if err := k.state.save(k.cfg.Dir); err != nil {
+		return err
+	}
+	k.unsaved = false
+	return nil
+}

@@ -1,0 +1,120 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/link"
+)
+
+// join brings this node into the quorum of its cluster, or a step nearer. It
+// reports whether it is where it belongs.
+func (k *Keeper) join() (settled bool) {
+	q := k.raft.Quorum()
+	k.mu.Lock()
+	isVoter := slices.Contains(q.Voters, k.cfg.Node)
+	switch {
+	case isVoter:
+		defer k.mu.Unlock()
+		if !k.state.Joined && k.change(func(s *state) { s.Joined = true }) != nil {
+			return false
+		}
+		k.doing = ""
+		if q.Leader == "" {
+			k.doing = "waiting for a leader"
+		}
+		return q.Leader != ""
+	case k.state.Left, k.state.Joined:
+		defer k.mu.Unlock()
+		k.doing = "removed from the quorum: empty the data directory, so that this host joins as a new voter"
+		k.sayOnce("removed", slog.LevelWarn, "this node was removed from the quorum", "cluster", k.state.Cluster, "node", k.cfg.Node)
+		return true
+	}
+	k.doing = "joining cluster " + k.state.Cluster
+	leaders := k.leaders(q)
+	request := &link.JoinRequest{Self: k.self(), Cluster: k.state.Cluster, AppliedIndex: q.Applied}
+	k.mu.Unlock()
+	err := k.askLeader(k.ctx, leaders, func(ctx context.Context, node string) error { return k.network.Join(ctx, node, request) })
+	if err != nil && k.ctx.Err() == nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.doing = fmt.Sprintf("joining cluster %s: %v", k.state.Cluster, err)
+		k.sayOnce(k.doing, slog.LevelInfo, "joining the cluster takes another attempt", "cluster", k.state.Cluster, "error", err)
+	}
+	return false
+}
+
+// leaders returns whom others, or Raft, take for the leader, the most named
+// first, then any voter, which knows better. It needs mu.
+func (k *Keeper) leaders(q Quorum) []string {
+	votes := make(map[string]int)
+	if q.Leader != "" {
+		votes[q.Leader] += 2
+	}
+	for node, s := range k.seen {
+		if !s.id.Voter || s.hello.GetCluster() != k.state.Cluster || time.Since(s.at) > seenFor+settledInterval {
+			continue
+		}
+		votes[node] += 0
+		if l := s.hello.GetLeader(); l != "" && len(l) <= 128 {
+			votes[l]++
+		}
+	}
+	delete(votes, k.cfg.Node)
+	nodes := slices.Sorted(maps.Keys(votes))
+	slices.SortStableFunc(nodes, func(a, b string) int { return votes[b] - votes[a] })
+	return nodes[:min(len(nodes), 3)]
+}
+
+var errNoLeader = errors.New("no leader is known")
+
+// askLeader asks those who may lead, and whom they name, until one does it.
+func (k *Keeper) askLeader(ctx context.Context, nodes []string, ask func(ctx context.Context, node string) error) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	err := errNoLeader
+	for asked := 0; len(nodes) > 0 && asked < 5 && ctx.Err() == nil; asked++ {
+		node := nodes[0]
+		nodes = nodes[1:]
+		if err = ask(ctx, node); err == nil {
+			return nil
+		}
+		var notLeader *replication.NotLeaderError
+		if errors.As(err, &notLeader) && notLeader.Leader != "" && notLeader.Leader != node && notLeader.Leader != k.cfg.Node {
+			nodes = slices.Insert(slices.DeleteFunc(nodes, func(n string) bool { return n == notLeader.Leader }), 0, notLeader.Leader)
+		}
+	}
+	return err
+}
+
+// LeaveQuorum asks the leader to take this node out of the quorum, for good: it does
+// not join again with this data directory. It blocks until that is committed, or
+// ctx ends; then it may be called again.
+func (k *Keeper) LeaveQuorum(ctx context.Context) error {
+	k.mu.Lock()
+	raft := k.raft
+	if raft == nil {
+		k.mu.Unlock()
+		return errors.New("this agent has no vote to give up")
+	}
+	if err := k.change(func(s *state) { s.Left = true }); err != nil {
+		k.mu.Unlock()
+		return err
+	}
+	q := raft.Quorum()
+	leaders := k.leaders(q)
+	cluster := k.state.Cluster
+	k.mu.Unlock()
+	if q.Leader == k.cfg.Node {
+		return raft.RemoveServer(ctx, k.cfg.Node)
+	}
+	return k.askLeader(ctx, leaders, func(ctx context.Context, node string) error {
+		return k.network.Leave(ctx, node, &link.LeaveRequest{Cluster: cluster})
+	})
+}

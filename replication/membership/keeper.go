@@ -1,0 +1,366 @@
+package membership
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/kahu-sh/kahu/replication/link"
+)
+
+// How often a Keeper looks around, and for how long it waits for one answer.
+const (
+	restlessInterval = 300 * time.Millisecond // before it belongs to a working cluster
+	settledInterval  = 10 * time.Second
+	helloTimeout     = 3 * time.Second
+	changeTimeout    = 10 * time.Second // for a change of the Raft configuration
+	// maxHellos is how many addresses are asked at a time.
+	maxHellos = 16
+	// An address that does not answer is asked less and less often, for ever.
+	minRetry         = 300 * time.Millisecond
+	maxRetryRestless = 2 * time.Second
+	maxRetrySettled  = 30 * time.Second
+	// seenFor is how long what a peer said of itself counts as true.
+	seenFor = helloTimeout + 2*maxRetryRestless
+	// rememberFor is how long it is remembered at all: for vetoes and levels.
+	rememberFor = 10 * time.Minute
+	// caughtUpEntries is how far behind a new voter may be when it gets its vote.
+	caughtUpEntries = 1000
+)
+
+// Network is how a Keeper reaches other agents. *link.Pool implements it.
+type Network interface {
+	// HelloAt asks whoever is at address; the identity is verified.
+	HelloAt(ctx context.Context, address string, h *link.Hello) (*link.Hello, link.Identity, error)
+	Join(ctx context.Context, node string, r *link.JoinRequest) error
+	Leave(ctx context.Context, node string, r *link.LeaveRequest) error
+	Pledge(ctx context.Context, node string, r *link.PledgeRequest) (*link.PledgeAnswer, error)
+}
+
+// Raft is this node's own part of the quorum. The agent implements it over
+// *voter.Voter. Changes work on the leader only, which the others say with a
+// *replication.NotLeaderError.
+type Raft interface {
+	// HasState reports whether this node was ever part of a quorum.
+	HasState() bool
+	// Bootstrap writes the first configuration, which all nodes write alike. It
+	// is called only while HasState is false.
+	Bootstrap(nodes []string) error
+	// AddLearner lets node receive the log, AddVoter gives it the vote,
+	// RemoveServer takes both. They block until it is committed or ctx ends.
+	AddLearner(ctx context.Context, node string) error
+	AddVoter(ctx context.Context, node string) error
+	RemoveServer(ctx context.Context, node string) error
+	// Quorum returns what this node knows of the quorum now. It does not block.
+	Quorum() Quorum
+}
+
+// Quorum is one node's knowledge of the quorum.
+type Quorum struct {
+	Leader   string // node id, empty when unknown
+	Applied  uint64 // index that this node has applied
+	Voters   []string
+	Learners []string // receive the log, have no vote
+}
+
+// Config is what a Keeper is made of. Fields without "optional" are required.
+type Config struct {
+	Node    string // id, made with the data directory
+	Name    string // host name, for people; optional
+	Voter   bool   // this agent votes; else it is a proxy
+	Address string // host:port at which others reach this agent
+	Dir     string // data directory, where membership.json is kept
+	// Seeds are addresses (host:port) to begin with; optional. They are asked for ever.
+	Seeds []string
+	// Expect is --bootstrap-expect: with how many voters a new cluster begins.
+	// 0: this agent waits for a cluster, and never begins one.
+	Expect       int
+	FeatureLevel uint32 // highest that this binary knows; optional
+	Logger       *slog.Logger
+}
+
+// Keeper keeps this agent's membership. Its methods may be called concurrently.
+type Keeper struct {
+	cfg      Config
+	instance string // random: tells a copy of this node's disk from this process
+	network  Network
+	raft     Raft // nil on a proxy
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup // the loop
+	looked  chan struct{}  // closed after the first look around
+
+	// mu guards what follows. The file is written under it, so that what was
+	// decided is durable before anybody else acts on it; nothing is sent under it.
+	mu      sync.Mutex
+	state   *state
+	unsaved bool              // the address book differs from the file
+	seen    map[string]*sight // by node: what it said last
+	tries   map[string]*try   // by address
+	hearsay map[string]string // by node: an address that somebody else told
+	said    map[string]bool   // what was logged once
+	doing   string            // one line for people: what this node waits for
+}
+
+// sight is what a node said of itself.
+type sight struct {
+	id    link.Identity
+	hello *link.Hello
+	at    time.Time
+}
+
+// try is how it went with an address.
+type try struct {
+	failed  bool
+	node    string // who was there last
+	wait    time.Duration
+	retryAt time.Time
+}
+
+// Status is what a Keeper knows. For people and metrics.
+type Status struct {
+	Cluster string `json:"cluster,omitempty"` // id, empty before this node belongs to one
+	Pledged string `json:"pledged,omitempty"` // id of a cluster that may begin
+	Waiting string `json:"waiting,omitempty"` // one line: what keeps this node from taking part
+	Peers   []Peer `json:"peers"`             // other voters in the address book
+}
+
+// Peer is an entry of the address book.
+type Peer struct {
+	Node    string `json:"node"`
+	Name    string `json:"name,omitempty"`
+	Address string `json:"address"`
+	Seen    bool   `json:"seen"` // it was heard lately
+}
+
+// Status returns what is known now. It does not block on the network.
+func (k *Keeper) Status() Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := Status{Cluster: k.state.Cluster, Waiting: k.doing}
+	if k.state.Pledge != nil && s.Cluster == "" {
+		s.Pledged = k.state.Pledge.Cluster
+	}
+	for _, p := range k.state.Peers {
+		sight := k.seen[p.Node]
+		s.Peers = append(s.Peers, Peer{Node: p.Node, Name: p.Name, Address: p.Address,
+			Seen: sight != nil && time.Since(sight.at) < seenFor+settledInterval*5/4})
+	}
+	return s
+}
+
+// Open reads the membership of a node. Address, Hello and everything that only
+// looks works from then on; Start begins to act.
+func Open(cfg Config) (*Keeper, error) {
+	if cfg.Node == "" || cfg.Dir == "" || cfg.Logger == nil {
+		return nil, errors.New("membership needs a node id, a data directory and a logger")
+	}
+	if cfg.Expect < 0 {
+		return nil, fmt.Errorf("bootstrap-expect is %d, it has to be at least 1, or left out", cfg.Expect)
+	}
+	for _, a := range append([]string{cfg.Address}, cfg.Seeds...) {
+		if err := checkAddress(a); err != nil {
+			return nil, err
+		}
+	}
+	st, err := loadState(cfg.Dir, cfg.Node)
+	if err != nil {
+		return nil, err
+	}
+	k := &Keeper{
+		cfg:      cfg,
+		instance: randomID(),
+		state:    st,
+		looked:   make(chan struct{}),
+		seen:     make(map[string]*sight),
+		tries:    make(map[string]*try),
+		hearsay:  make(map[string]string),
+		said:     make(map[string]bool),
+		doing:    "starting",
+	}
+	k.ctx, k.cancel = context.WithCancel(context.Background())
+	return k, nil
+}
+
+// Start begins to look for others and to act. raft is nil on a proxy. Call it
+// once, when the link serves this Keeper as its Members.
+func (k *Keeper) Start(network Network, raft Raft) error {
+	if k.cfg.Voter != (raft != nil) {
+		return fmt.Errorf("membership: voter is %v, but Raft is there: %v", k.cfg.Voter, raft != nil)
+	}
+	if raft != nil {
+		if err := k.checkDisk(raft.HasState()); err != nil {
+			return err
+		}
+	}
+	k.mu.Lock()
+	k.network, k.raft = network, raft
+	k.mu.Unlock()
+	k.running.Go(k.loop) // ends when ctx does; Close waits for it
+	return nil
+}
+
+// checkDisk refuses to act on a disk of which a part was lost: a voter that has
+// forgotten its votes must not vote again under the same id (HAZARDS.md 9).
+func (k *Keeper) checkDisk(hasState bool) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !hasState && (k.state.Bootstrapped || k.state.Joined) {
+		return fmt.Errorf("this node has voted in cluster %s, but its Raft log is gone: empty the data directory %s, so that this host joins as a new voter, and remove node %s from the quorum",
+			k.state.Cluster, k.cfg.Dir, k.cfg.Node)
+	}
+	if hasState && k.state.Cluster == "" {
+		return fmt.Errorf("this node has a Raft log, but %s with its cluster's id is gone: restore it, or empty the data directory %s, so that this host joins as a new voter",
+			stateFile, k.cfg.Dir)
+	}
+	return nil
+}
+
+// Close stops acting and waits for it. Address keeps working.
+func (k *Keeper) Close() error {
+	k.cancel()
+	k.running.Wait()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.saveBook()
+}
+
+// loop looks around and acts on what it saw, until Close.
+func (k *Keeper) loop() {
+	for {
+		k.lookAround()
+		settled := k.act()
+		k.tidy()
+		wait := restlessInterval
+		if settled {
+			wait = settledInterval
+		}
+		// Agents that start together must not meet in lockstep for ever.
+		timer := time.NewTimer(wait*3/4 + mathrand.N(wait/2))
+		select {
+		case <-timer.C:
+		case <-k.ctx.Done():
+		}
+		timer.Stop()
+		if k.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// tidy stores the address book and forgets what is long over.
+func (k *Keeper) tidy() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.saveBook(); err != nil {
+		k.cfg.Logger.Warn("the address book was not stored", "error", err)
+	}
+	for node, s := range k.seen {
+		if time.Since(s.at) > rememberFor {
+			delete(k.seen, node)
+		}
+	}
+}
+
+// lookAround says hello at every address that is due, and returns when all have
+// answered or failed.
+func (k *Keeper) lookAround() {
+	addresses := k.due()
+	tickets := make(chan struct{}, maxHellos)
+	var asking sync.WaitGroup
+	for _, address := range addresses {
+		tickets <- struct{}{}
+		asking.Go(func() {
+			k.sayHello(address)
+			<-tickets
+		})
+	}
+	asking.Wait()
+	select {
+	case <-k.looked:
+	default:
+		if k.ctx.Err() == nil {
+			close(k.looked)
+		}
+	}
+}
+
+func (k *Keeper) sayHello(address string) {
+	ctx, cancel := context.WithTimeout(k.ctx, helloTimeout)
+	defer cancel()
+	answer, id, err := k.network.HelloAt(ctx, address, k.hello())
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := k.tries[address]
+	if t == nil {
+		t = &try{}
+		k.tries[address] = t
+	}
+	if err != nil {
+		if k.ctx.Err() != nil {
+			return
+		}
+		if !t.failed {
+			k.cfg.Logger.Debug("no agent answers at an address", "address", address, "error", err)
+		}
+		most := maxRetryRestless
+		if k.state.Cluster != "" {
+			most = maxRetrySettled
+		}
+		t.failed = true
+		t.wait = min(max(2*t.wait, minRetry), most)
+		t.retryAt = time.Now().Add(t.wait)
+		return
+	}
+	*t = try{node: id.Node}
+	if id.Node == k.cfg.Node {
+		// An address of our own; by tomorrow it may be another's.
+		t.retryAt = time.Now().Add(maxRetrySettled)
+		k.checkCopy(answer, address)
+		return
+	}
+	k.heard(id, answer, address)
+}
+
+// checkCopy looks at a hello with our own id. It needs mu.
+func (k *Keeper) checkCopy(h *link.Hello, address string) {
+	if h.GetInstance() != k.instance {
+		k.sayOnce("copy "+h.GetInstance(), slog.LevelError,
+			"another agent runs with the id of this node: its data directory was copied, and one of the two has to be emptied",
+			"node", k.cfg.Node, "address", address)
+	}
+}
+
+// sayOnce logs a line once for each key. It needs mu.
+func (k *Keeper) sayOnce(key string, level slog.Level, message string, args ...any) {
+	if k.said[key] {
+		return
+	}
+	k.said[key] = true
+	k.cfg.Logger.Log(context.Background(), level, message, args...)
+}
+
+func checkAddress(a string) error {
+	host, port, err := net.SplitHostPort(a)
+	if err != nil || host == "" || port == "" || port == "0" || len(a) > 300 {
+		return fmt.Errorf("%q is not an address of an agent: it has to be HOST:PORT", a)
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("%q is not an address that others can reach: name the host, as in --advertise HOST:PORT", a)
+	}
+	return nil
+}
+
+func randomID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails: see crypto/rand
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,182 @@
+package membership
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/link"
+)
+
+var _ link.Members = (*Keeper)(nil)
+
+func (k *Keeper) self() *link.Peer {
+	role := link.Role_ROLE_PROXY
+	if k.cfg.Voter {
+		role = link.Role_ROLE_VOTER
+	}
+	return &link.Peer{Node: k.cfg.Node, Name: k.cfg.Name, Address: k.cfg.Address, Role: role}
+}
+
+// hello is what this agent says of itself now.
+func (k *Keeper) hello() *link.Hello {
+	q, _ := k.quorum()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h := &link.Hello{
+		Self:            k.self(),
+		Cluster:         k.state.Cluster,
+		FeatureLevel:    k.cfg.FeatureLevel,
+		Leader:          q.Leader,
+		BootstrapExpect: uint32(k.cfg.Expect),
+		Candidate:       k.cfg.Voter && k.state.Cluster == "",
+		Instance:        k.instance,
+	}
+	if p := k.state.Pledge; p != nil && k.state.Cluster == "" {
+		h.Pledged = p.Cluster
+	}
+	for _, p := range k.state.Peers {
+		h.Peers = append(h.Peers, p.wire())
+	}
+	return h
+}
+
+// Hello implements link.Members.
+func (k *Keeper) Hello(_ context.Context, from link.Identity, h *link.Hello) (*link.Hello, error) {
+	if node := h.GetSelf().GetNode(); node != from.Node {
+		return nil, fmt.Errorf("%w: node %s says it is %q", link.ErrRefused, from.Node, node)
+	}
+	k.mu.Lock()
+	if from.Node == k.cfg.Node {
+		k.checkCopy(h, h.GetSelf().GetAddress())
+	} else {
+		k.heard(from, h, "")
+	}
+	k.mu.Unlock()
+	return k.hello(), nil
+}
+
+// quorumFor returns Raft for a change that from asks for in cluster.
+func (k *Keeper) quorumFor(from link.Identity, cluster string) (Raft, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.raft == nil:
+		return nil, &replication.NotLeaderError{} // not yet, or never
+	case cluster == "" || cluster != k.state.Cluster:
+		return nil, fmt.Errorf("%w: node %s asks for cluster %q, this is cluster %q", link.ErrRefused, from.Node, cluster, k.state.Cluster)
+	}
+	return k.raft, nil
+}
+
+// Join implements link.Members: a node without a vote gets the log first, and
+// the vote when it asks again and has caught up.
+func (k *Keeper) Join(ctx context.Context, from link.Identity, r *link.JoinRequest) error {
+	raft, err := k.quorumFor(from, r.GetCluster())
+	if err != nil {
+		return err
+	}
+	if node := r.GetSelf().GetNode(); node != from.Node {
+		return fmt.Errorf("%w: node %s says it is %q", link.ErrRefused, from.Node, node)
+	}
+	if err := checkAddress(r.GetSelf().GetAddress()); err != nil {
+		return fmt.Errorf("%w: node %s: %w", link.ErrRefused, from.Node, err)
+	}
+	k.mu.Lock()
+	k.note(peer{Node: from.Node, Name: cut(r.GetSelf().GetName()), Address: r.GetSelf().GetAddress()})
+	err = k.saveBook() // before Raft has to find it after a restart
+	k.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	q := raft.Quorum()
+	switch {
+	case slices.Contains(q.Voters, from.Node):
+		return nil
+	case !slices.Contains(q.Learners, from.Node):
+		k.cfg.Logger.Info("a new voter is to catch up", "node", from.Node, "name", cut(r.GetSelf().GetName()))
+		return raft.AddLearner(ctx, from.Node)
+	case r.GetAppliedIndex()+caughtUpEntries < q.Applied:
+		return nil
+	}
+	k.cfg.Logger.Info("a new voter gets its vote", "node", from.Node, "name", cut(r.GetSelf().GetName()))
+	return raft.AddVoter(ctx, from.Node)
+}
+
+// Leave implements link.Members.
+func (k *Keeper) Leave(ctx context.Context, from link.Identity, r *link.LeaveRequest) error {
+	raft, err := k.quorumFor(from, r.GetCluster())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	return raft.RemoveServer(ctx, from.Node)
+}
+
+func refuse(format string, args ...any) *link.PledgeAnswer {
+	return &link.PledgeAnswer{State: link.PledgeAnswer_STATE_REFUSED, Reason: fmt.Sprintf(format, args...)}
+}
+
+// Pledge implements link.Members: it pledges this node to a proposal, or tells
+// a member what became of this node's own. It waits until this node has looked
+// around once, so that it cannot miss a cluster which it could have found.
+func (k *Keeper) Pledge(ctx context.Context, from link.Identity, r *link.PledgeRequest) (*link.PledgeAnswer, error) {
+	select {
+	case <-k.looked:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-k.ctx.Done():
+		return nil, replication.ErrStopped
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if r.GetAsk() {
+		return k.whatBecameOf(r.GetCluster()), nil
+	}
+	p, err := pledgeOf(r)
+	if err != nil {
+		return nil, fmt.Errorf("%w: node %s sends %w", link.ErrRefused, from.Node, err)
+	}
+	if from.Node != p.proposer() || !slices.Contains(p.Members, k.cfg.Node) {
+		return nil, fmt.Errorf("%w: node %s proposes a cluster that is not for it, or us, to begin: %q", link.ErrRefused, from.Node, p.Members)
+	}
+	switch {
+	case k.state.Cluster == p.Cluster:
+		return &link.PledgeAnswer{State: link.PledgeAnswer_STATE_PLEDGED}, nil
+	case k.state.Cluster != "":
+		return refuse("it belongs to cluster %s", k.state.Cluster), nil
+	case !k.cfg.Voter || k.cfg.Expect == 0:
+		return refuse("it begins no cluster"), nil
+	case p.Expect != k.cfg.Expect:
+		k.sayMismatch(from.Node, "", uint32(p.Expect))
+		return refuse("bootstrap-expect is %d on %s and %d on %s", k.cfg.Expect, k.cfg.Node, p.Expect, from.Node), nil
+	case k.state.Pledge != nil && k.state.Pledge.equal(p):
+		return &link.PledgeAnswer{State: link.PledgeAnswer_STATE_PLEDGED}, nil
+	case k.state.Pledge != nil:
+		return refuse("it has pledged to cluster %s of node %s", k.state.Pledge.Cluster, k.state.Pledge.proposer()), nil
+	}
+	if why := k.veto(p.Cluster); why != "" {
+		return refuse("%s", why), nil
+	}
+	if err := k.change(func(s *state) { s.Pledge = p }); err != nil {
+		return nil, err
+	}
+	return &link.PledgeAnswer{State: link.PledgeAnswer_STATE_PLEDGED}, nil
+}
+
+// whatBecameOf answers for a proposal of this node's own. It needs mu.
+func (k *Keeper) whatBecameOf(cluster string) *link.PledgeAnswer {
+	switch {
+	case cluster != "" && k.state.Cluster == cluster:
+		return &link.PledgeAnswer{State: link.PledgeAnswer_STATE_COMMITTED}
+	case k.state.Pledge != nil && k.state.Pledge.Cluster == cluster:
+		return &link.PledgeAnswer{State: link.PledgeAnswer_STATE_PLEDGED}
+	case slices.Contains(k.state.Aborted, cluster):
+		return &link.PledgeAnswer{State: link.PledgeAnswer_STATE_ABORTED}
+	}
+	return refuse("it knows of no such proposal")
+}

@@ -1,0 +1,130 @@
+package membership
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/kahu-sh/kahu/replication/link"
+)
+
+const (
+	stateFile   = "membership.json"
+	stateFormat = 1
+	// maxAborted is how many given-up proposals of its own a node remembers.
+	// There is one for each conflict at the very beginning.
+	maxAborted = 256
+)
+
+// state is what a Keeper never forgets: the file membership.json.
+type state struct {
+	Format int    `json:"format"`
+	Node   string `json:"node"`
+	// Cluster is the id of the cluster that this node belongs to, empty before.
+	// It never changes.
+	Cluster string `json:"cluster,omitempty"`
+	// Pledge is the one that this node has given and that was not aborted. Once
+	// Cluster is its id, it was committed.
+	Pledge *pledge `json:"pledge,omitempty"`
+	// Bootstrapped says that the Raft configuration of the pledge was written.
+	Bootstrapped bool `json:"bootstrapped,omitempty"`
+	// Joined says that this node was seen to have a vote.
+	Joined bool `json:"joined,omitempty"`
+	// Left says that this node has asked to be removed: it does not join again.
+	Left bool `json:"left,omitempty"`
+	// Aborted are the node's own proposals that it has given up.
+	Aborted []string `json:"aborted,omitempty"`
+	// Peers is the address book, sorted by node.
+	Peers []peer `json:"peers,omitempty"`
+}
+
+// pledge is a promise to be part of a cluster of exactly these members.
+type pledge struct {
+	Cluster string   `json:"cluster"`
+	Members []string `json:"members"` // node ids, sorted; the first is the proposer
+	Expect  int      `json:"expect"`
+}
+
+func (p *pledge) proposer() string { return p.Members[0] }
+
+func (p *pledge) equal(q *pledge) bool {
+	return p.Cluster == q.Cluster && p.Expect == q.Expect && slices.Equal(p.Members, q.Members)
+}
+
+// peer is an entry of the address book: a voter.
+type peer struct {
+	Node    string `json:"node"`
+	Name    string `json:"name,omitempty"`
+	Address string `json:"address"`
+}
+
+func (p peer) wire() *link.Peer {
+	return &link.Peer{Node: p.Node, Name: p.Name, Address: p.Address, Role: link.Role_ROLE_VOTER}
+}
+
+// loadState reads the state of node in dir; a missing file is an empty state.
+func loadState(dir, node string) (*state, error) {
+	path := filepath.Join(dir, stateFile)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &state{Format: stateFormat, Node: node}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the membership of this node: %w", err)
+	}
+	s := new(state)
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w): restore it, or empty the data directory and let this host join as a new voter", path, err)
+	}
+	switch {
+	case s.Format > stateFormat:
+		return nil, fmt.Errorf("%s has format %d, this version of kahu knows up to %d: use a newer kahu", path, s.Format, stateFormat)
+	case s.Format < 1:
+		return nil, fmt.Errorf("%s is damaged (format %d): restore it, or empty the data directory and let this host join as a new voter", path, s.Format)
+	case s.Node != node:
+		return nil, fmt.Errorf("%s belongs to node %s, but this is node %s: was it copied?", path, s.Node, node)
+	case s.Pledge != nil && len(s.Pledge.Members) == 0:
+		return nil, fmt.Errorf("%s is damaged (a pledge without members): restore it, or empty the data directory and let this host join as a new voter", path)
+	}
+	return s, nil
+}
+
+// save replaces the file; it is durable when save returns nil.
+func (s *state) save(dir string) error {
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the membership of this node: %w", err)
+	}
+	if err := replaceFile(filepath.Join(dir, stateFile), append(text, '\n')); err != nil {
+		return fmt.Errorf("storing the membership of this node: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes path anew: whoever reads it, also after a crash, finds the
+// old or the new content.
+func replaceFile(path string, content []byte) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone already when all went well
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
