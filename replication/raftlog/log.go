@@ -180,6 +180,13 @@ func (l *Log) GetLog(index uint64, out *raft.Log) error {
 	if l.cache.get(index, out) {
 		return nil
 	}
+	// raft-wal still finds entries that were cut off in the middle of a file.
+	l.mu.Lock()
+	outside := index < l.first || index > l.last
+	l.mu.Unlock()
+	if outside {
+		return raft.ErrLogNotFound
+	}
 	err := l.readEntry(index, out)
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) || errors.Is(err, wal.ErrClosed) {
 		return err

@@ -524,3 +524,9 @@ func (c *heldConn) Close() error {
 }
 
 var _ io.Closer = (*heldConn)(nil)
+
+var discard = slog.New(slog.DiscardHandler)
+
+func logEntry(index, term uint64) *raft.Log {
+	return &raft.Log{Index: index, Term: term, Type: raft.LogNoop}
+}

@@ -55,3 +55,6 @@ func (v *Voter) LeaseClock() (int64, bool) {
 	}
 	return v.leaseClock(r), true
 }
+
+// CheckLog is what decides at start whether log and engine belong together.
+var CheckLog = checkLog
