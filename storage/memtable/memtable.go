@@ -174,7 +174,7 @@ func open(e storage.Engine, o Options) (*Store, error) {
 	s := &Store{
 		engine:  e,
 		o:       o,
-		start:   time.Now(),
+		start:   time.Now().Add(-1), // so that no later time counts as zero
 		active:  newTable(),
 		gen:     newGeneration(e),
 		kick:    make(chan struct{}, 1),

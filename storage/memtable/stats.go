@@ -76,7 +76,7 @@ func (s *Store) since(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
-	return max(1, int64(t.Sub(s.start)))
+	return int64(t.Sub(s.start))
 }
 
 func (s *Store) age(since int64) time.Duration {
