@@ -216,9 +216,9 @@ func TestHungAttempt(t *testing.T) {
 
 func TestLostAtTheLocalDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		a := r.open(request("l"))
-		b := r.open(request("l"))
+		a, b := r.open(request("l")), localapi.Hold(nil)
 		r.want(a, time.Second, localapi.HoldHeld)
+		b = r.open(request("l"))
 		r.want(b, time.Second, localapi.HoldQueued)
 		opened := r.now()
 		r.q.setFault(func(*replication.Request) fault { return fault{drop: true} })
