@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -46,6 +47,10 @@ type options struct {
 	output  string
 	quick   bool
 }
+
+// etcd's members are killed by the kernel when the thread that forked them
+// ends; main's own lasts as long as the program.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	var o options
