@@ -1,10 +1,6 @@
 package proposer
 
-import (
-	"sync"
-
-	"github.com/kahu-sh/kahu/replication"
-)
+import "github.com/kahu-sh/kahu/replication"
 
 // A waiter is one request on its way, and who waits for it.
 type waiter struct {
@@ -19,15 +15,6 @@ type waiter struct {
 	fn   func(*replication.Answer, error)
 
 	queued bool // in a lane; guarded by Proposer.mu
-}
-
-// waiting recycles the waiters of Do: those whose token was consumed.
-var waiting = sync.Pool{New: func() any { return &waiter{done: make(chan struct{}, 1)} }}
-
-// recycle returns w, which nobody else holds.
-func (w *waiter) recycle() {
-	w.req, w.answer, w.err, w.size = nil, nil, nil, 0
-	waiting.Put(w)
 }
 
 // finish hands over the outcome. It is called once for each waiter in use.

@@ -58,6 +58,7 @@ type Proposer struct {
 	arrived chan struct{} // tells the collector that what it wants is there
 	stop    chan struct{}
 	workers sync.WaitGroup
+	waiters sync.Pool // of *waiter: those of Do whose token was consumed
 
 	mu     sync.Mutex
 	lanes  lanes
@@ -137,17 +138,16 @@ func (p *Proposer) Queued() int {
 // be changed any more, not even after Do has returned. See the package comment
 // for the errors; when ctx ends, its cause is joined to the one that applies.
 func (p *Proposer) Do(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
-	w := waiting.Get().(*waiter)
-	w.req, w.size = req, req.SizeVT()
+	w := p.waiter(req)
 	if answer, err := p.enqueue(w); answer != nil || err != nil {
-		w.recycle()
+		p.recycle(w)
 		return answer, err
 	}
 	select {
 	case <-w.done:
 	case <-ctx.Done():
 		if p.withdraw(w) {
-			w.recycle()
+			p.recycle(w)
 			return nil, fmt.Errorf("%w: %w", replication.ErrUnavailable, context.Cause(ctx))
 		}
 		select {
@@ -158,8 +158,24 @@ func (p *Proposer) Do(ctx context.Context, req *replication.Request) (*replicati
 		}
 	}
 	answer, err := w.answer, w.err
-	w.recycle()
+	p.recycle(w)
 	return answer, err
+}
+
+// waiter returns a waiter with a channel, for Do.
+func (p *Proposer) waiter(req *replication.Request) *waiter {
+	w, ok := p.waiters.Get().(*waiter)
+	if !ok {
+		w = &waiter{done: make(chan struct{}, 1)}
+	}
+	w.req, w.size = req, req.SizeVT()
+	return w
+}
+
+// recycle takes back w, which nobody else holds.
+func (p *Proposer) recycle(w *waiter) {
+	*w = waiter{done: w.done}
+	p.waiters.Put(w)
 }
 
 // Submit is Do without waiting: fn is called exactly once, possibly before
