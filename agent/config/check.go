@@ -22,7 +22,7 @@ const (
 // wrong; the Config is only usable when there are no Problems.
 func Check(f File, host Host) (Config, Problems) {
 	c := &checker{f: f, host: host}
-	c.cfg.Dev = f.Dev
+	c.cfg.Dev, c.cfg.AllowVolatile = f.Dev, f.AllowVolatile
 	c.names()
 	c.dev()
 	c.paths()
@@ -281,11 +281,6 @@ func (c *checker) timeouts() {
 	t.Request = c.duration("timeouts.request", c.f.Timeouts.Request, 100*time.Millisecond, time.Hour)
 	t.Shutdown = c.duration("timeouts.shutdown", c.f.Timeouts.Shutdown, 100*time.Millisecond, 10*time.Minute)
 	t.GrantAck = c.duration("timeouts.grant-ack", c.f.Timeouts.GrantAck, 100*time.Millisecond, time.Minute)
-	t.Heartbeat = c.duration("timeouts.heartbeat", c.f.Timeouts.Heartbeat, 50*time.Millisecond, time.Minute)
-	t.Election = c.duration("timeouts.election", c.f.Timeouts.Election, 50*time.Millisecond, time.Minute)
-	if t.Election != 0 && t.Election < t.Heartbeat { // raft.ValidateConfig refuses it
-		c.problem("timeouts.election", "%s is shorter than timeouts.heartbeat (%s)", t.Election, t.Heartbeat)
-	}
 }
 
 func (c *checker) duration(key, text string, least, most time.Duration) time.Duration {

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/kahu-sh/kahu/localapi/policy"
 )
 
 // Role says whether an agent takes part in the quorum.
@@ -35,18 +37,6 @@ const (
 	LogJSON LogFormat = "json"
 )
 
-// Permission is what a Rule can allow.
-type Permission string
-
-// The permissions. Admin includes all others.
-const (
-	Read       Permission = "read"
-	Write      Permission = "write"
-	Lock       Permission = "lock"
-	Admin      Permission = "admin"
-	permitText            = "read, write, lock or admin"
-)
-
 // Config is configuration that was understood and checked.
 type Config struct {
 	NodeName string // for people; never empty
@@ -69,22 +59,17 @@ type Config struct {
 	Dev        bool
 	LogLevel   slog.Level
 	LogFormat  LogFormat
-	Policy     []Rule // empty: own user, root and group kahu may do everything
-	Limits     Limits
-	Timeouts   Timeouts
+	// Policy is nil when no rule was written: own user, root and group kahu may do
+	// everything.
+	Policy *policy.Policy
+	// AllowVolatile lets a voter live on a disk that a reboot forgets.
+	AllowVolatile bool
+	Limits        Limits
+	Timeouts      Timeouts
 	// Path is the file that was read, empty when none.
 	Path string
 	// Warnings are lines for the log: allowed, but probably not meant.
 	Warnings []string
-}
-
-// Rule allows some callers some things under some names. A caller matches with
-// any of UIDs or GIDs.
-type Rule struct {
-	UIDs     []uint32
-	GIDs     []uint32
-	Prefixes []string // empty: every name
-	Allow    []Permission
 }
 
 // Limits are the sizes and counts that can be set.
@@ -97,11 +82,9 @@ type Limits struct {
 
 // Timeouts are the durations that can be set.
 type Timeouts struct {
-	Request   time.Duration
-	Shutdown  time.Duration
-	GrantAck  time.Duration
-	Heartbeat time.Duration
-	Election  time.Duration
+	Request  time.Duration
+	Shutdown time.Duration
+	GrantAck time.Duration
 }
 
 // Problem is one thing that is wrong, and what to do about it.

@@ -20,6 +20,7 @@ type File struct {
 	SecretFile      string       `koanf:"secret-file"`
 	HTTP            string       `koanf:"http"`
 	Dev             bool         `koanf:"dev"`
+	AllowVolatile   bool         `koanf:"allow-volatile"`
 	LogLevel        string       `koanf:"log-level"`
 	LogFormat       string       `koanf:"log-format"`
 	Policy          []FileRule   `koanf:"policy"`
@@ -27,10 +28,12 @@ type File struct {
 	Timeouts        FileTimeouts `koanf:"timeouts"`
 }
 
-// FileRule is one rule of the policy.
+// FileRule is one rule of the policy: policy.Text with the names of the file.
 type FileRule struct {
 	Users    []string `koanf:"users"`
 	Groups   []string `koanf:"groups"`
+	Units    []string `koanf:"units"`
+	Everyone bool     `koanf:"everyone"`
 	Prefixes []string `koanf:"prefixes"`
 	Allow    []string `koanf:"allow"`
 }
@@ -45,11 +48,9 @@ type FileLimits struct {
 
 // FileTimeouts are durations ("500ms", "10s").
 type FileTimeouts struct {
-	Request   string `koanf:"request"`
-	Shutdown  string `koanf:"shutdown"`
-	GrantAck  string `koanf:"grant-ack"`
-	Heartbeat string `koanf:"heartbeat"`
-	Election  string `koanf:"election"`
+	Request  string `koanf:"request"`
+	Shutdown string `koanf:"shutdown"`
+	GrantAck string `koanf:"grant-ack"`
 }
 
 const (
@@ -78,11 +79,9 @@ func Defaults() File {
 			Holds:           65536,
 		},
 		Timeouts: FileTimeouts{
-			Request:   (10 * time.Second).String(),
-			Shutdown:  (10 * time.Second).String(),
-			GrantAck:  (5 * time.Second).String(),
-			Heartbeat: (500 * time.Millisecond).String(),
-			Election:  (500 * time.Millisecond).String(),
+			Request:  (10 * time.Second).String(),
+			Shutdown: (10 * time.Second).String(),
+			GrantAck: (5 * time.Second).String(),
 		},
 	}
 }

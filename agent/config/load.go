@@ -41,8 +41,9 @@ func AddFlags(fs *pflag.FlagSet) {
 	fs.StringSlice("join", nil, "`HOST:PORT` of other agents; repeated or with commas")
 	fs.Int("bootstrap-expect", d.BootstrapExpect, "form a new cluster of so many voters")
 	fs.String("secret-file", "", "`file` with the cluster secret, the same on all agents (default secret in data-dir)")
-	fs.String("http", "", "`HOST:PORT` for HTTP besides the socket (default off)")
+	fs.String("http", "", "`HOST:PORT` for health checks and metrics over TCP (default off)")
 	fs.Bool("dev", d.Dev, "one voter in memory that leaves nothing behind")
+	fs.Bool("allow-volatile", d.AllowVolatile, "let a voter live on tmpfs or an overlay, for tests: it forgets its votes with its disk")
 	fs.String("log-level", d.LogLevel, "debug, info, warn or error")
 	fs.String("log-format", d.LogFormat, "text or json")
 }
