@@ -9,6 +9,10 @@ import (
 )
 
 const (
+	// sendTimeout bounds one request: whatever it hangs in, another one may get
+	// through, and both LockWait and LockUnlock are safe to repeat.
+	sendTimeout = 10 * time.Second
+	// minPause and maxPause bound the wait before the next one.
 	minPause = 50 * time.Millisecond
 	maxPause = 2 * time.Second
 )
@@ -55,7 +59,7 @@ func (o *hold) asking(ctx context.Context, s *session, restarted bool) {
 	}
 	pause, maybe := minPause, false // maybe: one attempt may have been applied
 	for {
-		ans, err := o.h.cfg.Coordinator.Do(ctx, &replication.Request{Op: &replication.Request_LockWait{LockWait: &replication.LockWait{
+		ans, err := o.h.send(ctx, &replication.Request{Op: &replication.Request_LockWait{LockWait: &replication.LockWait{
 			Durability: o.durability, Name: o.lock, Session: s.id, Owner: []byte(o.id), NoQueue: o.noQueue, Info: o.info}}})
 		switch {
 		case err != nil:
@@ -80,6 +84,12 @@ func (o *hold) asking(ctx context.Context, s *session, restarted bool) {
 		}
 		pause = min(2*pause, maxPause)
 	}
+}
+
+func (h *Holds) send(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	return h.cfg.Coordinator.Do(ctx, req)
 }
 
 // certainlyNotApplied tells the two kinds of errors apart (replication.Coordinator).
@@ -159,7 +169,7 @@ func (o *hold) releaseLoop() {
 		if what == detach {
 			req = detachRequest(o.durability, o.lock, o.id)
 		}
-		ans, err := o.h.cfg.Coordinator.Do(o.h.ctx, req)
+		ans, err := o.h.send(o.h.ctx, req)
 		if err == nil && o.released(what, ans) {
 			continue // look again: the intent may have changed meanwhile
 		}
