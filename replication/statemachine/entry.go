@@ -29,15 +29,18 @@ func EncodeEntry(e *replication.LogEntry) ([]byte, error) {
 }
 
 // DecodeEntry reads what EncodeEntry wrote. The bytes fields of the result alias
-// b: they are valid as long as b is, and must not be changed. It never panics;
-// errors wrap ErrBadEntry.
+// b, strings too: they are valid as long as b is, and must not be changed. It
+// never panics; errors wrap ErrBadEntry or ErrNewer.
 func DecodeEntry(b []byte) (*replication.LogEntry, error) {
 	e := new(replication.LogEntry)
 	if err := e.UnmarshalVTUnsafe(b); err != nil {
 		return nil, fmt.Errorf("%w: %d bytes: %w", ErrBadEntry, len(b), err)
 	}
-	if e.Format == 0 || e.Format > EntryFormat {
-		return nil, fmt.Errorf("%w: format %d, this binary reads 1 to %d", ErrBadEntry, e.Format, EntryFormat)
+	switch {
+	case e.Format == 0:
+		return nil, fmt.Errorf("%w: %d bytes without a format", ErrBadEntry, len(b))
+	case e.Format > EntryFormat:
+		return nil, fmt.Errorf("%w: format %d of a log entry, this binary reads 1 to %d: upgrade it", ErrNewer, e.Format, EntryFormat)
 	}
 	return e, nil
 }

@@ -80,7 +80,7 @@ func runScenario(t *testing.T, file string) {
 
 // world is a machine and the voter around it.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	store  *mapStore
 	m      *statemachine.Machine
 	index  uint64
@@ -90,7 +90,7 @@ type world struct {
 	number map[string]uint64
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	w := &world{t: t, store: newMapStore(), term: 1, wallMS: 1000, number: make(map[string]uint64)}
 	w.m = newMachine(t, w.store)
 	w.apply(w.term, []*replication.Request{{Op: &replication.Request_SessionOpen{SessionOpen: &replication.SessionOpen{
