@@ -92,6 +92,7 @@ Start an agent, then guard a command with a lock:
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
 	root.AddCommand(
+		newAgentCommand(g),
 		newExecCommand(g),
 		newKeygenCommand(g),
 		newKVCommand(g),

@@ -1,0 +1,153 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/kahu-sh/kahu/agent/config"
+	"github.com/kahu-sh/kahu/agent/holds"
+	"github.com/kahu-sh/kahu/integrations/boottime"
+	"github.com/kahu-sh/kahu/localapi"
+	"github.com/kahu-sh/kahu/replication/forward"
+)
+
+// Options are what Run needs besides the configuration. All are required.
+type Options struct {
+	Version string
+	Logger  *slog.Logger
+	// Exit ends the process without a further word (os.Exit): called when this
+	// agent may no longer decide. Nothing graceful may follow (HAZARDS.md 10).
+	Exit func(code int)
+	// Ready is called once when the local socket serves; a quorum may still be missing.
+	Ready func()
+}
+
+// drainTime is how long holders are given to hear that the agent stops before
+// their connections are closed.
+const drainTime = 500 * time.Millisecond
+
+// agent is what Run builds, in the order of its fields.
+type agent struct {
+	cfg     config.Config
+	o       Options
+	log     *slog.Logger
+	started time.Time
+
+	registry *prometheus.Registry
+	identity *identity          // data directory, node id, secret
+	quorum   *quorum            // the port between agents, and the voter if this is one
+	forward  *forward.Forwarder // the coordinator
+	holds    *holds.Holds
+	local    *localapi.Server
+}
+
+// Run runs an agent until ctx ends, and then stops it within
+// cfg.Timeouts.Shutdown. It returns nil after an orderly stop, else one line
+// that says what is wrong and what to do.
+func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
+	a := &agent{cfg: cfg, o: o, log: o.Logger, started: time.Now(), registry: prometheus.NewRegistry()}
+	for _, w := range cfg.Warnings {
+		a.log.Warn(w)
+	}
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	var stops []func(context.Context) error // in the order built
+	defer func() {
+		shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
+		defer cancel()
+		for i := len(stops) - 1; i >= 0; i-- {
+			err = errors.Join(err, stops[i](shutdown))
+		}
+	}()
+
+	if a.identity, err = openIdentity(cfg, o.Version); err != nil {
+		return err
+	}
+	stops = append(stops, a.identity.close)
+
+	if a.quorum, err = openQuorum(a); err != nil {
+		return err
+	}
+	stops = append(stops, a.quorum.close)
+
+	a.forward = forward.New(forward.Config{
+		Node: a.identity.node, Host: cfg.NodeName,
+		Local: a.quorum.local(), Remote: a.quorum.pool, Voters: a.quorum.keeper.Voters, Logger: a.log,
+	})
+	stops = append(stops, func(context.Context) error { return a.forward.Close() })
+
+	bootID, err := boottime.BootID()
+	if err != nil {
+		return fmt.Errorf("reading this boot's id: %w", err)
+	}
+	a.holds, err = holds.New(holds.Config{
+		Coordinator: a.forward, Node: a.identity.node, Host: cfg.NodeName,
+		LeaseNow: boottime.Now, Boottime: boottime.Boottime, BootID: bootID,
+		Logger: a.log, Registerer: a.registry, AckTimeout: cfg.Timeouts.GrantAck, MaxHolds: cfg.Limits.Holds,
+	})
+	if err != nil {
+		return fmt.Errorf("preparing to keep holds: %w", err)
+	}
+
+	sockets, err := a.listenLocally(bootID)
+	stops = append(stops, a.stopLocal)
+	if err != nil {
+		return err
+	}
+	a.registry.MustRegister(&collector{a: a})
+	a.log.Info("agent started", "node", a.identity.node, "name", cfg.NodeName, "role", string(cfg.Role),
+		"socket", cfg.Socket, "advertise", a.quorum.advertise, "version", o.Version)
+	o.Ready()
+	return a.serve(ctx, sockets)
+}
+
+// serve runs the listeners and the membership until ctx ends or one fails.
+func (a *agent) serve(ctx context.Context, sockets []func() error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	failed := make(chan error, len(sockets)+1)
+	start := func(name string, run func() error) {
+		go func() { // ends when what it serves is closed by the stops of Run
+			if err := run(); err != nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		}()
+	}
+	for _, s := range sockets {
+		start("serving applications", s)
+	}
+	start("serving other agents", a.quorum.serve)
+	select {
+	case <-ctx.Done():
+		a.log.Info("agent stops", "node", a.identity.node)
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
+
+// stopLocal ends what applications see: holders are told first and their locks
+// released, then the connections end.
+func (a *agent) stopLocal(ctx context.Context) error {
+	held := make(chan error, 1)
+	go func() { held <- a.holds.Close(ctx) }() // ends with ctx at the latest
+	if a.local != nil {
+		drained := time.NewTimer(drainTime)
+		defer drained.Stop()
+		select {
+		case err := <-held:
+			held <- err
+		case <-drained.C:
+		}
+		if err := a.local.Close(ctx); err != nil {
+			a.log.Debug("local connections were cut off", "error", err)
+		}
+	}
+	return <-held
+}

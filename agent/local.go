@@ -1,0 +1,69 @@
+package agent
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"strconv"
+
+	"github.com/kahu-sh/kahu/integrations/boottime"
+	"github.com/kahu-sh/kahu/localapi"
+	"github.com/kahu-sh/kahu/localapi/caller"
+	"github.com/kahu-sh/kahu/localapi/policy"
+)
+
+// socketGroup may use the socket besides the agent's own user and root.
+const socketGroup = "kahu"
+
+// listenLocally makes the local server and its listeners, and returns what
+// serves them.
+func (a *agent) listenLocally(bootID string) ([]func() error, error) {
+	gid := lookupGroup(socketGroup)
+	rules := a.cfg.Policy
+	if rules == nil {
+		rules = policy.Default(uint32(os.Geteuid()), gid)
+	}
+	server, err := localapi.New(localapi.Config{
+		Coordinator: a.forward, Holder: a.holds, Policy: rules, Status: a.status,
+		Registry: a.registry, Logger: a.log, Boottime: boottime.Boottime, BootID: bootID,
+		RequestTimeout: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing the local API: %w", err)
+	}
+	a.local = server
+
+	options := caller.ListenOptions{GID: -1, Open: a.cfg.Policy != nil, Logger: a.log}
+	if gid != nil && os.Geteuid() == 0 {
+		options.GID = int(*gid)
+	}
+	socket, err := caller.Listen(a.cfg.Socket, options)
+	if err != nil {
+		return nil, err
+	}
+	serve := []func() error{func() error { return server.Serve(socket) }}
+	if a.cfg.HTTP != "" {
+		tcp, err := net.Listen("tcp", a.cfg.HTTP)
+		if err != nil {
+			_ = socket.Close() // nobody has used it yet
+			return nil, fmt.Errorf("listening for health checks and metrics: %w; choose another --http address or free it", err)
+		}
+		serve = append(serve, func() error { return server.ServeTCP(tcp) })
+	}
+	return serve, nil
+}
+
+// lookupGroup returns the gid of a group, nil when the host has none.
+func lookupGroup(name string) *uint32 {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return nil
+	}
+	n, err := strconv.ParseUint(g.Gid, 10, 32)
+	if err != nil {
+		return nil
+	}
+	gid := uint32(n)
+	return &gid
+}

@@ -1,0 +1,169 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/kahu-sh/kahu/agent/config"
+	"github.com/kahu-sh/kahu/integrations/boottime"
+	"github.com/kahu-sh/kahu/replication/forward"
+	"github.com/kahu-sh/kahu/replication/link"
+	"github.com/kahu-sh/kahu/replication/membership"
+	"github.com/kahu-sh/kahu/replication/statemachine"
+	"github.com/kahu-sh/kahu/replication/voter"
+)
+
+// quorum is this agent's part among the agents: the port they share, who they
+// are, and on a voter the Raft node.
+type quorum struct {
+	log       *slog.Logger
+	advertise string
+	listener  *link.Listener
+	pool      *link.Pool
+	server    *link.Server
+	keeper    *membership.Keeper
+	voter     *voter.Voter // nil on a proxy
+}
+
+// openQuorum builds everything and starts the Raft node, which is silent until
+// it has a configuration. serve makes it heard.
+func openQuorum(a *agent) (*quorum, error) {
+	q := &quorum{log: a.log, advertise: a.cfg.Advertise}
+	if err := q.open(a); err != nil {
+		// What was opened is closed; the reason is what counts.
+		_ = q.close(context.Background())
+		return nil, err
+	}
+	return q, nil
+}
+
+func (q *quorum) open(a *agent) (err error) {
+	node, isVoter := a.identity.node, a.cfg.Role == config.Voter
+	security, err := security(a.identity, isVoter)
+	if err != nil {
+		return err
+	}
+	if q.listener, err = link.Listen(a.cfg.Bind, link.ListenerOptions{Security: security, Logger: a.log}); err != nil {
+		return fmt.Errorf("listening for other agents: %w; choose another --bind address or free it", err)
+	}
+	if a.cfg.Dev { // it listens on whatever port was free
+		q.advertise = q.listener.Addr().String()
+	}
+	q.keeper, err = membership.Open(membership.Config{
+		Node: node, Name: a.cfg.NodeName, Voter: isVoter, Address: q.advertise, Dir: a.identity.dir,
+		Seeds: a.cfg.Join, Expect: a.cfg.BootstrapExpect, FeatureLevel: statemachine.CurrentLevel, Logger: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	dialer := &link.Dialer{Security: security}
+	q.pool = link.NewPool(link.PoolOptions{Dialer: dialer, Resolve: q.keeper.Address, Logger: a.log})
+	options := link.ServerOptions{Members: q.keeper, Logger: a.log}
+	if isVoter {
+		if q.voter, err = voter.Open(voter.Config{
+			NodeID: node, Storage: a.identity.storage,
+			Stream: link.NewRaft(node, q.listener, dialer, q.keeper.Address), Address: link.RaftAddress,
+			AskTerm: q.pool.Term, AskReadIndex: q.pool.ReadIndex,
+			LeaseNow: boottime.Now, AnnouncedLevel: q.keeper.AnnouncedLevel,
+			Fatal:         a.fatal,
+			Logger:        a.log,
+			MemtableBytes: a.cfg.Limits.MemtableSizeBytes, TrailingBytes: a.cfg.Limits.TrailingLogSizeBytes,
+		}); err != nil {
+			return err
+		}
+		options.Voter = q.voter
+	}
+	q.server = link.NewServer(options)
+	return nil
+}
+
+// fatal is called when this voter may no longer decide: it wrote its last.
+func (a *agent) fatal(err error) {
+	a.log.Error("this voter ends at once", "node", a.identity.node, "error", err)
+	a.o.Exit(1)
+}
+
+// security is how connections between agents are made safe, by the cluster secret.
+func security(id *identity, isVoter bool) (link.Security, error) {
+	s := link.Security{Identify: func(cs tls.ConnectionState) (link.Identity, error) {
+		node, voter, err := id.keys.Identify(cs)
+		return link.Identity{Node: node, Voter: voter}, err
+	}}
+	var errs [4]error
+	s.Server, errs[0] = id.keys.ServerTLS(id.node)
+	s.Client, errs[1] = id.keys.ClientTLS(id.node)
+	if isVoter {
+		s.RaftServer, errs[2] = id.keys.VoterServerTLS(id.node)
+		s.RaftClient, errs[3] = id.keys.VoterClientTLS(id.node)
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return s, fmt.Errorf("making certificates from the cluster secret: %w", err)
+	}
+	return s, nil
+}
+
+// serve answers other agents until close.
+func (q *quorum) serve() error {
+	var raft membership.Raft
+	if q.voter != nil {
+		raft = members{q.voter}
+	}
+	if err := q.keeper.Start(q.pool, raft); err != nil {
+		return err
+	}
+	return q.server.Serve(q.listener.Protocol(link.ProtocolLink))
+}
+
+// local is the voter as the forwarder's first target.
+func (q *quorum) local() forward.Local {
+	if q.voter == nil {
+		return nil
+	}
+	return q.voter
+}
+
+// close hands leadership over, and then ends everything that open made.
+func (q *quorum) close(ctx context.Context) error {
+	var errs []error
+	if q.keeper != nil {
+		errs = append(errs, q.keeper.Close())
+	}
+	if q.voter != nil {
+		limit := 5 * time.Second
+		if end, ok := ctx.Deadline(); ok {
+			limit = time.Until(end)
+		}
+		errs = append(errs, q.voter.Shutdown(limit))
+	}
+	if q.server != nil {
+		errs = append(errs, q.server.Close())
+	}
+	if q.pool != nil {
+		errs = append(errs, q.pool.Close())
+	}
+	if q.listener != nil {
+		errs = append(errs, q.listener.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// members is the voter as membership sees it.
+type members struct{ *voter.Voter }
+
+// Quorum implements membership.Raft.
+func (m members) Quorum() membership.Quorum {
+	s := m.Status()
+	q := membership.Quorum{Leader: s.Leader, Applied: s.AppliedIndex}
+	for _, p := range s.Peers {
+		if p.Voter {
+			q.Voters = append(q.Voters, p.ID)
+		} else {
+			q.Learners = append(q.Learners, p.ID)
+		}
+	}
+	return q
+}

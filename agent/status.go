@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"slices"
+	"time"
+
+	"github.com/kahu-sh/kahu/agent/config"
+	"github.com/kahu-sh/kahu/localapi"
+	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/replication/voter"
+)
+
+// staleContact is how long a follower may not have heard a leader and still
+// call itself ready: an election and some.
+const staleContact = 3 * time.Second
+
+// status answers from memory; it is the body of the status route.
+func (a *agent) status() wire.Status {
+	m := a.quorum.keeper.Status()
+	s := wire.Status{
+		Node: a.identity.node, Host: a.cfg.NodeName, Role: string(a.cfg.Role), Version: a.o.Version,
+		Advertise: a.quorum.advertise, Socket: a.cfg.Socket, Dev: a.cfg.Dev,
+		UptimeMS: time.Since(a.started).Milliseconds(), Leader: a.forward.Leader(),
+		ClusterID: m.Cluster,
+	}
+	for _, h := range a.holds.List() {
+		switch localapi.HoldEventType(h.State) {
+		case localapi.HoldQueued:
+			s.Holds.Queued++
+		case localapi.HoldAtRisk:
+			s.Holds.AtRisk++
+		default:
+			s.Holds.Held++
+		}
+	}
+	names := map[string]string{a.identity.node: a.cfg.NodeName}
+	for _, p := range m.Peers { // the address book has voters only
+		names[p.Node] = p.Name
+		s.Peers = append(s.Peers, wire.Peer{Node: p.Node, Host: p.Name, Address: p.Address, Role: string(config.Voter), Connected: p.Seen})
+	}
+	if a.quorum.voter == nil {
+		s.Ready, s.NotReady = proxyReady(s, m.Waiting)
+		return s
+	}
+	v := a.quorum.voter.Status()
+	if v.Leader != "" {
+		s.Leader = v.Leader
+	}
+	s.Storage = string(a.cfg.Storage)
+	s.Voter = voterStatus(v, names)
+	s.Ready, s.NotReady = voterReady(v, m.Waiting)
+	return s
+}
+
+// voterReady says whether a quorum answered this voter lately.
+func voterReady(v voter.Status, waiting string) (bool, string) {
+	switch {
+	case v.StalledFor > 0:
+		return false, "a log write, flush or apply on this voter hangs: look at its disk"
+	case len(v.Peers) == 0:
+		return false, "this voter is in no quorum yet: " + waiting
+	case v.Role == "leader" && !v.Serving:
+		return false, "this voter has just been elected"
+	case v.Role != "leader" && v.Leader == "":
+		return false, "no leader is known: a majority of the voters has to run and reach each other"
+	case v.Role != "leader" && (v.LastContact < 0 || v.LastContact > staleContact):
+		return false, "the leader has not been heard for some time: look at the network between voters"
+	}
+	return true, ""
+}
+
+// proxyReady says whether this proxy hears a voter, and one that leads is known.
+func proxyReady(s wire.Status, waiting string) (bool, string) {
+	heard := slices.ContainsFunc(s.Peers, func(p wire.Peer) bool { return p.Connected })
+	switch {
+	case !heard:
+		return false, "no voter can be reached: " + waiting
+	case s.Leader == "":
+		return false, "no leader is known: a majority of the voters has to run and reach each other"
+	}
+	return true, ""
+}
+
+func voterStatus(v voter.Status, names map[string]string) *wire.VoterStatus {
+	contact := v.LastContact.Milliseconds()
+	if v.LastContact < 0 {
+		contact = -1
+	}
+	out := &wire.VoterStatus{
+		Raft: v.Role, Serving: v.Serving, Term: v.Term, FirstIndex: v.FirstIndex, LastIndex: v.LastIndex,
+		CommitIndex: v.CommitIndex, AppliedIndex: v.AppliedIndex, DurableIndex: v.DurableIndex,
+		UnflushedBytes: v.UnflushedBytes, LogBytes: v.LogBytes, LastContactMS: contact,
+		LeaseClockNS: v.LeaseClockNS, Level: v.Level, Hash: v.Hash, Restores: v.Restores,
+		Watchers: v.Watchers, QueuedRequests: v.QueuedRequests, StalledMS: v.StalledFor.Milliseconds(),
+	}
+	for _, p := range v.Peers {
+		role := "staging"
+		if p.Voter {
+			role = string(config.Voter)
+		}
+		out.Configuration = append(out.Configuration, wire.Peer{Node: p.ID, Host: names[p.ID], Role: role})
+	}
+	return out
+}

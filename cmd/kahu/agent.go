@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kahu-sh/kahu/agent"
+	"github.com/kahu-sh/kahu/agent/config"
+)
+
+func newAgentCommand(g *globals) *cobra.Command {
+	var printConfig bool
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Run the agent of this host",
+		Long: `Run the agent of this host.
+
+Alone and without flags it makes what it needs, its secret included, and is a
+quorum of one. Others join it with the same secret file. Settings come from the
+flags, the environment (KAHU_DATA_DIR for --data-dir), and the file that --config
+names, in this order.`,
+		Example: `  kahu agent
+  kahu agent --dev
+  kahu agent --bind 10.0.0.1:7350 --join 10.0.0.2:7350,10.0.0.3:7350 --bootstrap-expect 3 --secret-file /etc/kahu/secret
+  kahu agent --role proxy --join 10.0.0.1:7350 --secret-file /etc/kahu/secret
+  kahu agent --print-config >kahu.yaml`,
+		Args: arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if printConfig {
+				_, err := io.WriteString(g.stdout, config.Sample())
+				return err
+			}
+			if cmd.Flags().Changed("output") || cmd.Flags().Changed("timeout") {
+				return usageError("kahu agent has no --output and no --timeout")
+			}
+			cfg, err := config.Load(config.ThisHost(), cmd.Flags())
+			if err != nil {
+				return withCode(exitConfig, err)
+			}
+			err = agent.Run(cmd.Context(), cfg, agent.Options{
+				Version: version, Logger: newLogger(cfg, g.stderr), Exit: os.Exit, Ready: func() {},
+			})
+			var unusable *agent.UnusableError
+			switch {
+			case errors.As(err, &unusable):
+				return withCode(exitConfig, err)
+			case err != nil:
+				return withCode(exitRefused, fmt.Errorf("the agent cannot run: %w", err))
+			}
+			return nil
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&printConfig, "print-config", false, "print the configuration file with every key at its default, and end")
+	return cmd
+}
+
+// newLogger writes to stderr: systemd and containers keep it.
+func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == config.LogJSON {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
