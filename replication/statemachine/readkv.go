@@ -341,30 +341,59 @@ func (v *view) forwardRun(op rangeOp, from, to []byte, asOf *hlc, yield func(str
 	return nil
 }
 
-// backward is forward in descending order. The rows of one key still come newest
-// first, so each key costs a seek.
+// backward is forward in descending order. The rows of one key come oldest first
+// then, so the last of them is the head; a read as of a label, and a key with a
+// long history, seek instead.
 func (v *view) backward(op rangeOp, from, to []byte, asOf *hlc, yield func(string, found) bool) {
 	for to != nil && bytes.Compare(from, to) < 0 {
-		var name string
-		seen := false
-		for key := range v.ScanReverse(from, to) {
-			var ok bool
-			if name, _, ok = cutRevisionKey(key); !ok {
-				panic(damaged(key, "a revision"))
-			}
-			seen = true
-			break
+		to = v.backwardRun(op, from, to, asOf, yield)
+	}
+}
+
+// backwardRun walks until a seek is worth it, and returns where to go on before;
+// nil at the end.
+func (v *view) backwardRun(op rangeOp, from, to []byte, asOf *hlc, yield func(string, found) bool) []byte {
+	var group, lastKey, lastRow []byte // of the key being looked at; lastRow is its newest so far
+	var name string
+	steps := 0
+	flush := func() bool {
+		if group == nil {
+			return true
 		}
-		if !seen {
-			return
+		s := v.search(nil)
+		s.feed(lastKey, lastRow)
+		return yield(name, s.found)
+	}
+	for key, row := range v.ScanReverse(from, to) {
+		if group != nil && bytes.HasPrefix(key, group) && len(key) == len(group)+8 {
+			if steps++; steps < stepsBeforeSeek {
+				lastKey, lastRow = append(lastKey[:0], key...), append(lastRow[:0], row...)
+				continue
+			}
+			if !yield(name, v.lookup(op.Durability, name, nil)) {
+				return nil
+			}
+			return group
+		}
+		if !flush() {
+			return nil
+		}
+		var ok bool
+		if name, _, ok = cutRevisionKey(key); !ok {
+			panic(damaged(key, "a revision"))
 		}
 		if in, beyond := op.inside(name); !in {
-			to = appendEscaped([]byte{tableRevision, byte(op.Durability)}, beyond)
-			continue
+			return appendEscaped([]byte{tableRevision, byte(op.Durability)}, beyond)
 		}
-		if !yield(name, v.lookup(op.Durability, name, asOf)) {
-			return
+		group, steps = bytes.Clone(key[:len(key)-8]), 0
+		if asOf != nil {
+			if !yield(name, v.lookup(op.Durability, name, asOf)) {
+				return nil
+			}
+			return group
 		}
-		to = nameKey(tableRevision, op.Durability, name, 0)
+		lastKey, lastRow = append(lastKey[:0], key...), append(lastRow[:0], row...)
 	}
+	flush()
+	return nil
 }
