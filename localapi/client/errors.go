@@ -1,6 +1,14 @@
 package client
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/stream"
+)
 
 // Errors of every method, for errors.Is. The text of what is returned is one
 // line that says what happened and, where it helps, what to do next.
@@ -55,4 +63,104 @@ type ConditionError struct {
 	Key string
 	// Revision is the key's current one, -1 when it was never written.
 	Revision int64
+}
+
+// Error implements error.
+func (e *ConditionError) Error() string {
+	if e.Revision < 0 {
+		return fmt.Sprintf("key %q: the condition did not hold; it was never written", e.Key)
+	}
+	return fmt.Sprintf("key %q: the condition did not hold; its revision is %d", e.Key, e.Revision)
+}
+
+// Is makes errors.Is(err, ErrConditionFailed) true.
+func (e *ConditionError) Is(target error) bool { return target == ErrConditionFailed }
+
+// failure is one line, and what errors.Is finds in it.
+type failure struct {
+	text   string
+	causes []error
+}
+
+func (f *failure) Error() string   { return f.text }
+func (f *failure) Unwrap() []error { return f.causes }
+
+func fail(text string, causes ...error) error { return &failure{text: text, causes: causes} }
+
+// sentinels says which error a kind is. A test walks wire.Kinds.
+var sentinels = map[wire.Kind]error{
+	wire.Invalid:          ErrInvalid,
+	wire.NotFound:         ErrNotFound,
+	wire.Busy:             ErrBusy,
+	wire.NotOwner:         ErrNotOwner,
+	wire.ConditionFailed:  ErrConditionFailed,
+	wire.Exists:           ErrExists,
+	wire.Exhausted:        ErrExhausted,
+	wire.KeyReused:        ErrConflict,
+	wire.Locked:           ErrConflict,
+	wire.SessionLost:      ErrLost,
+	wire.UnknownOutcome:   ErrUnknownOutcome,
+	wire.TooOld:           ErrTooOld,
+	wire.Limit:            ErrLimit,
+	wire.StandsStill:      ErrStandsStill,
+	wire.Denied:           ErrDenied,
+	wire.Aborted:          ErrConflict,
+	wire.Unavailable:      ErrUnavailable,
+	wire.Stopping:         ErrUnavailable,
+	wire.Overloaded:       ErrUnavailable,
+	wire.NoRoute:          ErrNoAgent, // something else serves the socket
+	wire.MethodNotAllowed: ErrNoAgent,
+	wire.TooLarge:         ErrInvalid,
+	wire.MediaType:        ErrInvalid,
+	wire.UpgradeRequired:  ErrNoAgent,
+	wire.Internal:         ErrInternal,
+}
+
+// errorOfKind is a refusal by the agent or the quorum.
+func errorOfKind(k wire.Kind, detail string) error {
+	if detail == "" {
+		detail = k.Title()
+	}
+	return fail(detail, sentinels[k])
+}
+
+// Refusal returns nil for CODE_OK and else the typed error for an answer of Do.
+func Refusal(a *replication.Answer) error {
+	if e := wire.ErrorOfAnswer(a); e != nil {
+		return errorOfKind(e.Kind, e.Detail)
+	}
+	return nil
+}
+
+// about puts what was asked for in front of a refusal.
+func about(what, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %q: %w", what, name, err)
+}
+
+// errorOfCall explains an error of the stream. safe: asking again changes
+// nothing.
+func errorOfCall(ctx context.Context, err error, safe bool) error {
+	var remote *stream.RemoteError
+	switch {
+	case errors.As(err, &remote):
+		switch remote.Code {
+		case stream.CodeTooLarge:
+			return fail("the answer is larger than this client takes; ask for a smaller page", ErrLimit)
+		default:
+			return errorOfKind(wire.KindOfNumber(remote.Code), remote.Text)
+		}
+	case errors.Is(err, stream.ErrTooLarge):
+		return fail("the request is larger than the agent takes", ErrInvalid, err)
+	case ctx.Err() != nil && (safe || errors.Is(err, stream.ErrNotSent)):
+		return fail("given up before an answer came: "+context.Cause(ctx).Error(), ErrUnavailable, context.Cause(ctx))
+	case ctx.Err() != nil:
+		return fail("given up before an answer came, and it may have been carried out: "+context.Cause(ctx).Error(),
+			ErrUnknownOutcome, context.Cause(ctx))
+	case safe || errors.Is(err, stream.ErrNotSent):
+		return fail("the connection to the agent was lost before an answer came", ErrNoAgent, err)
+	}
+	return fail("the connection to the agent was lost, and the request may have been carried out; look before asking again", ErrUnknownOutcome, err)
 }

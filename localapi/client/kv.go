@@ -2,9 +2,11 @@ package client
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/replication"
 )
 
 // ReadOptions of KVGet, KVExists, KVList and KVHistory.
@@ -19,7 +21,7 @@ type ReadOptions struct {
 	Revision *int64
 }
 
-// Condition of a change. At most one field is set.
+// Condition of a change. All that is set must hold.
 type Condition struct {
 	Exists    bool   // only if the key exists
 	NotExists bool   // only if it does not
@@ -40,35 +42,112 @@ type WriteOptions struct {
 
 // KVGet reads a key. ErrNotFound.
 func (c *Client) KVGet(ctx context.Context, key string, o ReadOptions) (wire.Entry, error) {
-	return wire.Entry{}, ErrNoAgent
+	return c.get(ctx, key, o)
 }
 
 // KVExists reads a key without its value. ErrNotFound.
 func (c *Client) KVExists(ctx context.Context, key string, o ReadOptions) (wire.Entry, error) {
-	return wire.Entry{}, ErrNoAgent
+	o.KeysOnly = true
+	return c.get(ctx, key, o)
 }
 
 // KVSet writes a key. ErrConditionFailed.
 func (c *Client) KVSet(ctx context.Context, key string, value []byte, o WriteOptions) (wire.Written, error) {
-	return wire.Written{}, ErrNoAgent
+	item := &replication.WriteItem{Key: key, ExpiresMs: o.TTL.Milliseconds(), NoHistory: o.NoHistory}
+	if o.TTL != 0 {
+		if err := wire.CheckTTL(o.TTL); err != nil {
+			return wire.Written{}, about("key", key, fail(err.Error(), ErrInvalid))
+		}
+	}
+	if !o.Null {
+		item.Value = value
+		if value == nil {
+			item.Value = []byte{}
+		}
+	}
+	return c.write(ctx, item, o)
 }
 
 // KVDelete deletes a key. ErrNotFound, ErrConditionFailed.
 func (c *Client) KVDelete(ctx context.Context, key string, o WriteOptions) (wire.Written, error) {
-	return wire.Written{}, ErrNoAgent
+	return c.write(ctx, &replication.WriteItem{Kind: replication.WriteKind_WRITE_KIND_DELETE, Key: key}, o)
 }
 
 // KVExtend makes a key expire ttl from now, 0 never. ErrNotFound.
 func (c *Client) KVExtend(ctx context.Context, key string, ttl time.Duration, o WriteOptions) (wire.Written, error) {
-	return wire.Written{}, ErrNoAgent
+	if ttl != 0 {
+		if err := wire.CheckTTL(ttl); err != nil {
+			return wire.Written{}, about("key", key, fail(err.Error(), ErrInvalid))
+		}
+	}
+	return c.write(ctx, &replication.WriteItem{Kind: replication.WriteKind_WRITE_KIND_EXTEND, Key: key, ExpiresMs: ttl.Milliseconds()}, o)
 }
 
 // KVList returns a page of keys with a prefix in byte order.
 func (c *Client) KVList(ctx context.Context, prefix string, p Page, o ReadOptions) (wire.Entries, error) {
-	return wire.Entries{}, ErrNoAgent
+	r := &replication.Range{Durability: table(o.Ephemeral), Prefix: prefix, KeysOnly: o.KeysOnly, Limit: int64(p.limit())}
+	if p.After != "" {
+		r.Start, r.StartExclusive = &p.After, true
+	}
+	a, err := c.ask(ctx, "keys with prefix", prefix, &replication.Request{Stale: o.Stale, Op: &replication.Request_Range{Range: r}})
+	if err != nil {
+		return wire.Entries{}, err
+	}
+	return wire.EntriesOf(a.GetEntries(), o.KeysOnly, a.GetAgeMs()), nil
 }
 
 // KVHistory returns revisions of a key, newest first, below before (nil: all).
 func (c *Client) KVHistory(ctx context.Context, key string, before *int64, limit int, o ReadOptions) (wire.Entries, error) {
-	return wire.Entries{}, ErrNoAgent
+	a, err := c.ask(ctx, "key", key, &replication.Request{Stale: o.Stale, Op: &replication.Request_History{History: &replication.History{
+		Durability: table(o.Ephemeral), Key: key, Before: before, Limit: int64(max(limit, 0))}}})
+	if err != nil {
+		return wire.Entries{}, err
+	}
+	out := wire.HistoryOf(a.GetEntries(), o.KeysOnly, a.GetAgeMs())
+	if o.KeysOnly {
+		for i := range out.Entries {
+			out.Entries[i].Value = nil
+		}
+	}
+	return out, nil
+}
+
+func (c *Client) get(ctx context.Context, key string, o ReadOptions) (wire.Entry, error) {
+	a, err := c.ask(ctx, "key", key, &replication.Request{Stale: o.Stale, Op: &replication.Request_Get{Get: &replication.Get{
+		Keys: []*replication.GetKey{{Durability: table(o.Ephemeral), Key: key, Revision: o.Revision}}, KeysOnly: o.KeysOnly}}})
+	if err != nil {
+		return wire.Entry{}, err
+	}
+	entries := a.GetEntries().GetEntries()
+	if len(entries) != 1 {
+		return wire.Entry{}, about("key", key, fail("the agent answered with another number of keys", ErrInternal))
+	}
+	if !entries[0].GetFound() {
+		return wire.Entry{}, about("key", key, fail("there is no such key", ErrNotFound))
+	}
+	return wire.EntryOf(entries[0], o.KeysOnly, a.GetAgeMs()), nil
+}
+
+// write carries out one change, with the conditions of o.
+func (c *Client) write(ctx context.Context, item *replication.WriteItem, o WriteOptions) (wire.Written, error) {
+	item.Durability = table(o.Ephemeral)
+	item.IfExists, item.IfNotExists = o.If.Exists, o.If.NotExists
+	if o.If.Revision != nil {
+		item.IfRevision, item.CompareRevision = true, *o.If.Revision
+	}
+	if o.If.Value != nil {
+		item.IfValue, item.CompareValue = true, o.If.Value
+	}
+	a, err := c.ask(ctx, "key", item.Key, &replication.Request{Op: &replication.Request_Write{Write: &replication.Write{Items: []*replication.WriteItem{item}}}})
+	items := a.GetWritten().GetItems()
+	if errors.Is(err, ErrConditionFailed) && len(items) == 1 {
+		return wire.Written{}, &ConditionError{Key: item.Key, Revision: items[0].GetRevision()}
+	}
+	if err != nil {
+		return wire.Written{}, err
+	}
+	if len(items) != 1 {
+		return wire.Written{}, about("key", item.Key, fail("the agent answered with another number of keys", ErrInternal))
+	}
+	return wire.WrittenOf(item.Key, items[0]), nil
 }

@@ -1,0 +1,146 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/replication/stream"
+)
+
+const (
+	// dialTimeout bounds dialling and the upgrade: an agent that is alive answers
+	// from memory.
+	dialTimeout = 5 * time.Second
+	// maxPathBytes is what the kernel takes.
+	maxPathBytes = 107
+)
+
+// dial connects and upgrades. files travel with the first bytes and stay the
+// caller's. Errors are ErrNoAgent, ErrDenied, ErrUnavailable or ErrInvalid:
+// nothing was asked for yet.
+func dial(ctx context.Context, socket string, files []*os.File, logger *slog.Logger) (*stream.Conn, error) {
+	if len(socket) > maxPathBytes {
+		return nil, fail(fmt.Sprintf("the socket path %s has %d bytes, and the kernel takes %d", socket, len(socket), maxPathBytes), ErrInvalid)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	var d net.Dialer
+	raw, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, dialError(socket, err)
+	}
+	conn := raw.(*net.UnixConn)
+	// A deadline in the past wakes whoever reads or writes.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	up, err := upgrade(conn, files)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = conn.Close() // nothing was asked for
+		var f *failure
+		if errors.As(err, &f) {
+			return nil, err
+		}
+		return nil, fail(fmt.Sprintf("the agent at %s does not answer as it should: %v", socket, err), ErrNoAgent, err)
+	}
+	return stream.New(up, stream.Options{KeepAlive: -1, Logger: logger}), nil
+}
+
+func dialError(socket string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fail(fmt.Sprintf("no agent: there is no socket at %s; start one with `kahu agent`, or name its socket with --socket or KAHU_SOCKET", socket), ErrNoAgent, err)
+	case errors.Is(err, unix.ECONNREFUSED):
+		return fail(fmt.Sprintf("no agent: nobody serves the socket %s any more; start the agent again", socket), ErrNoAgent, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fail(fmt.Sprintf("you may not connect to %s; ask for membership in the group kahu, or a rule in the agent's policy", socket), ErrNoAgent, ErrDenied, err)
+	}
+	return fail(fmt.Sprintf("no agent answers at %s: %v", socket, err), ErrNoAgent, err)
+}
+
+// upgrade asks for the stream and returns the connection behind the answer.
+func upgrade(conn *net.UnixConn, files []*os.File) (net.Conn, error) {
+	request := []byte("GET " + wire.StreamPath + " HTTP/1.1\r\nHost: kahu\r\nConnection: Upgrade\r\nUpgrade: " + wire.UpgradeProtocol + "\r\n\r\n")
+	if err := sendWithFiles(conn, request, files); err != nil {
+		return nil, fmt.Errorf("send the first request: %w", err)
+	}
+	in := bufio.NewReaderSize(conn, 4<<10)
+	answer, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return nil, fmt.Errorf("read the first answer: %w", err)
+	}
+	if answer.StatusCode != http.StatusSwitchingProtocols {
+		defer func() { _ = answer.Body.Close() }() // the connection ends
+		return nil, refusalOf(answer)
+	}
+	if n := in.Buffered(); n > 0 {
+		head, _ := in.Peek(n)
+		return &prefixedConn{Conn: conn, prefix: append([]byte(nil), head...)}, nil
+	}
+	return conn, nil
+}
+
+// refusalOf turns a problem document into an error.
+func refusalOf(answer *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(answer.Body, wire.MaxJSONBytes))
+	var p wire.Problem
+	if err != nil || json.Unmarshal(body, &p) != nil || sentinels[p.Code] == nil {
+		return fmt.Errorf("it answered %s", answer.Status)
+	}
+	return errorOfKind(p.Code, p.Detail)
+}
+
+// sendWithFiles sends b; the files arrive with its first byte.
+func sendWithFiles(conn *net.UnixConn, b []byte, files []*os.File) error {
+	if len(files) == 0 {
+		_, err := conn.Write(b)
+		return err
+	}
+	fds := make([]int, 0, len(files))
+	for _, f := range files {
+		raw, err := f.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { fds = append(fds, int(fd)) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	n, _, err := conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
+	if err == nil && n < len(b) {
+		_, err = conn.Write(b[n:])
+	}
+	runtime.KeepAlive(files) // fds mean the files until here
+	return err
+}
+
+// prefixedConn gives back what was read too early.
+type prefixedConn struct {
+	net.Conn
+	prefix []byte
+}
+
+// Read implements net.Conn.
+func (c *prefixedConn) Read(p []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		n := copy(p, c.prefix)
+		c.prefix = c.prefix[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}

@@ -1,0 +1,229 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/replication/stream"
+)
+
+// openHold opens a hold on a connection and starts its two goroutines.
+func openHold(ctx context.Context, conn *stream.Conn, r wire.HoldRequest, autoAck bool) (*Hold, error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, fail(err.Error(), ErrInternal, err)
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, fail("the hold cannot be encoded: "+err.Error(), ErrInvalid, err)
+	}
+	// The stream outlives ctx, which bounds the opening alone.
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	opening := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
+	sent := boottime()
+	st, err := conn.Open(life, wire.MethodHold, stream.Bytes(body))
+	if err != nil {
+		end(err)
+		return nil, errorOfOpen(ctx, err)
+	}
+	h := &Hold{stream: st, end: end, bootID: boot, autoAck: autoAck, needAck: r.NeedAck,
+		process: r.Witness == wire.WitnessProcess || r.Attach != "",
+		events:  make(chan wire.HoldEvent, eventsKept), held: make(chan struct{}), lost: make(chan struct{}), done: make(chan struct{})}
+	err = h.greet(ctx, sent)
+	if !opening() && err == nil {
+		err = errorOfOpen(ctx, context.Cause(ctx))
+	}
+	if err == nil {
+		h.alarm, err = newAlarm()
+	}
+	if err != nil {
+		_ = st.Close() // always nil
+		end(err)
+		return nil, err
+	}
+	// read ends with the stream, watch with the alarm: Close ends both and waits.
+	h.running.Go(h.read)
+	h.running.Go(h.watch)
+	return h, nil
+}
+
+// greet takes the first message and compares clocks.
+func (h *Hold) greet(ctx context.Context, sent time.Duration) error {
+	payload, err := h.stream.Recv(ctx)
+	received := boottime()
+	if err != nil {
+		return errorOfOpen(ctx, err)
+	}
+	var opened wire.HoldOpened
+	if err := json.Unmarshal(payload, &opened); err != nil {
+		return fail("the agent's answer cannot be decoded: "+err.Error(), ErrInternal, err)
+	}
+	if opened.BootID != h.bootID {
+		return fail(fmt.Sprintf("the agent runs under boot %.40q and this process under %q: its deadlines mean nothing here; use the socket of this host's agent", opened.BootID, h.bootID), ErrAnotherHost)
+	}
+	h.id = opened.Hold
+	h.offset = bootOffset(time.Duration(opened.BoottimeNS), sent, received)
+	return nil
+}
+
+// errorOfOpen explains why a hold was not opened.
+func errorOfOpen(ctx context.Context, err error) error {
+	if errors.Is(err, io.EOF) && !errors.Is(err, stream.ErrBroken) {
+		return fail("the agent ended the hold without a word", ErrInternal, err)
+	}
+	// The connection is the witness, or the caller looks again: nothing is left
+	// behind that this side could not tell.
+	return errorOfCall(ctx, err, true)
+}
+
+// read takes events off the stream until its end.
+func (h *Hold) read() {
+	defer close(h.done)
+	defer close(h.events)
+	for {
+		payload, err := h.stream.Recv(context.Background())
+		if err != nil {
+			h.broken(err)
+			return
+		}
+		var event wire.HoldEvent
+		if err := json.Unmarshal(payload, &event); err != nil {
+			h.broken(fmt.Errorf("an event cannot be decoded: %w", err))
+			return
+		}
+		if event.DeadlineBoottimeNS != 0 {
+			if event.BootID != h.bootID {
+				h.broken(fmt.Errorf("a deadline of another boot, %.40q", event.BootID))
+				return
+			}
+			event.DeadlineBoottimeNS += h.offset.Nanoseconds()
+		}
+		ack := h.apply(&event)
+		h.deliver(event)
+		if event.Type.Last() {
+			return
+		}
+		if ack {
+			_ = h.send(wire.HoldAck) // else the stream is at its end, and Recv says so
+		}
+	}
+}
+
+// apply makes the event the state. It reports whether the grant has to be
+// acknowledged now.
+func (h *Hold) apply(e *wire.HoldEvent) (ack bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if e.Token != nil {
+		h.token = *e.Token
+	}
+	if e.DeadlineBoottimeNS != 0 {
+		h.deadline = time.Duration(e.DeadlineBoottimeNS)
+		if err := h.alarm.set(h.deadline); err != nil {
+			// Without an alarm nobody would notice the deadline.
+			h.err = fail("the deadline cannot be watched: "+err.Error(), ErrLost, err)
+			h.loseLocked()
+		}
+	}
+	switch e.Type {
+	case wire.HoldHeld, wire.HoldRenewed:
+		h.state = wire.HoldHeld
+		h.checkDeadlineLocked()
+		if e.Type == wire.HoldHeld && h.needAck {
+			return h.autoAck
+		}
+		h.holdLocked()
+	case wire.HoldQueued:
+		// A grant whose ack came too late: the deadline went with it.
+		h.state, h.deadline = wire.HoldQueued, 0
+	case wire.HoldAtRisk:
+		h.state = wire.HoldAtRisk
+	case wire.HoldLost:
+		h.err = fail("the lock is lost: "+e.Reason, ErrLost)
+		h.loseLocked()
+	case wire.HoldReleased:
+		h.state, h.deadline = wire.HoldReleased, 0
+	}
+	return false
+}
+
+func (h *Hold) holdLocked() {
+	if !h.isHeld && !h.isLost {
+		h.isHeld = true
+		close(h.held)
+	}
+}
+
+func (h *Hold) loseLocked() {
+	h.state = wire.HoldLost
+	if !h.isLost {
+		h.isLost = true
+		close(h.lost)
+	}
+}
+
+// checkDeadlineLocked: whoever looks after the deadline sees lost, whatever the
+// alarm does. It stays lost: the holder may have stopped, or should have.
+func (h *Hold) checkDeadlineLocked() {
+	if h.isLost && h.state != wire.HoldReleased {
+		h.state = wire.HoldLost
+	}
+	if h.deadline != 0 && boottime() >= h.deadline {
+		h.loseLocked()
+	}
+}
+
+// deliver never blocks: without a reader the oldest event gives way.
+func (h *Hold) deliver(e wire.HoldEvent) {
+	for {
+		select {
+		case h.events <- e:
+			return
+		default:
+		}
+		select {
+		case <-h.events:
+		default: // a reader was faster
+		}
+	}
+}
+
+// broken ends a hold whose stream ended without a last event.
+func (h *Hold) broken(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var remote *stream.RemoteError
+	switch {
+	case errors.As(err, &remote):
+		err = errorOfKind(wire.KindOfNumber(remote.Code), remote.Text)
+	case errors.Is(err, net.ErrClosed) && !errors.Is(err, stream.ErrBroken):
+		err = fail("the hold was closed", ErrClosed)
+	default:
+		err = fail("the connection to the agent is lost", ErrNoAgent, err)
+	}
+	if h.err == nil {
+		h.err = err
+	}
+	// The agent releases what had this connection as its witness.
+	if h.isHeld && !h.process {
+		h.loseLocked()
+	}
+}
+
+// watch closes Lost at the deadline, whether or not the agent still speaks.
+func (h *Hold) watch() {
+	for {
+		if err := h.alarm.wait(); err != nil {
+			return // closed
+		}
+		h.mu.Lock()
+		h.checkDeadlineLocked()
+		h.mu.Unlock()
+	}
+}
