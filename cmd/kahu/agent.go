@@ -42,7 +42,9 @@ names, in this order.`,
 			if err != nil {
 				return withCode(exitConfig, err)
 			}
-			err = agent.Run(cmd.Context(), cfg, agent.Options{
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			err = agent.Run(ctx, cfg, agent.Options{
 				Version: version, Logger: newLogger(cfg, g.stderr), Exit: os.Exit, Ready: func() {},
 			})
 			var unusable *agent.UnusableError
