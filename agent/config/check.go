@@ -210,7 +210,7 @@ func (c *checker) cluster() {
 // secret finds the secret file. Only an agent that is alone may make one: made
 // twice, two secrets would look like two clusters.
 func (c *checker) secret() {
-	if c.f.Dev {
+	if c.f.Dev || c.cfg.Role == "" { // the latter is reported under role
 		return
 	}
 	alone := c.cfg.Role == Voter && len(c.f.Join) == 0 && c.cfg.BootstrapExpect == 1

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -209,9 +210,8 @@ func (s *sources) loadFlags(fs *pflag.FlagSet) error {
 // the wrong kind are problems; the keys that are left keep their defaults.
 func (s *sources) file() (File, Problems) {
 	f := Defaults()
-	var meta mapstructure.Metadata
 	err := s.merged.UnmarshalWithConf("", &f, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
-		Result: &f, Metadata: &meta, WeaklyTypedInput: true, TagName: "koanf",
+		Result: &f, WeaklyTypedInput: true, TagName: "koanf",
 		MatchName:  func(key, field string) bool { return key == field }, // exact: Data-Dir is unknown
 		DecodeHook: mapstructure.DecodeHookFuncType(listFromText),
 	}})
@@ -222,11 +222,42 @@ func (s *sources) file() (File, Problems) {
 	if err != nil && len(problems) == 0 {
 		problems = append(problems, Problem{Text: err.Error()})
 	}
-	slices.Sort(meta.Unused)
-	for _, key := range meta.Unused {
+	for _, key := range unknownKeys("", s.merged.Raw(), reflect.TypeFor[File]()) {
 		problems = append(problems, Problem{Key: key, Text: unknownKeyText(key)})
 	}
 	return f, problems
+}
+
+// unknownKeys finds the keys of v that t has no field for, below prefix, sorted.
+// The decoder could report them as well, but not beside a value that it refuses.
+func unknownKeys(prefix string, v any, t reflect.Type) []string {
+	var out []string
+	switch v := v.(type) {
+	case map[string]any:
+		if t.Kind() != reflect.Struct {
+			return nil // the decoder refuses it
+		}
+		known := map[string]reflect.Type{}
+		for i := range t.NumField() {
+			known[t.Field(i).Tag.Get("koanf")] = t.Field(i).Type
+		}
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if field, ok := known[key]; ok {
+				out = append(out, unknownKeys(prefix+key+keyDelimiter, v[key], field)...)
+			} else {
+				out = append(out, prefix+key)
+			}
+		}
+	case []any:
+		if t.Kind() != reflect.Slice {
+			return nil
+		}
+		for i, item := range v {
+			at := fmt.Sprintf("%s[%d]%s", strings.TrimSuffix(prefix, keyDelimiter), i, keyDelimiter)
+			out = append(out, unknownKeys(at, item, t.Elem())...)
+		}
+	}
+	return out
 }
 
 // listFromText splits "a, b" where a list is wanted: the environment has no lists.
