@@ -90,6 +90,27 @@ func TestTopLevel(t *testing.T) {
 
 // TestFileLength finds files that have become about more than one thing.
 func TestFileLength(t *testing.T) {
+	eachGoFile(t, func(path string, text []byte) {
+		if n := bytes.Count(text, []byte("\n")); !generated(text) && n > imports.MaxFileLines {
+			t.Errorf("%s has %d lines, more than %d: split it by subject (STYLE.md 20)", path, n, imports.MaxFileLines)
+		}
+	})
+}
+
+// TestTestsDoNotSleep finds tests that wait for a duration. Inside a synctest
+// bubble a sleep only moves the fake clock.
+func TestTestsDoNotSleep(t *testing.T) {
+	eachGoFile(t, func(path string, text []byte) {
+		ofTests := strings.HasSuffix(path, "_test.go") || strings.Contains(path, "/test/")
+		if ofTests && bytes.Contains(text, []byte("time."+"Sleep(")) && !bytes.Contains(text, []byte("testing/synctest")) {
+			t.Errorf("%s sleeps: wait for a condition, or test under testing/synctest (STYLE.md 8)", path)
+		}
+	})
+}
+
+// eachGoFile calls f for every Go file of the repository.
+func eachGoFile(t *testing.T, f func(path string, text []byte)) {
+	t.Helper()
 	seen := 0
 	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -109,12 +130,7 @@ func TestFileLength(t *testing.T) {
 			return err
 		}
 		seen++
-		if generated(text) {
-			return nil
-		}
-		if n := bytes.Count(text, []byte("\n")); n > imports.MaxFileLines {
-			t.Errorf("%s has %d lines, more than %d: split it by subject (STYLE.md 20)", path, n, imports.MaxFileLines)
-		}
+		f(path, text)
 		return nil
 	})
 	if err != nil {

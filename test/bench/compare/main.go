@@ -8,6 +8,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -118,7 +119,7 @@ func (p plan) arguments(s shape) []string {
 }
 
 // kahu measures kahu: the Go client's stream, and HTTP beside it.
-func (o options) kahu(ctx context.Context, dir string, r *report) error {
+func (o options) kahu(ctx context.Context, dir string, r *report) (err error) {
 	binary, err := cluster.Build(ctx, dir)
 	if err != nil {
 		return err
@@ -127,7 +128,7 @@ func (o options) kahu(ctx context.Context, dir string, r *report) error {
 	if err != nil {
 		return err
 	}
-	defer c.Stop()
+	defer func() { err = errors.Join(err, c.Stop()) }()
 	for _, mode := range []struct {
 		side string
 		args []string
