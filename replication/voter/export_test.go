@@ -1,10 +1,12 @@
 package voter
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/statemachine"
+	"github.com/kahu-sh/kahu/storage"
 )
 
 // Fast shortens elections for tests.
@@ -58,3 +60,44 @@ func (v *Voter) LeaseClock() (int64, bool) {
 
 // CheckLog is what decides at start whether log and engine belong together.
 var CheckLog = checkLog
+
+// EncodeSnapshot writes rows, which are in order, as a stream whose chunks have
+// so many rows.
+func EncodeSnapshot(index, term uint64, rows []storage.Row, rowsPerChunk int) []byte {
+	var e snapshotEncoder
+	stream := e.header(nil, snapshotHeader{index: index, term: term})
+	for len(rows) > 0 {
+		n := min(rowsPerChunk, len(rows))
+		b := e.begin(nil)
+		for _, r := range rows[:n] {
+			b = e.row(b, r.Key, r.Value)
+		}
+		stream = append(stream, e.finish(b, uint32(n))...)
+		rows = rows[n:]
+	}
+	return e.end(stream)
+}
+
+// DecodeSnapshot reads a stream that arrives in pieces of so many bytes.
+func DecodeSnapshot(stream []byte, piece int) (index, term uint64, rows []storage.Row, err error) {
+	d := snapshotDecoder{rows: func(chunk []storage.Row) error {
+		for _, r := range chunk {
+			rows = append(rows, storage.Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value)})
+		}
+		return nil
+	}}
+	for len(stream) > 0 {
+		n := min(piece, len(stream))
+		if _, err := d.Write(stream[:n]); err != nil {
+			return 0, 0, rows, err
+		}
+		stream = stream[n:]
+	}
+	return d.header.index, d.header.term, rows, d.close()
+}
+
+// Errors of DecodeSnapshot.
+var (
+	ErrSnapshotDamaged = errSnapshotDamaged
+	ErrSnapshotNewer   = errSnapshotNewer
+)
