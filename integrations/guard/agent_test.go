@@ -36,12 +36,12 @@ type answer struct {
 
 // fakeAgent listens like an agent. The test plays it, line by line.
 type fakeAgent struct {
-	t        *testing.T
+	t        testing.TB
 	listener *net.UnixListener
 	path     string
 }
 
-func newAgent(t *testing.T) *fakeAgent {
+func newAgent(t testing.TB) *fakeAgent {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "guard") // TempDir is closed to the unprivileged
 	if err != nil {
@@ -70,7 +70,7 @@ func (a *fakeAgent) stop() { a.listener.Close() }
 
 // peer is one connection of a guard.
 type peer struct {
-	t       *testing.T
+	t       testing.TB
 	conn    *net.UnixConn
 	lines   *json.Decoder
 	request request
@@ -174,7 +174,7 @@ func (p *peer) serve() { p.t.Helper(); p.grant(time.Minute); p.release() }
 func (p *peer) gone(i int) bool { return len(pollDead(p.t, 0, p.pidfds[i])) == 0 }
 
 // pollDead waits for processes to end. It returns those that still live.
-func pollDead(t *testing.T, wait time.Duration, fds ...int) (alive []int) {
+func pollDead(t testing.TB, wait time.Duration, fds ...int) (alive []int) {
 	t.Helper()
 	end := time.Now().Add(wait)
 	for _, fd := range fds {
@@ -192,6 +192,22 @@ func pollDead(t *testing.T, wait time.Duration, fds ...int) (alive []int) {
 		}
 	}
 	return alive
+}
+
+// grantAll is an agent that never says no.
+func grantAll(conn *net.UnixConn) {
+	defer conn.Close()
+	lines, out := json.NewDecoder(conn), json.NewEncoder(conn)
+	for {
+		var r request
+		if lines.Decode(&r) != nil {
+			return
+		}
+		e := until(map[string]guard.State{"open": guard.Held, "ack": guard.Renewed, "release": guard.Released}[r.Do], 50*time.Second)
+		if out.Encode(answer{Event: e}) != nil {
+			return
+		}
+	}
 }
 
 // agentClient is the guard's side of fakeAgent, in the keeper's process.

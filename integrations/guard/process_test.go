@@ -99,7 +99,7 @@ func helper(what string, args []string) {
 
 // guarded is a running guard.
 type guarded struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	id     string
 	stdout bytes.Buffer
