@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
 	"github.com/kahu-sh/kahu/agent/holds"
@@ -38,6 +40,8 @@ type rig struct {
 	began time.Time
 	q     *quorum
 	h     *holds.Holds
+	// registry is nil unless a test wants metrics.
+	registry prometheus.Registerer
 }
 
 func (r *rig) now() time.Duration { return time.Since(r.began) + time.Hour }
@@ -53,7 +57,7 @@ func (r *rig) newHolds() *holds.Holds {
 	h, err := holds.New(holds.Config{
 		Coordinator: r.q, Node: "n1", Host: "host", LeaseNow: r.now,
 		Boottime: func() time.Duration { return r.now() + bootAhead }, BootID: "boot",
-		Logger: slog.New(slog.DiscardHandler),
+		Logger: slog.New(slog.DiscardHandler), Registerer: r.registry, MaxHolds: 1000,
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -619,6 +623,74 @@ func TestAtMostEightSessions(t *testing.T) {
 		r.want(o, time.Second, localapi.HoldHeld)
 		for _, o := range append(all, o) {
 			o.Disconnect()
+		}
+	})
+}
+
+func TestHoldLimit(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		for range 1000 {
+			defer r.open(request("l")).Disconnect()
+		}
+		var refused *replication.RefusedError
+		if _, err := r.h.Open(context.Background(), request("l")); !errors.As(err, &refused) || refused.Code != replication.Code_CODE_LIMIT {
+			t.Fatalf("one more than the limit: %v", err)
+		}
+	})
+}
+
+func TestMetricsAndList(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		registry := prometheus.NewPedanticRegistry()
+		r.registry = registry
+		h := r.newHolds()
+		req := request("l")
+		req.Info = &replication.HolderInfo{Uid: 7, Command: "make"}
+		a, err := h.Open(context.Background(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.want(a, time.Second, localapi.HoldHeld)
+		b, err := h.Open(context.Background(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.want(b, time.Second, localapi.HoldQueued)
+		r.want(a, ttl, localapi.HoldRenewed)
+		want := `
+# HELP kahu_holds Locks kept for local processes, and places in line, by state.
+# TYPE kahu_holds gauge
+kahu_holds{state="at-risk"} 0
+kahu_holds{state="held"} 1
+kahu_holds{state="lost"} 0
+kahu_holds{state="queued"} 1
+kahu_holds{state="released"} 0
+# HELP kahu_session_renewals_total Renewals of this agent's sessions, by outcome. Each keeps all holds with one TTL.
+# TYPE kahu_session_renewals_total counter
+kahu_session_renewals_total{outcome="acknowledged"} 2
+kahu_session_renewals_total{outcome="failed"} 0
+`
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "kahu_holds", "kahu_session_renewals_total"); err != nil {
+			t.Error(err)
+		}
+		list := h.List()
+		if len(list) != 2 {
+			t.Fatalf("listed %+v", list)
+		}
+		for _, info := range list {
+			held := info.Hold == a.ID()
+			if (info.State == "held") != held || (info.Token != nil) != held || (info.Position == 1) == held ||
+				info.Holder.UID != 7 || info.Holder.Command != "make" || info.TTLMS != ttl.Milliseconds() || !info.Connected {
+				t.Errorf("listed %+v", info)
+			}
+		}
+		a.Disconnect()
+		b.Disconnect()
+		if err := h.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := testutil.GatherAndCount(registry); n != 0 || err != nil {
+			t.Errorf("%d metrics are left after Close, error %v", n, err)
 		}
 	})
 }
