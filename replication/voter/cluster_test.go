@@ -104,7 +104,7 @@ func (g *diskGeneration) Discard() error {
 
 // cluster is some voters in one process, over loopback TCP.
 type cluster struct {
-	t      *testing.T
+	t      testing.TB
 	tune   func(*voter.Config)
 	mu     sync.Mutex
 	nodes  map[string]*node
@@ -125,7 +125,7 @@ type node struct {
 	fatal   chan error
 }
 
-func newCluster(t *testing.T, ids []string, tune func(*voter.Config)) *cluster {
+func newCluster(t testing.TB, ids []string, tune func(*voter.Config)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, tune: tune, nodes: map[string]*node{}, logger: slog.New(slog.DiscardHandler)}
 	if os.Getenv("KAHU_TEST_LOG") != "" {
@@ -256,7 +256,7 @@ func (n *node) stop(timeout time.Duration) {
 }
 
 // eventually waits for ok, and fails with what when it does not come.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	tick := time.NewTicker(time.Millisecond)
@@ -389,7 +389,7 @@ func (cl *client) put(key, value string) {
 }
 
 // value of one key in an answer to get.
-func value(t *testing.T, a *replication.Answer) string {
+func value(t testing.TB, a *replication.Answer) string {
 	t.Helper()
 	if err := a.Refused(); err != nil {
 		t.Fatal(err)
