@@ -1,6 +1,7 @@
 package localapi_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -36,8 +37,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type rows struct{ m btree.Map[string, []byte] }
 
 func (s *rows) Get(key []byte) ([]byte, bool) { return s.m.Get(string(key)) }
-func (s *rows) Put(key, value []byte)         { s.m.Set(string(key), value) }
-func (s *rows) PutFresh(key, value []byte)    { s.m.Set(string(key), value) }
+func (s *rows) Put(key, value []byte)         { s.m.Set(string(key), bytes.Clone(value)) }
+func (s *rows) PutFresh(key, value []byte)    { s.m.Set(string(key), bytes.Clone(value)) }
 func (s *rows) Delete(key []byte)             { s.m.Delete(string(key)) }
 func (s *rows) Scan(from, to []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func([]byte, []byte) bool) {
