@@ -52,6 +52,9 @@ func (a hlc) timestamp() *replication.Timestamp {
 	return &replication.Timestamp{PhysicalMs: a.ms, Counter: a.counter}
 }
 
+// fill writes a into a timestamp that is there already.
+func (a hlc) fill(t *replication.Timestamp) { t.PhysicalMs, t.Counter = a.ms, a.counter }
+
 func toHLC(t *replication.Timestamp) hlc { return hlc{t.GetPhysicalMs(), t.GetCounter()} }
 
 func appendHLC(b []byte, t hlc) []byte {

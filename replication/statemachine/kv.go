@@ -15,22 +15,39 @@ func (m *Machine) write(c *command, op *replication.Write) {
 		c.invalid("the write has no items")
 		return
 	}
-	items := make([]replication.WrittenItem, len(op.Items))
-	out := make([]*replication.WrittenItem, len(items))
-	for i := range items {
-		out[i] = &items[i]
-	}
-	c.answer.Result = &replication.Answer_Written{Written: &replication.Written{Items: out}}
+	out := prepareWritten(c, len(op.Items))
 	if op.Atomic && !m.rehearse(c, op.Items, out) {
 		return
 	}
 	for i, item := range op.Items {
-		m.writeItem(c, item, out[i])
+		m.writeItem(c, item, &out[i])
 	}
 	if len(op.Items) == 1 && out[0].Code != replication.Code_CODE_OK {
 		c.answer.Code = out[0].Code
 		c.answer.Detail = problemOfItem(op.Items[0])
 	}
+}
+
+// writtenItem is an item's answer with all its parts in one allocation.
+type writtenItem struct {
+	replication.WrittenItem
+	modified replication.Timestamp
+}
+
+// prepareWritten gives the answer of a command n items to be filled in.
+func prepareWritten(c *command, n int) []writtenItem {
+	a := new(struct {
+		replication.Answer_Written
+		written replication.Written
+	})
+	a.Written = &a.written
+	c.answer.Result = &a.Answer_Written
+	items := make([]writtenItem, n)
+	a.written.Items = make([]*replication.WrittenItem, n)
+	for i := range items {
+		a.written.Items[i] = &items[i].WrittenItem
+	}
+	return items
 }
 
 // problemOfItem says what is malformed about an item, "" when nothing.
@@ -50,7 +67,7 @@ func problemOfItem(i *replication.WriteItem) string {
 }
 
 // writeItem carries out one item by itself.
-func (m *Machine) writeItem(c *command, item *replication.WriteItem, out *replication.WrittenItem) {
+func (m *Machine) writeItem(c *command, item *replication.WriteItem, out *writtenItem) {
 	if problemOfItem(item) != "" {
 		out.Code, out.Revision = replication.Code_CODE_INVALID, neverWritten.number
 		return
@@ -63,10 +80,11 @@ func (m *Machine) writeItem(c *command, item *replication.WriteItem, out *replic
 	m.describeWritten(out, &h.revision)
 }
 
-func (m *Machine) describeWritten(out *replication.WrittenItem, r *revision) {
+func (m *Machine) describeWritten(out *writtenItem, r *revision) {
 	out.Revision = r.number
 	if r.number >= 0 {
-		out.Modified = r.modified.timestamp()
+		out.Modified = &out.modified
+		r.modified.fill(out.Modified)
 	}
 	if r.alive(&m.state) {
 		out.ExpiresAtMs = r.expiresMS
@@ -211,12 +229,11 @@ func keyDue(r *revision) int64 {
 // putRevision writes the head's row. One that has a new number was never in the
 // store, unless its key was dropped since with as many revisions.
 func (m *Machine) putRevision(d replication.Durability, h *head, value []byte, fresh bool) {
-	keySize := 2 + len(h.name) + 2 + 8
-	b := make([]byte, 0, keySize+maxRecordHead+len(value))
-	b = append(b, tableRevision, byte(d))
+	b := append(m.row[:0], tableRevision, byte(d))
 	b = appendRevision(appendName(b, h.name), h.number)
 	n := len(b)
 	b = h.appendRecord(b, value)
+	m.row = b
 	if fresh && h.number > m.droppedRevision {
 		m.putFresh(b[:n:n], b[n:])
 	} else {
@@ -279,7 +296,7 @@ func (m *Machine) dropKey(d replication.Durability, h *head) int {
 
 // rehearse judges all items of an atomic write, each on top of those before it,
 // and changes nothing. When one fails all are refused.
-func (m *Machine) rehearse(c *command, items []*replication.WriteItem, out []*replication.WrittenItem) bool {
+func (m *Machine) rehearse(c *command, items []*replication.WriteItem, out []writtenItem) bool {
 	type place struct {
 		d   replication.Durability
 		key string
@@ -296,7 +313,7 @@ func (m *Machine) rehearse(c *command, items []*replication.WriteItem, out []*re
 		} else {
 			at := place{item.Durability, item.Key}
 			h := m.head(item.Durability, item.Key)
-			m.describeWritten(out[i], &h.revision)
+			m.describeWritten(&out[i], &h.revision)
 			s, ok := made[at]
 			value := func() []byte { return s.value }
 			if !ok {
@@ -322,9 +339,9 @@ func (m *Machine) rehearse(c *command, items []*replication.WriteItem, out []*re
 	}
 	c.answer.Code = out[failed].Code
 	c.answer.Detail = fmt.Sprintf("item %d of %d failed, nothing was written", failed+1, len(items))
-	for _, o := range out {
-		if o.Code == replication.Code_CODE_OK {
-			o.Code = replication.Code_CODE_ABORTED
+	for i := range out {
+		if out[i].Code == replication.Code_CODE_OK {
+			out[i].Code = replication.Code_CODE_ABORTED
 		}
 	}
 	return false

@@ -61,9 +61,6 @@ func (r *revision) appendRecord(b, value []byte) []byte {
 	return append(b, value...)
 }
 
-// maxRecordHead bounds what appendRecord puts before the value.
-const maxRecordHead = 2 + 2*(10+5) + 3*10
-
 // decodeRevision reads a record; value aliases b.
 func decodeRevision(b []byte, number int64) (r revision, value []byte, ok bool) {
 	d := decode(b)

@@ -123,8 +123,8 @@ func (m *Machine) saveLock(l *lock) {
 	if want != never {
 		l.armed = m.arm(dueLock, nameRef(l.durability, l.name), l.armed, want)
 	}
-	size := 64 + len(l.owner) + len(l.info)
-	m.put(lockKey(l.durability, l.name), l.append(make([]byte, 0, size)))
+	m.row = l.append(m.row[:0])
+	m.put(lockKey(l.durability, l.name), m.row)
 	l.known = true
 }
 

@@ -24,8 +24,8 @@ type Reader interface {
 	ScanReverse(from, to []byte) iter.Seq2[[]byte, []byte]
 }
 
-// Store is what the machine keeps its rows in. Reads see earlier changes. Keys
-// and values handed over belong to the store; none aliases a log entry.
+// Store is what the machine keeps its rows in. Reads see earlier changes. The
+// store copies what it keeps: keys and values are valid during the call only.
 type Store interface {
 	Reader
 	Put(key, value []byte)
@@ -81,6 +81,9 @@ var (
 // a leader's digest with its own as of then. An older one is not compared.
 const digestsKept = 4096
 
+// rowKept is how much room for building rows is kept from entry to entry.
+const rowKept = 1 << 20
+
 // Machine is the deterministic state machine. Its methods are called by one
 // goroutine at a time, with the store open for changes.
 type Machine struct {
@@ -100,7 +103,8 @@ type Machine struct {
 	hasher  *xxh3.Hasher
 	wallMS  int64
 	events  []SessionEvent
-	scratch []byte
+	scratch []byte // of note
+	row     []byte // of whoever builds a row and puts it at once
 }
 
 type digest struct {
@@ -209,9 +213,9 @@ func (m *Machine) ApplyOther(index, term uint64, configuration []byte) {
 	if configuration != nil {
 		m.configuration, m.configurationIndex = bytes.Clone(configuration), index
 		b := binary.AppendUvarint([]byte{rowFormat}, index)
-		m.store.Put(bytes.Clone(configKey), appendBytes(b, configuration))
+		m.store.Put(configKey, appendBytes(b, configuration))
 	}
-	m.store.Put(bytes.Clone(metaKey), m.state.append(nil))
+	m.savePosition()
 }
 
 // understood refuses an entry whose rules this binary does not know, before
@@ -254,9 +258,11 @@ func (m *Machine) run(e *replication.LogEntry, answers []*replication.Answer) er
 	m.endDueSessions()
 	m.release(releasesPerEntry)
 	var diverged error
+	times := make([]replication.Timestamp, len(answers))
 	for i, req := range e.Requests {
 		c := command{req: req, label: m.tick(e.WallMs), answer: answers[i]}
-		c.answer.Time = c.label.timestamp()
+		c.answer.Time = &times[i]
+		c.label.fill(&times[i])
 		if err := m.execute(&c); err != nil && diverged == nil {
 			diverged = err
 		}
@@ -272,8 +278,17 @@ func (m *Machine) finish() {
 	_, _ = m.hasher.Write(row)
 	m.scratch = row
 	m.hash = m.hasher.Sum128().Bytes()
+	m.savePosition()
+}
+
+// savePosition writes the machine's row, and remembers the hash as of its index.
+func (m *Machine) savePosition() {
 	m.digests[m.index%digestsKept] = digest{m.index, m.hash}
-	m.store.Put(bytes.Clone(metaKey), m.state.append(make([]byte, 0, len(row))))
+	if cap(m.row) > rowKept {
+		m.row = nil // not one large value's room for ever
+	}
+	m.row = m.state.append(m.row[:0])
+	m.store.Put(metaKey, m.row)
 }
 
 // put, putFresh and del are the only ways in which apply changes the store:

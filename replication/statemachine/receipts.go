@@ -49,7 +49,8 @@ func (m *Machine) once(c *command) {
 func (m *Machine) keepReceipt(serial, number uint64, a *replication.Answer) {
 	const keySize = 1 + 8 + 8
 	size := a.SizeVT()
-	b := make([]byte, keySize+1+size)
+	b := slices.Grow(m.row[:0], keySize+1+size)[:keySize+1+size]
+	m.row = b
 	appendReceiptKey(b[:0], serial, number)
 	b[keySize] = rowFormat
 	if _, err := a.MarshalToSizedBufferVT(b[keySize+1:]); err != nil {
@@ -85,7 +86,8 @@ func (m *Machine) raiseWatermark(s *session, to uint64) {
 // dropReceipts drops the n oldest.
 func (m *Machine) dropReceipts(s *session, n int) {
 	for _, number := range s.numbers[:n] {
-		m.del(appendReceiptKey(make([]byte, 0, 17), s.serial, number))
+		m.row = appendReceiptKey(m.row[:0], s.serial, number)
+		m.del(m.row)
 	}
 	s.numbers = s.numbers[n:] // an append moves what is left once the room is used up
 }

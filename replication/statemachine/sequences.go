@@ -89,7 +89,10 @@ func readSequence(r Reader, name string) (s sequence, ok bool) {
 	return s, true
 }
 
-func (m *Machine) saveSequence(s *sequence) { m.put(sequenceKey(s.name), s.append(nil)) }
+func (m *Machine) saveSequence(s *sequence) {
+	m.row = s.append(m.row[:0])
+	m.put(sequenceKey(s.name), m.row)
+}
 
 func (s *sequence) describe() *replication.Sequence {
 	return &replication.Sequence{

@@ -147,7 +147,8 @@ func (m *Machine) saveSessions() {
 	for _, s := range m.sessions.dirty {
 		if s.dirty {
 			s.dirty = false
-			m.put(sessionKey(s.id), s.append(nil))
+			m.row = s.append(m.row[:0])
+			m.put(sessionKey(s.id), m.row)
 		}
 	}
 	m.sessions.dirty = m.sessions.dirty[:0]

@@ -1,6 +1,7 @@
 package statemachine_test
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 	"testing"
@@ -27,7 +28,7 @@ func (s *mapStore) Put(key, value []byte) {
 		s.ever[string(key)] = true
 	}
 	s.puts++
-	s.rows.Set(string(key), value)
+	s.rows.Set(string(key), bytes.Clone(value))
 }
 
 func (s *mapStore) PutFresh(key, value []byte) {
