@@ -113,7 +113,8 @@ func (c *handle) grant() (e localapi.HoldEvent, ready bool, err error) {
 	o := c.o
 	s, now := o.s, o.h.cfg.LeaseNow()
 	age := now - (s.leaseEnd - s.ttl)
-	fresh := age <= interval(s.ttl) || s.atRisk && now+electionTime < o.stopAt()
+	// An ample TTL has electionTime to spare after an interval.
+	fresh := age <= interval(s.ttl)+overdueAfter || s.atRisk && now+electionTime < o.stopAt()
 	if !ample(s.ttl, o.grace) {
 		fresh = age <= interval(s.ttl)/4
 	}

@@ -694,3 +694,34 @@ kahu_session_renewals_total{outcome="failed"} 0
 		}
 	})
 }
+
+// A list that was taken before a lock was granted does not end the hold, though
+// it arrives later and does not name it.
+func TestListOlderThanAGrant(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		warm := r.open(request("warm"))
+		r.want(warm, time.Second, localapi.HoldHeld)
+		synctest.Wait() // the watch has its list
+		r.q.mu.Lock()
+		r.q.deaf = true
+		session := r.q.seen[0].GetSessionOpen().GetId()
+		r.q.mu.Unlock()
+		r.q.must(t, &replication.Request{Op: &replication.Request_LockWait{LockWait: &replication.LockWait{
+			Durability: replication.Durability_DURABILITY_PERSISTENT, Name: "stray", Session: session,
+			Owner: []byte(strings.Repeat("ab", 16))}}}) // makes the quorum answer with its list
+		r.q.setFault(on(isRenew, fault{after: 500 * time.Millisecond}))
+		r.silent(warm, ttl/4+100*time.Millisecond) // the list is on its way
+		late := r.open(request("late"))
+		r.want(late, 100*time.Millisecond, localapi.HoldHeld)
+		r.want(warm, time.Second, localapi.HoldRenewed) // the list has arrived
+		r.want(late, time.Second, localapi.HoldRenewed)
+		if e := r.next(late, ttl); e.Type != localapi.HoldRenewed {
+			t.Fatalf("the hold that is younger than the list is told %+v", e)
+		}
+		if o := r.q.owner(t, "late"); o != late.ID() {
+			t.Fatalf("held by %q", o)
+		}
+		late.Disconnect()
+		warm.Disconnect()
+	})
+}
