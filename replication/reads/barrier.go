@@ -10,7 +10,7 @@ import (
 )
 
 // askTimeout bounds one question to one voter. A voter that does not answer
-// holds back nobody but itself.
+// holds back nobody, unless a majority does not.
 const askTimeout = time.Second
 
 // Lead is a leader's state at the start of a round.
@@ -73,18 +73,6 @@ func (b *Barrier) Close() {
 // linearizable, counted from this call. It returns a *replication.NotLeaderError
 // when this voter does not lead, or cannot prove it: ask again elsewhere.
 func (b *Barrier) ReadIndex(ctx context.Context) (uint64, error) {
-	lead := b.cfg.Lead()
-	if lead.Term == 0 {
-		return 0, &replication.NotLeaderError{Leader: lead.Leader}
-	}
-	if len(lead.Voters) == 1 && lead.Voters[0] == b.cfg.Self {
-		// Nobody else can have been elected: the own term decides.
-		index := b.cfg.CommitIndex()
-		if term := b.cfg.Term(); term != lead.Term {
-			return 0, &replication.NotLeaderError{}
-		}
-		return index, nil
-	}
 	return b.group.Do(ctx)
 }
 
@@ -96,21 +84,22 @@ func (b *Barrier) round(ctx context.Context) (uint64, error) {
 	}
 	index := b.cfg.CommitIndex()
 	// Everything below is asked after index was taken.
+	if b.cfg.Term() != lead.Term {
+		return 0, &replication.NotLeaderError{}
+	}
 	need := len(lead.Voters)/2 + 1
 	answers := make(chan termAnswer, len(lead.Voters))
 	asked := 0
 	for _, node := range lead.Voters {
 		if node == b.cfg.Self {
-			if b.cfg.Term() == lead.Term {
-				need--
-			}
+			need--
 			continue
 		}
 		b.peer(node).ask(answers)
 		asked++
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
+	// It ends: an asker that is still busy with an older question gives up on it,
+	// and then on this one, within askTimeout each.
 	for need > 0 && asked > 0 {
 		select {
 		case a := <-answers:

@@ -78,7 +78,7 @@ func TestRounds(t *testing.T) {
 		"one newer, one silent":          {[]string{"a", "b", "c"}, map[string]uint64{"b": 6}, 5, 5, notLeader},
 		"both newer":                     {[]string{"a", "b", "c"}, map[string]uint64{"b": 6, "c": 6}, 5, 5, notLeader},
 		"one behind does not count":      {[]string{"a", "b", "c"}, map[string]uint64{"b": 4, "c": 0}, 5, 5, unavailable},
-		"self moved on, one agrees":      {[]string{"a", "b", "c"}, map[string]uint64{"b": 5, "c": 0}, 6, 5, unavailable},
+		"self moved on, others agree":    {[]string{"a", "b", "c"}, map[string]uint64{"b": 5, "c": 5}, 6, 5, notLeader},
 		"two of five":                    {[]string{"a", "b", "c", "d", "e"}, map[string]uint64{"b": 5, "c": 0, "d": 0, "e": 0}, 5, 5, unavailable},
 		"three of five":                  {[]string{"a", "b", "c", "d", "e"}, map[string]uint64{"b": 5, "c": 5}, 5, 5, index},
 		"two voters need both":           {[]string{"a", "b"}, map[string]uint64{"b": 0}, 5, 5, unavailable},
