@@ -126,15 +126,25 @@ func Open(path string, o Options) (_ *Dir, err error) {
 		return nil, err
 	}
 	if !known {
-		return d, d.create(o)
+		err = d.create(o)
+	} else {
+		err = d.resume(o.Version)
 	}
-	if err := d.check(); err != nil {
+	if err != nil {
 		return nil, err
+	}
+	return d, nil
+}
+
+// resume takes up a directory that is known to be ours.
+func (d *Dir) resume(version string) error {
+	if err := d.check(); err != nil {
+		return err
 	}
 	if err := d.RemoveOrphans(); err != nil {
-		return nil, err
+		return err
 	}
-	return d, d.signVersion(o.Version)
+	return d.signVersion(version)
 }
 
 // Path of the directory, absolute.

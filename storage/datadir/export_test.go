@@ -1,0 +1,4 @@
+package datadir
+
+// DecodeIdentity is for the fuzz target.
+var DecodeIdentity = decodeIdentity
