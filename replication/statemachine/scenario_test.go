@@ -115,7 +115,7 @@ func (w *world) apply(stamped uint64, reqs []*replication.Request) statemachine.
 
 // sid is the session id that a short name stands for.
 func sid(name string) []byte {
-	b := bytes.Repeat([]byte{'.'}, 16)
+	b := bytes.Repeat([]byte{'.'}, max(16, len(name)))
 	copy(b, name)
 	return b
 }
@@ -123,7 +123,7 @@ func sid(name string) []byte {
 // hold is the hold id that a short name stands for.
 func hold(name string) []byte {
 	h := hex.EncodeToString([]byte(name))
-	return []byte(strings.Repeat("0", 32-len(h)) + h)
+	return []byte(strings.Repeat("0", max(0, 32-len(h))) + h)
 }
 
 func (w *world) block(lines []string) string {
