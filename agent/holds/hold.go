@@ -52,7 +52,8 @@ type hold struct {
 	reason    string // of the intent
 	releasing bool   // a release goroutine runs
 	acked     bool
-	restarted bool // its place went with a session, and it asks in another one
+	asks      int  // how often it was asked for; outcomes of older ones are ignored
+	restarted bool // its place was lost, and it is asked for anew
 	told      bool // somebody was shown the grant, and may be running under it
 	// detachedUntil is the lease time at which a detached hold ends; 0: not detached.
 	detachedUntil time.Duration
@@ -229,12 +230,13 @@ func (o *hold) uncount() {
 	}
 }
 
-// startOver forgets a place in line that went with its session. mu is held.
+// startOver forgets a place in line that was lost, with its session or alone. mu is held.
 func (o *hold) startOver() {
 	o.uncount()
 	if o.giveUp != nil {
 		o.giveUp()
 	}
+	stopTimer(o.ackTimer)
 	o.state, o.position, o.restarted = asked, 0, true
 }
 

@@ -70,7 +70,7 @@ func (s *session) event(e *replication.Event) {
 	case replication.Event_KIND_GRANTED, replication.Event_KIND_POSITION:
 		s.learn(e.GetHold(), e.GetIndex())
 	case replication.Event_KIND_LOST:
-		if o := s.holds[string(e.GetHold().GetOwner())]; o != nil && o.detachedUntil == 0 {
+		if o := s.holds[string(e.GetHold().GetOwner())]; o != nil {
 			o.gone(e.GetReason())
 		}
 	case replication.Event_KIND_SESSION_ENDED:

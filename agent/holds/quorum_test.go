@@ -1,6 +1,7 @@
 package holds_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -256,7 +257,6 @@ func (q *quorum) setFault(f func(*replication.Request) fault) {
 func isRenew(r *replication.Request) bool  { return r.GetSessionRenew() != nil }
 func isWait(r *replication.Request) bool   { return r.GetLockWait() != nil }
 func isUnlock(r *replication.Request) bool { return r.GetLockUnlock() != nil }
-func isDetach(r *replication.Request) bool { return r.GetLockDetach() != nil }
 
 // on makes a fault for those requests that match.
 func on(match func(*replication.Request) bool, f fault) func(*replication.Request) fault {
@@ -272,8 +272,8 @@ func on(match func(*replication.Request) bool, f fault) func(*replication.Reques
 type rows struct{ m btree.Map[string, []byte] }
 
 func (r *rows) Get(key []byte) ([]byte, bool) { return r.m.Get(string(key)) }
-func (r *rows) Put(key, value []byte)         { r.m.Set(string(key), value) }
-func (r *rows) PutFresh(key, value []byte)    { r.m.Set(string(key), value) }
+func (r *rows) Put(key, value []byte)         { r.m.Set(string(key), bytes.Clone(value)) }
+func (r *rows) PutFresh(key, value []byte)    { r.Put(key, value) }
 func (r *rows) Delete(key []byte)             { r.m.Delete(string(key)) }
 
 func (r *rows) Scan(from, to []byte) iter.Seq2[[]byte, []byte] {

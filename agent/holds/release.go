@@ -43,18 +43,19 @@ const (
 func (o *hold) ask() {
 	ctx, cancel := context.WithCancel(o.s.ctx)
 	o.giveUp = cancel
-	s, restarted := o.s, o.restarted
-	o.h.wg.Go(func() { o.asking(ctx, s, restarted) })
+	o.asks++
+	n, s, restarted := o.asks, o.s, o.restarted
+	o.h.wg.Go(func() { o.asking(ctx, n, s, restarted) })
 }
 
 // asking sends LockWait until its outcome is known. An unknown outcome is asked
 // again under the same owner: the quorum answers with the place or the grant
 // that the owner has.
-func (o *hold) asking(ctx context.Context, s *session, restarted bool) {
+func (o *hold) asking(ctx context.Context, n int, s *session, restarted bool) {
 	select {
 	case <-s.openedCh:
 	case <-ctx.Done():
-		o.outcome(s, nil, replication.ErrUnavailable, true) // nothing was sent
+		o.outcome(n, nil, replication.ErrUnavailable, true) // nothing was sent
 		return
 	}
 	pause, maybe := minPause, false // maybe: one attempt may have been applied
@@ -75,11 +76,11 @@ func (o *hold) asking(ctx context.Context, s *session, restarted bool) {
 		if maybe && err != nil {
 			err = replication.ErrUnknownOutcome
 		}
-		if o.outcome(s, ans, err, ctx.Err() != nil) {
+		if o.outcome(n, ans, err, ctx.Err() != nil) {
 			return
 		}
 		if !sleep(ctx, pause) {
-			o.outcome(s, nil, err, true)
+			o.outcome(n, nil, err, true)
 			return
 		}
 		pause = min(2*pause, maxPause)
@@ -99,11 +100,11 @@ func certainlyNotApplied(err error) bool {
 
 // outcome takes one outcome of a LockWait, and says whether it was the last.
 // stopped says that nobody wants the lock any more.
-func (o *hold) outcome(s *session, ans *replication.Answer, err error, stopped bool) (done bool) {
+func (o *hold) outcome(n int, ans *replication.Answer, err error, stopped bool) (done bool) {
 	o.h.mu.Lock()
 	defer o.h.mu.Unlock()
-	if o.s != s || o.state == gone {
-		return true // the session was lost, and the hold asks in another one
+	if o.asks != n || o.state == gone {
+		return true // the place was lost meanwhile, and the hold asks anew
 	}
 	if err != nil {
 		if stopped || errors.Is(err, replication.ErrStopped) {
@@ -117,7 +118,7 @@ func (o *hold) outcome(s *session, ans *replication.Answer, err error, stopped b
 		g := ans.GetLockGrant()
 		o.learn(g.GetGranted(), g.GetToken(), g.GetPosition(), ans.GetIndex())
 	case replication.Code_CODE_SESSION_LOST:
-		s.lose(reasonSessionEnded)
+		o.s.lose(reasonSessionEnded)
 	case replication.Code_CODE_BUSY:
 		o.endStory(false, ReasonTimeout)
 		o.gone("")
