@@ -2,15 +2,18 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/kahu-sh/kahu/localapi/client"
 )
 
 // statusTimeout bounds one question, so that a stopped agent does not stop the
 // asker.
 const statusTimeout = time.Second
 
-// WaitServing blocks until every running agent is ready: a quorum answered it.
+// WaitServing blocks until every agent is ready, and a quorum answers a read through it.
 func (c *Cluster) WaitServing(ctx context.Context) error {
 	for _, a := range c.Agents {
 		if err := a.WaitServing(ctx); err != nil {
@@ -20,7 +23,7 @@ func (c *Cluster) WaitServing(ctx context.Context) error {
 	return nil
 }
 
-// WaitServing blocks until the agent is ready. It fails at once when the process
+// WaitServing blocks until the agent is ready and a quorum answers a read through it. It fails at once when the process
 // has ended.
 func (a *Agent) WaitServing(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -37,11 +40,21 @@ func (a *Agent) WaitServing(ctx context.Context) error {
 		if err != nil {
 			return false, err
 		}
-		if !s.Ready {
+		if !s.Ready && a.Voter {
 			return false, fmt.Errorf("not ready: %s", s.NotReady)
 		}
-		return true, nil
+		return a.reads(ctx)
 	})
+}
+
+// reads reports whether a linearizable read is answered, whatever the answer.
+func (a *Agent) reads(ctx context.Context) (bool, error) {
+	c := a.Dial()
+	defer c.Close()
+	if _, err := c.KVExists(ctx, "test/cluster/probe", client.ReadOptions{}); err != nil && !errors.Is(err, client.ErrNotFound) {
+		return false, fmt.Errorf("reading through agent %s: %w", a.Name, err)
+	}
+	return true, nil
 }
 
 // exitError is how the process ended.

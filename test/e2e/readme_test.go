@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -32,8 +33,11 @@ func TestREADMETour(t *testing.T) {
 	cmd.Stdin = strings.NewReader(script)
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
-	// Background agents of a tour that failed halfway would keep the pipes open.
+	// The agents of a tour that fails halfway end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
+	t.Cleanup(func() { _ = cmd.Cancel() }) // nothing is left when all went well
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("the tour ends with %v\nstandard output:\n%s\nstandard error:\n%s", err, out.String(), stderr.String())
 	}
