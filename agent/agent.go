@@ -89,7 +89,8 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	a.holds, err = holds.New(holds.Config{
 		Coordinator: a.forward, Node: a.identity.node, Host: cfg.NodeName,
 		LeaseNow: boottime.Now, Boottime: boottime.Boottime, BootID: bootID,
-		Logger: a.log, Registerer: a.registry, AckTimeout: cfg.Timeouts.GrantAck, MaxHolds: cfg.Limits.Holds,
+		Logger: a.log, Registerer: a.registry, AckTimeout: cfg.Timeouts.GrantAck,
+		AskTimeout: cfg.Timeouts.Request, MaxHolds: cfg.Limits.Holds,
 	})
 	if err != nil {
 		return fmt.Errorf("preparing to keep holds: %w", err)
