@@ -171,6 +171,12 @@ func (h *holder) Open(_ context.Context, req localapi.HoldRequest) (localapi.Hol
 	return one, nil
 }
 
+func (h *holder) refuse(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fail = err
+}
+
 func (h *holder) Attach(_ context.Context, id string) (localapi.Hold, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -106,7 +106,7 @@ func TestCloseDisconnectsHolds(t *testing.T) {
 
 func TestHolderErrors(t *testing.T) {
 	a := startAgent(t)
-	a.holder.fail = errors.New("the TTL 2s is too short: it takes 3s")
+	a.holder.refuse(errors.New("the TTL 2s is too short: it takes 3s"))
 	_, err := a.client(t).OpenHold(t.Context(), client.HoldOptions{Lock: "l", TTL: 2 * time.Second})
 	wantError(t, err, client.ErrInvalid)
 	if err == nil || !strings.Contains(err.Error(), "it takes 3s") {

@@ -259,7 +259,7 @@ func TestAccess(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
 			a := startAgent(t, allowing(k.rule))
-			a.holder.fail = wire.Refuse(wire.Busy, "") // so that no hold streams
+			a.holder.refuse(wire.Refuse(wire.Busy, "")) // so that no hold streams
 			c := a.http(t)
 			for _, row := range a.server.Table() {
 				name := "/n"
