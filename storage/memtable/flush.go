@@ -97,10 +97,22 @@ func (s *Store) flushDue() {
 		return
 	}
 	u := &s.unsynced
-	if !u.since.IsZero() && (u.bytes >= s.o.SyncBytes || time.Since(u.since) >= s.o.SyncInterval) {
+	if u.since.IsZero() {
+		return
+	}
+	due := u.bytes >= s.o.SyncBytes || time.Since(u.since) >= s.o.SyncInterval
+	if e, ok := s.engine.(syncWanter); ok && !due {
+		due = e.WantsSync()
+	}
+	if due {
 		_ = s.syncEngine() // fail has kept it
 	}
 }
+
+// syncWanter is an engine that knows that a Sync would save it room. It is asked
+// when a table was dropped: the best moment, because no snapshot is held unless
+// a view is.
+type syncWanter interface{ WantsSync() bool }
 
 // flushAll is Flush, in the flusher.
 func (s *Store) flushAll() error {
