@@ -1,0 +1,4 @@
+package caller
+
+// ParseCgroup is parseCgroup.
+var ParseCgroup = parseCgroup
