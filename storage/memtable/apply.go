@@ -9,14 +9,58 @@ import (
 	"github.com/kahu-sh/kahu/storage"
 )
 
-// Begin opens a section of changes. It waits while Options.LimitBytes is reached
-// (back-pressure: Stats counts it), and never for the engine otherwise. After a
-// lasting error or Close it does not wait; the caller looks at Err.
+// assumedBytesPerSecond is the flusher's pace before its first table, and maxPace
+// the longest that one section is held back for it.
+const (
+	assumedBytesPerSecond = 8 << 20
+	maxPace               = 250 * time.Millisecond
+)
+
+// Begin opens a section of changes. When the flusher falls behind it holds the
+// section back a little, and it waits while Options.LimitBytes is reached (Stats
+// counts both). After a lasting error or Close it does not wait; the caller
+// looks at Err.
 func (s *Store) Begin() {
 	s.mu.Lock()
-	if !s.full() {
+	s.pace()
+	if s.full() {
+		s.stall()
+	}
+	s.begunBytes = s.active.bytes
+}
+
+// pace slows changes down to half of the flusher's speed while a full table
+// waits behind the one that is being written. Without it the waiting table would
+// grow to the limit, its write would take seconds, and so would the next wait
+// for room: long enough for others to think that this voter's disk is sick. With
+// it no table grows much beyond twice SealBytes. Called with mu, which it gives
+// up meanwhile.
+func (s *Store) pace() {
+	if s.sealed == nil || s.active.bytes < s.o.SealBytes || s.closed || s.failed.Load() != nil {
 		return
 	}
+	speed := s.n.bytesPerSecond.Load()
+	if speed == 0 {
+		speed = assumedBytesPerSecond
+	}
+	wait := min(maxPace, time.Duration(float64(2*s.lastBytes)/float64(speed)*float64(time.Second)))
+	if wait <= 0 {
+		return
+	}
+	s.n.paced.Add(1)
+	s.n.pacedNS.Add(int64(wait))
+	s.mu.Unlock()
+	timer := time.NewTimer(wait)
+	select {
+	case <-timer.C:
+	case <-s.stop:
+		timer.Stop()
+	}
+	s.mu.Lock()
+}
+
+// stall waits until there is room. Called with mu.
+func (s *Store) stall() {
 	begun := time.Now()
 	s.n.stalls.Add(1)
 	s.n.stalledSince.Store(s.since(begun))
@@ -51,6 +95,7 @@ func (s *Store) Commit(index uint64) {
 	if s.failed.Load() != nil {
 		return
 	}
+	s.lastBytes = max(0, s.active.bytes-s.begunBytes)
 	s.index, s.active.index = index, index
 	s.n.committed.Store(index)
 	first := s.active.since.IsZero() && s.active.tree.Len() > 0

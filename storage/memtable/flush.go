@@ -187,7 +187,9 @@ func (s *Store) writeTable(t *table) error {
 			return err
 		}
 	}
-	s.n.lastFlushNS.Store(int64(time.Since(begun)))
+	took := time.Since(begun)
+	s.n.lastFlushNS.Store(int64(took))
+	s.n.bytesPerSecond.Store(max(1<<16, int64(float64(t.bytes)/max(took, time.Microsecond).Seconds())))
 	s.n.flushedBytes.Add(uint64(s.batch.Bytes()))
 	s.n.flushCount.Add(1)
 	return nil

@@ -140,6 +140,8 @@ type Store struct {
 	index  uint64 // of the last Commit
 	closed bool
 
+	begunBytes, lastBytes int64 // size of active at Begin; what the last section added
+
 	kick    chan struct{}   // buffered 1: a table was sealed, or a table got its first row
 	flushes chan chan error // calls of Flush
 	stop    chan struct{}

@@ -200,6 +200,54 @@ func TestBeginWaitsAtTheLimit(t *testing.T) {
 	})
 }
 
+// slow is an engine that writes so many bytes a second.
+type slow struct {
+	storage.Engine
+	bytesPerSecond int
+	largest        int
+}
+
+func (e *slow) Write(b *storage.Batch) error {
+	e.largest = max(e.largest, b.Bytes())
+	time.Sleep(time.Duration(b.Bytes()) * time.Second / time.Duration(e.bytesPerSecond)) // of the bubble
+	return e.Engine.Write(b)
+}
+
+// Changes that come faster than the engine writes are slowed down evenly: no
+// table grows to the limit, and no single Begin waits long.
+func TestBeginIsPacedWhenTheFlusherIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := memory.Open("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &slow{Engine: m, bytesPerSecond: 1 << 20}
+		s, err := memtable.Open(e, memtable.Options{LimitBytes: 4 << 20, SealBytes: 256 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer mustClose(t, s)
+		begun, longest, total := time.Now(), time.Duration(0), 0
+		for i := range uint64(4000) {
+			before := time.Now()
+			putBytes(s, i+1, 5000)
+			longest = max(longest, time.Since(before))
+			total += 5000
+			time.Sleep(time.Millisecond) // 5 MB/s, five times too fast
+		}
+		speed := float64(total) / time.Since(begun).Seconds()
+		if longest > 100*time.Millisecond || e.largest > 4*256<<10 || s.Stats().StallCount != 0 {
+			t.Errorf("longest Begin %v, largest table %d bytes, %d stalls", longest, e.largest, s.Stats().StallCount)
+		}
+		if speed < 0.8*(1<<20) {
+			t.Errorf("%.0f bytes a second, the engine takes %d", speed, e.bytesPerSecond)
+		}
+		if s.Stats().PacedTotal == 0 {
+			t.Error("the pace does not show in Stats")
+		}
+	})
+}
+
 func TestErrorsAreTriedAgain(t *testing.T) {
 	for _, op := range []string{enginetest.OpWrite, enginetest.OpSync, enginetest.OpSnapshot} {
 		t.Run(op, func(t *testing.T) {

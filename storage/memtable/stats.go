@@ -18,6 +18,9 @@ type counters struct {
 	stalls, flushCount, retries atomic.Uint64
 	lastFlushNS, lastSyncNS     atomic.Int64
 	flushedBytes                atomic.Uint64
+	bytesPerSecond              atomic.Int64 // of the last write of a table
+	paced                       atomic.Uint64
+	pacedNS                     atomic.Int64
 }
 
 // Stats is a reading of a Store. It may be some microseconds out of step with
@@ -39,6 +42,8 @@ type Stats struct {
 	LastSync      time.Duration // how long the last sync took
 	EngineBusyFor time.Duration // age of the flusher's engine call under way; zero if none
 
+	PacedCount uint64        // how often Begin held a section back, the flusher being behind
+	PacedTotal time.Duration // how long in all
 	StallCount uint64        // how often Begin had to wait for room
 	StallTotal time.Duration // how long in all
 	StalledFor time.Duration // age of the wait under way; zero if none
@@ -65,6 +70,8 @@ func (s *Store) Stats() Stats {
 		LastFlush:       time.Duration(n.lastFlushNS.Load()),
 		LastSync:        time.Duration(n.lastSyncNS.Load()),
 		EngineBusyFor:   s.age(n.engineSince.Load()),
+		PacedCount:      n.paced.Load(),
+		PacedTotal:      time.Duration(n.pacedNS.Load()),
 		StallCount:      n.stalls.Load(),
 		StallTotal:      time.Duration(n.stalledNS.Load()),
 		StalledFor:      s.age(n.stalledSince.Load()),
