@@ -22,7 +22,7 @@ import (
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/voter"
 	"github.com/kahu-sh/kahu/storage"
-	"github.com/kahu-sh/kahu/storage/memory"
+	"github.com/kahu-sh/kahu/storage/engines"
 )
 
 func TestMain(m *testing.M) {
@@ -33,16 +33,17 @@ func TestMain(m *testing.M) {
 	)
 }
 
-// diskStorage is a voter.Storage in a directory, over the memory engine, which
+// diskStorage is a voter.Storage in a directory. With the memory engine it
 // survives exactly what was synced.
 type diskStorage struct {
 	dir     string
+	kind    string // of the engine
 	current string
-	engine  *memory.Engine
+	engine  storage.Engine
 }
 
-func openDisk(dir string) (*diskStorage, error) {
-	s := &diskStorage{dir: dir, current: "generation-0"}
+func openDisk(dir, kind string) (*diskStorage, error) {
+	s := &diskStorage{dir: dir, kind: kind, current: "generation-0"}
 	if err := os.MkdirAll(s.LogDir(), 0o700); err != nil {
 		return nil, err
 	}
@@ -50,15 +51,15 @@ func openDisk(dir string) (*diskStorage, error) {
 		s.current = string(b)
 	}
 	var err error
-	s.engine, err = openEngine(filepath.Join(dir, s.current))
+	s.engine, err = openEngine(kind, filepath.Join(dir, s.current))
 	return s, err
 }
 
-func openEngine(dir string) (*memory.Engine, error) {
+func openEngine(kind, dir string) (storage.Engine, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return memory.Open(dir)
+	return engines.Open(kind, dir)
 }
 
 func (s *diskStorage) Engine() storage.Engine { return s.engine }
@@ -73,14 +74,14 @@ func (s *diskStorage) NewGeneration() (voter.Generation, error) {
 	if err := os.RemoveAll(filepath.Join(s.dir, name)); err != nil {
 		return nil, err
 	}
-	e, err := openEngine(filepath.Join(s.dir, name))
+	e, err := openEngine(s.kind, filepath.Join(s.dir, name))
 	return &diskGeneration{storage: s, name: name, engine: e}, err
 }
 
 type diskGeneration struct {
 	storage *diskStorage
 	name    string
-	engine  *memory.Engine
+	engine  storage.Engine
 }
 
 func (g *diskGeneration) Engine() storage.Engine { return g.engine }
@@ -110,6 +111,7 @@ type cluster struct {
 	nodes  map[string]*node
 	hosts  atomic.Int64 // shift of lease time, for all
 	logger *slog.Logger
+	engine string // kind
 }
 
 // node is one place where a voter runs, now and then.
@@ -127,7 +129,12 @@ type node struct {
 
 func newCluster(t testing.TB, ids []string, tune func(*voter.Config)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, tune: tune, nodes: map[string]*node{}, logger: slog.New(slog.DiscardHandler)}
+	return newClusterOn(t, engines.Memory, ids, tune)
+}
+
+func newClusterOn(t testing.TB, engine string, ids []string, tune func(*voter.Config)) *cluster {
+	t.Helper()
+	c := &cluster{t: t, engine: engine, tune: tune, nodes: map[string]*node{}, logger: slog.New(slog.DiscardHandler)}
 	if os.Getenv("KAHU_TEST_LOG") != "" {
 		c.logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -177,7 +184,7 @@ func (n *node) start() {
 
 func (n *node) tryStart() error {
 	var err error
-	if n.storage, err = openDisk(n.dir); err != nil {
+	if n.storage, err = openDisk(n.dir, n.c.engine); err != nil {
 		return err
 	}
 	listenOn := n.addr

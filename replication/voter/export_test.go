@@ -2,7 +2,11 @@ package voter
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/statemachine"
@@ -101,3 +105,27 @@ var (
 	ErrSnapshotDamaged = errSnapshotDamaged
 	ErrSnapshotNewer   = errSnapshotNewer
 )
+
+// Install takes this voter's own snapshot, changed by change, as if a leader had
+// sent it as of index and term.
+func (v *Voter) Install(index, term uint64, change func([]byte) []byte) error {
+	_, stream, err := v.snapshots.Open(engineID)
+	if err != nil {
+		return err
+	}
+	b, err := io.ReadAll(stream)
+	if err = errors.Join(err, stream.Close()); err != nil {
+		return err
+	}
+	sink, err := v.snapshots.Create(1, index, term, raft.Configuration{}, 1, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := sink.Write(change(b)); err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	return v.fsm.install()
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/kahu-sh/kahu/replication/raftlog"
 	"github.com/kahu-sh/kahu/replication/statemachine"
 	"github.com/kahu-sh/kahu/replication/voter"
+	"github.com/kahu-sh/kahu/storage/engines"
 )
 
 func seqNext(name string) *replication.Request {
@@ -93,7 +94,13 @@ func TestLeaderKillsUnderLoadApplyOnce(t *testing.T) {
 // A follower that missed more than the log still has gets a snapshot, and goes
 // on from there, also over a restart.
 func TestLaggingFollowerIsSeededBySnapshot(t *testing.T) {
-	c := newCluster(t, three, func(cfg *voter.Config) { cfg.TrailingEntries = 5 })
+	for _, engine := range []string{engines.Memory, engines.SQLite} {
+		t.Run(engine, func(t *testing.T) { laggingFollowerIsSeeded(t, engine) })
+	}
+}
+
+func laggingFollowerIsSeeded(t *testing.T, engine string) {
+	c := newClusterOn(t, engine, three, func(cfg *voter.Config) { cfg.TrailingEntries = 5 })
 	cl := c.client()
 	cl.put("k", "v0")
 	leader := c.leader()
@@ -384,5 +391,79 @@ func TestStalledLeaderFallsSilent(t *testing.T) {
 	})
 	if got := cl.get("k"); got != "v" {
 		t.Fatalf("k is %q", got)
+	}
+}
+
+func TestVotersComeAndGo(t *testing.T) {
+	c := newCluster(t, three[:1], nil)
+	cl := c.client()
+	cl.put("k", "v")
+	leader := c.leader().v.Load()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, id := range three[1:] {
+		n := c.add(id)
+		if n.v.Load().HasState() {
+			t.Fatalf("%s has state before it was added", id)
+		}
+		if err := leader.AddLearner(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the learner has caught up", func() bool {
+			return n.v.Load().Status().AppliedIndex >= leader.Status().AppliedIndex
+		})
+		if err := leader.AddVoter(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := leader.Bootstrap(three); err == nil {
+		t.Fatal("a voter with state was bootstrapped again")
+	}
+	// Without the first one the two others are a quorum.
+	if err := leader.RemoveServer(ctx, "b"); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(leader.Servers()); got != "[{a true} {c true}]" {
+		t.Fatalf("servers: %s", got)
+	}
+	c.node("b").stop(0)
+	if err := leader.TransferLeadership(ctx, "c"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "c leads", func() bool { return c.node("c").v.Load().Status().Serving })
+	if got := cl.get("k"); got != "v" {
+		t.Fatalf("k is %q", got)
+	}
+	var notLeader *replication.NotLeaderError
+	if err := leader.AddVoter(ctx, "b"); !errors.As(err, &notLeader) {
+		t.Fatalf("a follower changed the quorum: %v", err)
+	}
+}
+
+// A snapshot that breaks off is never installed, and leaves the old state alone.
+func TestBrokenSnapshotIsNotInstalled(t *testing.T) {
+	c := newCluster(t, three[:1], nil)
+	cl := c.client()
+	cl.put("k", "v")
+	v := c.leader().v.Load()
+	for name, broken := range map[string]func([]byte) []byte{
+		"cut off":      func(b []byte) []byte { return b[:len(b)-1] },
+		"only header":  func(b []byte) []byte { return b[:40] },
+		"flipped bit":  func(b []byte) []byte { b[len(b)/2] ^= 4; return b },
+		"foreign rows": func([]byte) []byte { return voter.EncodeSnapshot(500, 9, nil, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := v.Install(500, 9, broken); err == nil {
+				t.Fatal("it was installed")
+			}
+			if got := cl.get("k"); got != "v" {
+				t.Fatalf("k is %q after a failed install", got)
+			}
+		})
+	}
+	select {
+	case err := <-c.node("a").fatal:
+		t.Fatal(err)
+	default:
 	}
 }
