@@ -23,7 +23,7 @@ type Conn struct {
 	calls  calls
 	served served
 
-	ready  chan struct{} // closed when the peer's hello has come
+	ready chan struct{} // closed when the peer's hello has come
 
 	// ctx ends with the connection; its cause is what Err returns.
 	ctx context.Context

@@ -184,7 +184,9 @@ func TestQueueIsBounded(t *testing.T) {
 		defer b.Close()
 		c := stream.New(a, stream.Options{Handler: serve, WriteTimeout: time.Hour, KeepAlive: -1, MaxFrameBytes: 100 << 10})
 		defer c.Close()
-		go b.Write(hello())
+		generous := hello()
+		generous[16] = 1 // no limit but that of the queue
+		go b.Write(generous)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		results := make(chan error, 100)
