@@ -1,6 +1,41 @@
 package localapi
 
-import "github.com/kahu-sh/kahu/localapi/policy"
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/kahu-sh/kahu/localapi/caller"
+	"github.com/kahu-sh/kahu/localapi/policy"
+)
+
+// Handler is what serves the socket.
+func (s *Server) Handler() http.Handler { return s.unix.Handler }
+
+// AsMe makes a context as of a connection from this process.
+func (s *Server) AsMe(ctx context.Context) context.Context {
+	me.Do(func() {
+		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: "", Net: "unix"})
+		if err != nil {
+			panic(err)
+		}
+		defer ln.Close()
+		conn, err := net.Dial("unix", ln.Addr().String())
+		if err != nil {
+			panic(err)
+		}
+		defer conn.Close()
+		accepted, err := ln.AcceptUnix()
+		if err != nil {
+			panic(err)
+		}
+		if myConn, err = caller.NewConn(accepted); err != nil {
+			panic(err)
+		}
+	})
+	return caller.ConnContext(ctx, myConn)
+}
 
 // Row is a row of the route table, for tests that walk it.
 type Row struct {
@@ -18,3 +53,8 @@ func (s *Server) Table() []Row {
 	}
 	return out
 }
+
+var (
+	me     sync.Once
+	myConn *caller.Conn
+)

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kahu-sh/kahu/localapi/policy"
 	"github.com/kahu-sh/kahu/localapi/wire"
@@ -322,7 +323,11 @@ func TestMetricsAndRequestIDs(t *testing.T) {
 	if _, err := a.client(t).Status(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, body := ask(t, c, "GET", "/metrics", "")
+	// A call of the stream is counted when its answer is out already.
+	body, deadline := "", time.Now().Add(10*time.Second)
+	for !strings.Contains(body, `transport="stream"} 1`) && time.Now().Before(deadline) {
+		_, body = ask(t, c, "GET", "/metrics", "")
+	}
 	for _, want := range []string{
 		`kahu_localapi_requests_total{code="ok",route="kv_put",transport="http"} 1`,
 		`kahu_localapi_requests_total{code="not-found",route="kv_get",transport="http"} 1`,
