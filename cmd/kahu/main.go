@@ -148,8 +148,17 @@ func oneLine(err error) string {
 	if errors.As(err, &quiet) {
 		return ""
 	}
-	return strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+	text := strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+	if len(text) <= maxLineBytes {
+		return text
+	}
+	// A long name stands at the beginning; what to do stands at the end.
+	const half = maxLineBytes / 2
+	return strings.ToValidUTF8(text[:half], "") + " … " + strings.ToValidUTF8(text[len(text)-half:], "")
 }
+
+// maxLineBytes bounds what is said in one line; names can be much longer.
+const maxLineBytes = 400
 
 // noSubcommand refuses arguments of a command that only groups others.
 func noSubcommand(cmd *cobra.Command, args []string) error {
