@@ -156,6 +156,45 @@ func TestLargeSessionEndsInPortions(t *testing.T) {
 	}
 }
 
+// A closed session leaves nothing behind, also what it extended and what is not
+// cleared away yet.
+func TestLargeSessionCloses(t *testing.T) {
+	w := newWorld(t)
+	w.do("session_open id=A ttl_ms=10s")
+	for i := range 1200 {
+		w.do(fmt.Sprintf("lock_wait name=x%04d session=A owner=@a%d", i, i))
+	}
+	w.do("lock_extend name=x1199 owner=@a1199 ttl_ms=100s", "session_close id=A")
+	if n := w.read("machine_get").GetMachine().LocksHeld; n != 200 {
+		t.Errorf("%d locks are still to be cleared away", n)
+	}
+	w.wantCode(w.read("lock_get name=x1199"), replication.Code_CODE_NOT_FOUND)
+	if n := len(w.read("lock_list prefix=").GetLocks().Locks); n != 0 {
+		t.Errorf("%d locks are listed", n)
+	}
+	w.do("sweep")
+	if n := w.read("machine_get").GetMachine().LocksHeld; n != 0 {
+		t.Errorf("%d locks are held", n)
+	}
+	w.wantCode(w.do("lock_try name=x1199 owner=ann ttl_ms=1s")[0], replication.Code_CODE_OK)
+}
+
+// A key that is forgotten is forgotten by the cache as well, in whichever of its
+// generations it is.
+func TestForgottenKeyBeginsAnew(t *testing.T) {
+	w := newWorld(t)
+	var err error
+	if w.m, err = statemachine.NewWith(w.store, statemachine.Options{HeadCacheEntries: 2}); err != nil {
+		t.Fatal(err)
+	}
+	w.do("set key=a", "set key=a expires_ms=1s", "set key=b", "set key=c")
+	w.clock = 25 * 3600 * 1_000_000_000
+	w.do("sweep")
+	if n := w.do("set key=a")[0].GetWritten().Items[0].Revision; n != 0 {
+		t.Errorf("the count goes on at %d", n)
+	}
+}
+
 // A queue whose first thousands have died is stepped over in portions, and no
 // live waiter is forgotten behind them.
 func TestDeadWaitersAreSteppedOver(t *testing.T) {
