@@ -82,7 +82,10 @@ func (s *Server) run(x *exchange) error {
 			x.w.Header().Set("Retry-After", "1")
 			return wire.Refuse(wire.Overloaded, fmt.Sprintf("more than %d requests at a time", MaxHTTPInFlight))
 		}
-		gauge := s.metrics.inFlight.WithLabelValues(x.transport())
+		gauge := s.metrics.httpFlying
+		if x.tcp {
+			gauge = s.metrics.tcpFlying
+		}
 		gauge.Inc()
 		defer gauge.Dec()
 		// Errors mean that the connection cannot do deadlines: the kernel's buffer
@@ -160,6 +163,9 @@ func (s *Server) account(x *exchange, refused *wire.Error, err error, took time.
 		code = string(refused.Kind)
 	}
 	s.metrics.observe(x.transport(), name, code, took, x.row != nil && x.long())
+	if refused == nil && s.quiet(x.r.Context()) {
+		return
+	}
 	s.log(x.r.Context(), x.who, refused, err, "request", x.id, "route", name, "name", cut(x.name), "code", code, "took", took)
 }
 
@@ -185,6 +191,10 @@ func (s *Server) log(ctx context.Context, who *caller.Caller, refused *wire.Erro
 	}
 	s.cfg.Logger.Log(ctx, level, message, attrs...)
 }
+
+// quiet reports whether a request that went well is worth no line: making its
+// attributes would cost more than the rest.
+func (s *Server) quiet(ctx context.Context) bool { return !s.cfg.Logger.Enabled(ctx, slog.LevelDebug) }
 
 // cut keeps a stranger's text out of logs beyond a useful length.
 func cut(s string) string { return s[:min(len(s), 200)] }

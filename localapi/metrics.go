@@ -2,6 +2,7 @@ package localapi
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +17,19 @@ type metrics struct {
 	connections prometheus.Gauge
 	turnedAway  prometheus.Counter
 	holds       prometheus.Gauge
+
+	// Looking a series up by its labels costs more than counting in it.
+	series       sync.Map // of seriesKey to *series
+	streamFlying prometheus.Gauge
+	httpFlying   prometheus.Gauge
+	tcpFlying    prometheus.Gauge
+}
+
+type seriesKey struct{ transport, route, code string }
+
+type series struct {
+	requests  prometheus.Counter
+	durations prometheus.Observer
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -40,15 +54,26 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			return nil, fmt.Errorf("register the metrics of the local API: %w", err)
 		}
 	}
+	m.streamFlying, m.httpFlying, m.tcpFlying = m.inFlight.WithLabelValues("stream"), m.inFlight.WithLabelValues("http"), m.inFlight.WithLabelValues("tcp")
 	return m, nil
 }
 
 // durationBuckets reach from a read out of memory to the default timeout.
 var durationBuckets = []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
+// observe counts one request. All three labels come from tables of ours, never
+// from a stranger: their number is bounded.
 func (m *metrics) observe(transport, route, code string, took time.Duration, hold bool) {
-	m.requests.WithLabelValues(transport, route, code).Inc()
+	key := seriesKey{transport, route, code}
+	found, ok := m.series.Load(key)
+	if !ok {
+		found, _ = m.series.LoadOrStore(key, &series{
+			requests:  m.requests.WithLabelValues(transport, route, code),
+			durations: m.durations.WithLabelValues(transport, route)})
+	}
+	one := found.(*series)
+	one.requests.Inc()
 	if !hold {
-		m.durations.WithLabelValues(transport, route).Observe(took.Seconds())
+		one.durations.Observe(took.Seconds())
 	}
 }

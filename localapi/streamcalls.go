@@ -22,7 +22,7 @@ func (u *upgraded) handle(ctx context.Context, in *stream.Incoming) {
 	}
 	start := time.Now()
 	u.calls.Add(1)
-	gauge := u.server.metrics.inFlight.WithLabelValues("stream")
+	gauge := u.server.metrics.streamFlying
 	gauge.Inc()
 	defer func() {
 		gauge.Dec()
@@ -42,6 +42,9 @@ func (u *upgraded) handle(ctx context.Context, in *stream.Incoming) {
 	}
 	took := time.Since(start)
 	u.server.metrics.observe("stream", op, code, took, false)
+	if refused == nil && u.server.quiet(ctx) {
+		return
+	}
 	u.server.log(ctx, u.who, refused, err, "route", op, "code", code, "took", took)
 }
 
