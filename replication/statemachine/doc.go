@@ -30,6 +30,26 @@
 // clock. Whether a sweep has passed by is never visible: whoever touches what
 // has ended, ends it first.
 //
+// # Choices
+//
+// An ended session is remembered for SessionMemoryNS: a delayed SessionOpen of
+// its id answers SESSION_LOST. After that a late open makes an empty session that
+// lapses by itself. A lock that somebody extended by hand beyond its session's end
+// outlives a session that lapsed, as a lease of its own, not one that was closed.
+//
+// An owner that holds or waits by one session is INVALID_OWNER to a LockWait by
+// another: the lease is not the one that the other renews.
+//
+// A session's end counts at once; its rows are cleared away in portions, by each
+// entry and by Sweep. The counts of MachineState follow the rows: they include
+// what has ended and was not looked at yet.
+//
+// POSITION events go to the first PositionsTold places only; who stands further
+// back hears of it on coming near, and is told the true place on asking again.
+//
+// Write's code is its item's when there is one, that of the first failing item
+// when it is atomic (the others are ABORTED), and OK otherwise.
+//
 // # Rows
 //
 // Every key begins with one table byte. D is one byte of durability, NAME an
