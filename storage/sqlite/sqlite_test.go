@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"bytes"
+	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
 	"os"
@@ -35,7 +36,7 @@ func sql(t *testing.T, path string, statements ...string) {
 		if err != nil {
 			t.Fatalf("%s: %v", s, err)
 		}
-		if _, err := st.Exec(nil); err != nil {
+		if _, err := st.(sqldriver.StmtExecContext).ExecContext(t.Context(), nil); err != nil {
 			t.Fatalf("%s: %v", s, err)
 		}
 		if err := st.Close(); err != nil {
