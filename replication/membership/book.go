@@ -12,32 +12,58 @@ import (
 // maxPeers bounds the address book and what a peer may tell at once.
 const maxPeers = 4096
 
+// view is the address book as others read it. It never changes once published,
+// so that who looks up an address waits for no disk and no lock.
+type view struct {
+	addresses map[string]string // by node
+	voters    []string          // of the book, and this node if it votes
+	levels    map[string]uint32 // by node: announced to this process
+}
+
+// publish makes a new view. It needs mu, and is called after each change of
+// what it is made of.
+func (k *Keeper) publish() {
+	v := &view{addresses: map[string]string{k.cfg.Node: k.cfg.Address}, levels: map[string]uint32{k.cfg.Node: k.cfg.FeatureLevel}}
+	for node, address := range k.hearsay {
+		v.addresses[node] = address
+	}
+	if k.cfg.Voter {
+		v.voters = append(v.voters, k.cfg.Node)
+	}
+	for _, p := range k.state.Peers {
+		v.addresses[p.Node] = k.whereIs(p)
+		v.voters = append(v.voters, p.Node)
+	}
+	for node, s := range k.seen {
+		if s.id.Voter {
+			v.levels[node] = s.hello.GetFeatureLevel()
+		}
+	}
+	k.view.Store(v)
+}
+
+// whereIs returns what a node says of itself, unless it is not there and was
+// found, or is said to be, somewhere else. It needs mu.
+func (k *Keeper) whereIs(p peer) string {
+	if t := k.tries[p.Address]; t == nil || !t.failed && t.node == p.Node {
+		return p.Address
+	}
+	for address, t := range k.tries {
+		if t.node == p.Node && !t.failed {
+			return address
+		}
+	}
+	if told, ok := k.hearsay[p.Node]; ok {
+		return told
+	}
+	return p.Address
+}
+
 // Address tells where a node was last reached, or what it or others say. It is
-// what a link.Pool and raft's stream layer resolve with.
+// what a link.Pool and raft's stream layer resolve with. It does not block.
 func (k *Keeper) Address(node string) (address string, ok bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if node == k.cfg.Node {
-		return k.cfg.Address, true
-	}
-	e := k.find(node)
-	if e == nil {
-		address, ok = k.hearsay[node]
-		return address, ok
-	}
-	// What the node says of itself counts, unless it is not there and was found
-	// somewhere else.
-	if t := k.tries[e.Address]; t != nil && (t.failed || t.node != node) {
-		for other, t := range k.tries {
-			if t.node == node && !t.failed {
-				return other, true
-			}
-		}
-		if told, ok := k.hearsay[node]; ok {
-			return told, true
-		}
-	}
-	return e.Address, true
+	address, ok = k.view.Load().addresses[node]
+	return address, ok
 }
 
 // Voters returns the node ids of all voters that this agent knows of, itself
@@ -46,16 +72,7 @@ func (k *Keeper) Voters() []string {
 	if q, ok := k.quorum(); ok && len(q.Voters) > 0 {
 		return q.Voters
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	var nodes []string
-	if k.cfg.Voter {
-		nodes = append(nodes, k.cfg.Node)
-	}
-	for _, p := range k.state.Peers {
-		nodes = append(nodes, p.Node)
-	}
-	return nodes
+	return slices.Clone(k.view.Load().voters)
 }
 
 // AnnouncedLevel returns the highest feature level that every voter of the
@@ -65,31 +82,25 @@ func (k *Keeper) AnnouncedLevel() uint32 {
 	if !ok || len(q.Voters) == 0 {
 		return 0
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	level := k.cfg.FeatureLevel
+	levels := k.view.Load().levels
+	lowest := k.cfg.FeatureLevel
 	for _, node := range q.Voters {
-		if node == k.cfg.Node {
-			continue
-		}
-		s := k.seen[node]
-		if s == nil {
-			return 0
-		}
-		level = min(level, s.hello.GetFeatureLevel())
+		lowest = min(lowest, levels[node])
 	}
-	return level
+	return lowest
 }
 
 // quorum is what Raft says, when there is one.
 func (k *Keeper) quorum() (Quorum, bool) {
-	k.mu.Lock()
-	raft := k.raft
-	k.mu.Unlock()
-	if raft == nil {
+	select {
+	case <-k.started:
+	default:
 		return Quorum{}, false
 	}
-	return raft.Quorum(), true
+	if k.raft == nil {
+		return Quorum{}, false
+	}
+	return k.raft.Quorum(), true
 }
 
 // find returns the entry of node, nil when there is none. It needs mu.

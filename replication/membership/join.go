@@ -97,22 +97,20 @@ func (k *Keeper) askLeader(ctx context.Context, nodes []string, ask func(ctx con
 // not join again with this data directory. It blocks until that is committed, or
 // ctx ends; then it may be called again.
 func (k *Keeper) LeaveQuorum(ctx context.Context) error {
-	k.mu.Lock()
-	raft := k.raft
-	if raft == nil {
-		k.mu.Unlock()
+	q, isVoter := k.quorum()
+	if !isVoter {
 		return errors.New("this agent has no vote to give up")
 	}
+	k.mu.Lock()
 	if err := k.change(func(s *state) { s.Left = true }); err != nil {
 		k.mu.Unlock()
 		return err
 	}
-	q := raft.Quorum()
 	leaders := k.leaders(q)
 	cluster := k.state.Cluster
 	k.mu.Unlock()
 	if q.Leader == k.cfg.Node {
-		return raft.RemoveServer(ctx, k.cfg.Node)
+		return k.raft.RemoveServer(ctx, k.cfg.Node)
 	}
 	return k.askLeader(ctx, leaders, func(ctx context.Context, node string) error {
 		return k.network.Leave(ctx, node, &link.LeaveRequest{Cluster: cluster})

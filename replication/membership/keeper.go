@@ -10,6 +10,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kahu-sh/kahu/replication/link"
@@ -89,7 +90,9 @@ type Config struct {
 // Keeper keeps this agent's membership. Its methods may be called concurrently.
 type Keeper struct {
 	cfg      Config
-	instance string // random: tells a copy of this node's disk from this process
+	instance string               // random: tells a copy of this node's disk from this process
+	view     atomic.Pointer[view] // never nil
+	started  chan struct{}        // closed by Start, after which the next two are set
 	network  Network
 	raft     Raft // nil on a proxy
 
@@ -180,6 +183,7 @@ func Open(cfg Config) (*Keeper, error) {
 		instance: randomID(),
 		state:    st,
 		looked:   make(chan struct{}),
+		started:  make(chan struct{}),
 		seen:     make(map[string]*sight),
 		tries:    make(map[string]*try),
 		hearsay:  make(map[string]string),
@@ -187,6 +191,7 @@ func Open(cfg Config) (*Keeper, error) {
 		doing:    "starting",
 	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
+	k.publish()
 	return k, nil
 }
 
@@ -201,9 +206,8 @@ func (k *Keeper) Start(network Network, raft Raft) error {
 			return err
 		}
 	}
-	k.mu.Lock()
 	k.network, k.raft = network, raft
-	k.mu.Unlock()
+	close(k.started)
 	k.running.Go(k.loop) // ends when ctx does; Close waits for it
 	return nil
 }
@@ -268,6 +272,7 @@ func (k *Keeper) tidy() {
 			delete(k.seen, node)
 		}
 	}
+	k.publish()
 }
 
 // lookAround says hello at every address that is due, and returns when all have
@@ -299,6 +304,7 @@ func (k *Keeper) sayHello(address string) {
 	answer, id, err := k.network.HelloAt(ctx, address, k.hello())
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	defer k.publish()
 	t := k.tries[address]
 	if t == nil {
 		t = &try{}

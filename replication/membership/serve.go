@@ -52,6 +52,7 @@ func (k *Keeper) Hello(_ context.Context, from link.Identity, h *link.Hello) (*l
 		k.checkCopy(h, h.GetSelf().GetAddress())
 	} else {
 		k.heard(from, h, "")
+		k.publish()
 	}
 	k.mu.Unlock()
 	return k.hello(), nil
@@ -59,11 +60,16 @@ func (k *Keeper) Hello(_ context.Context, from link.Identity, h *link.Hello) (*l
 
 // quorumFor returns Raft for a change that from asks for in cluster.
 func (k *Keeper) quorumFor(from link.Identity, cluster string) (Raft, error) {
+	select {
+	case <-k.started:
+	default:
+		return nil, &replication.NotLeaderError{} // not yet
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
 	case k.raft == nil:
-		return nil, &replication.NotLeaderError{} // not yet, or never
+		return nil, &replication.NotLeaderError{} // never: a proxy
 	case cluster == "" || cluster != k.state.Cluster:
 		return nil, fmt.Errorf("%w: node %s asks for cluster %q, this is cluster %q", link.ErrRefused, from.Node, cluster, k.state.Cluster)
 	}
@@ -85,6 +91,7 @@ func (k *Keeper) Join(ctx context.Context, from link.Identity, r *link.JoinReque
 	}
 	k.mu.Lock()
 	k.note(peer{Node: from.Node, Name: cut(r.GetSelf().GetName()), Address: r.GetSelf().GetAddress()})
+	k.publish()
 	err = k.saveBook() // before Raft has to find it after a restart
 	k.mu.Unlock()
 	if err != nil {

@@ -71,7 +71,11 @@ func serve(ctx context.Context, in *stream.Incoming) {
 		in.Fail(context.Cause(ctx))
 	case methodSilent:
 	case methodCount:
-		for i := range int(in.Payload[0]) {
+		count := 0
+		if len(in.Payload) > 0 {
+			count = int(in.Payload[0])
+		}
+		for i := range count {
 			if in.Send(stream.Bytes{byte(i)}) != nil {
 				return
 			}
