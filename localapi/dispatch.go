@@ -38,7 +38,6 @@ type exchange struct {
 	query url.Values
 	id    string
 	tcp   bool
-	read  bool // the body
 }
 
 // dispatch serves one request: find its row, judge the caller, run the handler,

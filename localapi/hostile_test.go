@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kahu-sh/kahu/localapi"
 	"github.com/kahu-sh/kahu/localapi/client"
 	"github.com/kahu-sh/kahu/localapi/wire"
 	"github.com/kahu-sh/kahu/replication"
@@ -192,6 +193,20 @@ func TestCloseLetsCallsEnd(t *testing.T) {
 		wantError(t, within(t, "the answer", answers), client.ErrNotFound)
 	}
 	within(t, "the end", stopped)
+}
+
+func TestTooManyConnections(t *testing.T) {
+	a := startAgent(t)
+	a.server.CountConns(4711, localapi.MaxConns)
+	_, err := client.New(client.Options{Socket: a.socket}).Status(t.Context())
+	wantError(t, err, client.ErrUnavailable)
+	if got := raw(t, a, ""); !strings.HasPrefix(got, "HTTP/1.1 503") || !strings.Contains(got, `"code":"overloaded"`) {
+		t.Errorf("%q", got)
+	}
+	a.server.CountConns(4711, -localapi.MaxConns)
+	if _, err := a.client(t).Status(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // FuzzHandler throws requests at the handlers behind the HTTP parser.

@@ -76,12 +76,18 @@ func dialError(socket string, err error) error {
 // upgrade asks for the stream and returns the connection behind the answer.
 func upgrade(conn *net.UnixConn, files []*os.File) (net.Conn, error) {
 	request := []byte("GET " + wire.StreamPath + " HTTP/1.1\r\nHost: kahu\r\nConnection: Upgrade\r\nUpgrade: " + wire.UpgradeProtocol + "\r\n\r\n")
-	if err := sendWithFiles(conn, request, files); err != nil {
-		return nil, fmt.Errorf("send the first request: %w", err)
+	// An agent with too many connections answers and closes before it reads: the
+	// answer is there although sending failed.
+	failed := sendWithFiles(conn, request, files)
+	if failed != nil && !errors.Is(failed, unix.EPIPE) {
+		return nil, fmt.Errorf("send the first request: %w", failed)
 	}
 	in := bufio.NewReaderSize(conn, 4<<10)
 	answer, err := http.ReadResponse(in, nil)
 	if err != nil {
+		if failed != nil {
+			return nil, fmt.Errorf("send the first request: %w", failed)
+		}
 		return nil, fmt.Errorf("read the first answer: %w", err)
 	}
 	if answer.StatusCode != http.StatusSwitchingProtocols {
