@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/stream"
@@ -31,7 +32,7 @@ func toWire(err error) *stream.RemoteError {
 	case errors.Is(err, replication.ErrStopped):
 		return &stream.RemoteError{Code: codeStopped, Text: err.Error()}
 	case errors.Is(err, ErrRefused):
-		return &stream.RemoteError{Code: codeRefused, Text: err.Error()}
+		return &stream.RemoteError{Code: codeRefused, Text: strings.TrimPrefix(err.Error(), ErrRefused.Error()+": ")}
 	}
 	return &stream.RemoteError{Code: stream.CodeUnspecified, Text: err.Error()}
 }

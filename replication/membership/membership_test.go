@@ -142,6 +142,54 @@ func TestTooManyCandidates(t *testing.T) {
 	})
 }
 
+// With twice as many candidates as a cluster needs, nobody proposes.
+func TestCouldBecomeTwo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		h := w.add("a", 1)
+		k, err := membership.Open(h.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		z := &link.Hello{Self: &link.Peer{Node: "z"}, Candidate: true, BootstrapExpect: 1}
+		if _, err := k.Hello(t.Context(), link.Identity{Node: "z", Voter: true}, z); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Start(fakeNetwork{h}, fakeRaft{h}); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(3 * time.Second)
+		if got := k.Status(); got.Cluster != "" || !strings.Contains(got.Waiting, "which could become two") {
+			t.Fatalf("%+v, bootstrapped %q", got, w.bootstraps)
+		}
+	})
+}
+
+// A pledge to a proposal that somebody else refuses becomes void.
+func TestAbortedPledgeIsVoid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		for _, node := range []string{"c", "b"} {
+			w.add(node, 3, "a", "b", "c").start()
+		}
+		first := &link.PledgeRequest{Cluster: "first", BootstrapExpect: 3,
+			Members: []*link.Peer{{Node: "0"}, {Node: "b"}, {Node: "c"}}}
+		answer, err := w.hosts["c"].keeper.Pledge(t.Context(), link.Identity{Node: "0", Voter: true}, first)
+		if err != nil || answer.GetState() != link.PledgeAnswer_STATE_PLEDGED {
+			t.Fatal(answer, err)
+		}
+		w.add("a", 3, "b", "c").start()
+		w.await(time.Minute, "b's pledge to a's proposal is void", func() bool {
+			return strings.Contains(w.hosts["b"].log.String(), "a pledge is void")
+		})
+		if got := w.hosts["c"].keeper.Status().Pledged; got != "first" || len(w.bootstraps) != 0 {
+			t.Fatalf("c has pledged to %q, bootstrapped %q", got, w.bootstraps)
+		}
+	})
+}
+
 // A proxy that was in a cluster keeps blank voters from beginning another.
 func TestProxyVetoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -173,6 +221,14 @@ func TestProposerDies(t *testing.T) {
 		defer w.stop()
 		lost := 0
 		w.lose = func(from, to, what string) bool {
+			if what == "Pledge" && from == "a" {
+				// Before anybody is told, it is on disk: at the proposer, and at the member.
+				for _, node := range []string{from, to} {
+					if text, _ := os.ReadFile(filepath.Join(w.hosts[node].config.Dir, "membership.json")); !strings.Contains(string(text), `"pledge"`) {
+						t.Errorf("%s speaks of a pledge that it has not stored: %s", node, text)
+					}
+				}
+			}
 			if what == "Pledge" && from == "a" && lost < 4 {
 				lost++
 				return true // the members have pledged, the proposer does not hear of it
