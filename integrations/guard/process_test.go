@@ -77,6 +77,18 @@ func helper(what string, args []string) {
 				return
 			}
 		}
+	case "reader": // reads a line from the terminal, and says when it goes on
+		c := make(chan os.Signal, 10)
+		signal.Notify(c, unix.SIGCONT)
+		go func() {
+			for range c {
+				fmt.Println("cont")
+			}
+		}()
+		fmt.Println("run")
+		line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+		fmt.Printf("got %s", line)
+		os.Exit(4)
 	case "clock": // writes the boot time into a file for as long as it lives
 		signal.Ignore(unix.SIGTERM, unix.SIGHUP, unix.SIGINT)
 		f, err := os.OpenFile(args[0], os.O_RDWR|os.O_CREATE, 0o666)
@@ -84,15 +96,12 @@ func helper(what string, args []string) {
 			panic(err)
 		}
 		var b [8]byte
-		for first := true; ; first = false {
+		fmt.Fprintln(report, "ready")
+		for range time.Tick(200 * time.Microsecond) {
 			binary.LittleEndian.PutUint64(b[:], uint64(boottime.Boottime()))
 			if _, err := f.WriteAt(b[:], 0); err != nil {
 				panic(err)
 			}
-			if first {
-				fmt.Fprintln(report, "ready")
-			}
-			time.Sleep(200 * time.Microsecond) // not a test waiting: a process living
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -77,9 +76,12 @@ func (l *Link) Send(m Message) error {
 func (l *Link) Recv() (Message, error) {
 	b := make([]byte, maxMessageBytes)
 	n, err := l.file.Read(b)
+	if errors.Is(err, syscall.ECONNRESET) {
+		// The other stage ended without reading all that we had sent. The kernel
+		// says so once, ahead of what the stage itself had still sent.
+		n, err = l.file.Read(b)
+	}
 	switch {
-	case errors.Is(err, syscall.ECONNRESET):
-		return Message{}, io.EOF // it ended without reading what we had sent
 	case err != nil:
 		return Message{}, err
 	case n < headerBytes:
