@@ -115,7 +115,8 @@ func (k *Keeper) begin() {
 		k.propose(mine)
 		return
 	default:
-		k.doing = fmt.Sprintf("pledged to begin cluster %s with %s; node %s decides", mine.Cluster, strings.Join(mine.Members, ", "), mine.proposer())
+		k.doing = fmt.Sprintf("pledged to begin cluster %s with %s; node %s decides (if it is gone for good, empty this data directory)",
+			mine.Cluster, strings.Join(mine.Members, ", "), mine.proposer())
 		k.mu.Unlock()
 		k.askProposer(mine)
 		return
