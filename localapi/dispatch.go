@@ -87,9 +87,8 @@ func (s *Server) run(x *exchange) error {
 		}
 		gauge.Inc()
 		defer gauge.Dec()
-		// Errors mean that the connection cannot do deadlines: the kernel's buffer
-		// and the peer's death bound it then.
-		_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(MaxRequestTimeout))
+		// In place of what an earlier request on the connection left.
+		x.writeWithin(MaxRequestTimeout)
 	}
 	return row.handle(s, x)
 }
@@ -198,6 +197,13 @@ func (s *Server) quiet(ctx context.Context) bool { return !s.cfg.Logger.Enabled(
 // cut keeps a stranger's text out of logs beyond a useful length.
 func cut(s string) string { return s[:min(len(s), 200)] }
 
+// writeWithin bounds writing to a caller who does not read. An error means that
+// the connection cannot do deadlines: the kernel's buffer and the peer's death
+// bound it then.
+func (x *exchange) writeWithin(d time.Duration) {
+	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(d))
+}
+
 func (x *exchange) writeProblem(e *wire.Error) {
 	p := e.Problem(x.id)
 	body, err := json.Marshal(p)
@@ -212,6 +218,7 @@ func (x *exchange) writeProblem(e *wire.Error) {
 	}
 	x.w.Header().Set("Content-Type", wire.ProblemContentType)
 	x.w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	x.writeWithin(WriteTimeout)
 	x.w.WriteHeader(p.Status)
 	_, _ = x.w.Write(append(body, '\n')) // the caller may be gone
 }
@@ -224,6 +231,7 @@ func (x *exchange) writeJSON(status int, v any) error {
 	}
 	x.w.Header().Set("Content-Type", "application/json")
 	x.w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	x.writeWithin(WriteTimeout)
 	x.w.WriteHeader(status)
 	_, _ = x.w.Write(append(body, '\n')) // the caller may be gone
 	return nil

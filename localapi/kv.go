@@ -82,6 +82,7 @@ func (x *exchange) writeEntry(e *replication.Entry) error {
 		h.Set(nullHeader, "true")
 	}
 	h.Set("Content-Length", strconv.Itoa(len(e.GetValue())))
+	x.writeWithin(WriteTimeout)
 	_, _ = x.w.Write(e.GetValue()) // the caller may be gone
 	return nil
 }

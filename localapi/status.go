@@ -33,6 +33,7 @@ func (s *Server) getStatus(x *exchange) error {
 }
 
 func (s *Server) getMetrics(x *exchange) error {
+	x.writeWithin(WriteTimeout)
 	promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}).ServeHTTP(x.w, x.r)
 	return nil
 }
