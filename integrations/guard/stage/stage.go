@@ -19,9 +19,8 @@
 // Go initialises packages in the order of their import paths as soon as what
 // they import is initialised (since Go 1.21; the order of import statements
 // means nothing). So this package is early because it imports little: "net",
-// "net/http", "reflect" and everything built on them wait behind
-// "github.com/kahu-sh". An import added here may end that; TestStageIsEarly in
-// cmd/kahu's test of the shipped binary looks at GODEBUG=inittrace=1.
+// "net/http", protobuf, sqlite and everything built on them come later. An import
+// added here may end that; GODEBUG=inittrace=1 shows the order.
 //
 // What a lease, a deadline and a lock are is left to package guard.
 package stage
