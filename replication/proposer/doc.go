@@ -1,8 +1,8 @@
 // Package proposer turns many requests into few log entries.
 //
 // The main type is Proposer. Requests wait in two lanes; what keeps leases
-// alive goes first in every entry (HAZARDS.md 20). Up to two entries are in
-// flight: while one replicates, the next is written. A batch is closed, and
+// alive goes first in every entry (HAZARDS.md 20). While an entry is in flight the
+// next one gathers, and goes only if it is full, at most two at a time. A batch is closed, and
 // stamped with term, lease clock and wall clock, as late as possible: when it is
 // certain that it goes to Raft now (HAZARDS.md 3).
 //

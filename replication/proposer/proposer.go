@@ -14,8 +14,9 @@ import (
 
 // Limits and times of a Proposer.
 const (
-	// MaxInFlight is how many entries are proposed and not yet decided. The second
-	// waits for Raft's loop while the first is written and replicated.
+	// MaxInFlight is how many entries are proposed and not yet decided. A second
+	// one goes only when it is full: with 64 and 256 callers on 2 cores, two small
+	// entries at a time made half the batch and two thirds of the throughput.
 	MaxInFlight = 2
 	// MaxLinger bounds how long a batch waits for callers that were just answered
 	// and are likely to ask again.
@@ -68,6 +69,8 @@ type Proposer struct {
 	// proposed until the voter says who leads.
 	suspended bool
 	want      int // the collector sleeps until so many are queued; 0: it does not sleep
+	inFlight  int // entries
+	expected  int // see landed
 	stopped   bool
 }
 
@@ -220,7 +223,7 @@ func (p *Proposer) wakeLocked() {
 	if p.want == 0 || p.reign == nil || p.suspended {
 		return
 	}
-	if p.lanes.count >= p.want || p.lanes.count > 0 && p.lanes.full() {
+	if p.lanes.count >= p.want && p.inFlight == 0 || p.lanes.full() {
 		p.want = 0
 		p.arrived <- struct{}{} // never blocks: want was set, so the buffer is empty
 	}

@@ -133,6 +133,14 @@ func (o *outcomes) of(n uint64) string {
 	return o.got[n]
 }
 
+// occupy fills the room in flight: one small entry, and full ones.
+func occupy(p *proposer.Proposer, o *outcomes) {
+	for i := range uint64(proposer.MaxInFlight) {
+		o.submit(p, write(1<<20+i, int(i)*replication.MaxEntryBytes))
+		synctest.Wait()
+	}
+}
+
 func TestOneCallerDoesNotLinger(t *testing.T) {
 	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
 		r.delay = time.Millisecond
@@ -172,46 +180,44 @@ func TestManyCallersShareEntries(t *testing.T) {
 func TestLingerIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
 		var o outcomes
-		o.submit(p, write(1, 1)) // occupies one worker
-		synctest.Wait()
-		o.submit(p, write(2, 1)) // and the other
+		o.submit(p, write(1, 1))
 		synctest.Wait()
 		for i := range uint64(10) {
 			o.submit(p, write(10+i, 1))
 		}
-		r.all()[0].answer(replication.Code_CODE_OK)
 		synctest.Wait()
-		r.all()[2].answer(replication.Code_CODE_OK) // that of ten
+		if n := len(r.all()); n != 1 {
+			t.Fatalf("%d entries are in flight, and the second was not full", n)
+		}
+		r.all()[0].answer(replication.Code_CODE_OK)
+		time.Sleep(time.Millisecond)
+		r.all()[1].answer(replication.Code_CODE_OK) // that of ten
 		synctest.Wait()
 		asked := time.Now()
 		o.submit(p, write(30, 1))
 		synctest.Wait()
-		if n := len(r.all()); n != 3 {
-			t.Fatalf("%d entries: the fourth did not wait for the ten that were just answered", n)
+		if n := len(r.all()); n != 2 {
+			t.Fatalf("%d entries: the third did not wait for the ten that were just answered", n)
 		}
 		time.Sleep(time.Millisecond)
 		f := r.all()
-		if len(f) != 4 || f[3].at.Sub(asked) != proposer.MaxLinger {
+		if len(f) != 3 || f[2].at.Sub(asked) != proposer.MaxLinger {
 			t.Fatalf("%d entries; a lone request waited %v", len(f), f[len(f)-1].at.Sub(asked))
 		}
-		if d := f[3].entry.LeaseClockNs - f[2].entry.LeaseClockNs; d != int64(f[3].at.Sub(f[2].at)) {
-			t.Fatalf("the lease clock was not read when the batch was closed: %v beside %v", time.Duration(d), f[3].at.Sub(f[2].at))
+		if d := f[2].entry.LeaseClockNs - f[1].entry.LeaseClockNs; d != int64(f[2].at.Sub(f[1].at)) {
+			t.Fatalf("the lease clock was not read when the batch was closed: %v beside %v", time.Duration(d), f[2].at.Sub(f[1].at))
 		}
-		if e := f[3].entry; e.Term != 7 || e.Level != 3 || e.WallMs == 0 {
+		if e := f[2].entry; e.Term != 7 || e.Level != 3 || e.WallMs == 0 {
 			t.Fatalf("stamps: %+v", e)
 		}
-		f[1].answer(replication.Code_CODE_OK)
-		f[3].answer(replication.Code_CODE_OK)
+		f[2].answer(replication.Code_CODE_OK)
 	})
 }
 
 func TestUrgentGoesFirstAndTwoAreInFlight(t *testing.T) {
 	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
 		var o outcomes
-		for i := range uint64(proposer.MaxInFlight) {
-			o.submit(p, write(i, 1))
-			synctest.Wait()
-		}
+		occupy(p, &o)
 		o.submit(p, write(10, 1))
 		o.submit(p, write(11, 1))
 		o.submit(p, renew(20))
@@ -221,12 +227,12 @@ func TestUrgentGoesFirstAndTwoAreInFlight(t *testing.T) {
 			t.Fatalf("%d entries are in flight", n)
 		}
 		r.all()[1].answer(replication.Code_CODE_OK)
-		synctest.Wait()
+		r.all()[0].answer(replication.Code_CODE_OK)
+		time.Sleep(time.Millisecond)
 		f := r.all()
 		if got := fmt.Sprint(numbers(f[2])); got != "[20 21 10 11]" {
 			t.Fatalf("the next entry has %s", got)
 		}
-		f[0].answer(replication.Code_CODE_OK)
 		f[2].answer(replication.Code_CODE_OK)
 	})
 }
@@ -325,9 +331,6 @@ func TestProposeAgain(t *testing.T) {
 
 func TestContextEnds(t *testing.T) {
 	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
-		var o outcomes
-		o.submit(p, write(1, 1))
-		synctest.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		inFlight := make(chan error, 1)
@@ -364,10 +367,7 @@ func TestContextEnds(t *testing.T) {
 func TestQueueIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
 		var o outcomes
-		for i := range uint64(proposer.MaxInFlight) {
-			o.submit(p, write(i, 1))
-			synctest.Wait()
-		}
+		occupy(p, &o)
 		for i := range uint64(proposer.MaxQueued) {
 			o.submit(p, write(100+i, 1))
 		}
@@ -391,14 +391,13 @@ func TestCloseRefusesWhatWaits(t *testing.T) {
 		p := proposer.New(r, time.Now)
 		p.Lead(reign(1))
 		var o outcomes
-		for i := range uint64(proposer.MaxInFlight + 1) {
-			o.submit(p, write(i, 1))
-			synctest.Wait()
-		}
+		occupy(p, &o)
+		o.submit(p, write(2, 1))
+		synctest.Wait()
 		closed := make(chan struct{})
 		go func() { p.Close(); close(closed) }()
 		synctest.Wait()
-		if got := o.of(proposer.MaxInFlight); got != "CODE_OK "+replication.ErrStopped.Error() {
+		if got := o.of(2); got != "CODE_OK "+replication.ErrStopped.Error() {
 			t.Errorf("queued: %q", got)
 		}
 		for _, f := range r.all() {

@@ -27,8 +27,7 @@ func (p *Proposer) work() {
 		case <-p.stop:
 			return
 		}
-		// Who was answered last is likely to ask again at once.
-		ok := p.collect(&b, len(b.waiters), linger)
+		ok := p.collect(&b, linger)
 		<-p.turn
 		if !ok {
 			return
@@ -39,15 +38,14 @@ func (p *Proposer) work() {
 
 // collect blocks until there is something to propose, lets it linger, closes
 // the batch and stamps it. It returns false when the proposer stops.
-func (p *Proposer) collect(b *batch, expected int, linger *time.Timer) bool {
+func (p *Proposer) collect(b *batch, linger *time.Timer) bool {
 	clear(b.waiters)
 	b.waiters = b.waiters[:0]
-	expected = min(expected, MaxEntryRequests)
 	for {
 		if !p.await(1, nil) {
 			return false
 		}
-		if expected > 1 {
+		if expected := p.takeExpected(); expected > 1 {
 			linger.Reset(MaxLinger)
 			ok := p.await(expected, linger.C)
 			linger.Stop()
@@ -59,8 +57,26 @@ func (p *Proposer) collect(b *batch, expected int, linger *time.Timer) bool {
 			return true
 		}
 		// Withdrawn or resigned meanwhile: wait for the next one.
-		expected = 0
 	}
+}
+
+// takeExpected returns how many requests are worth lingering for, once.
+func (p *Proposer) takeExpected() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.expected
+	p.expected = 0
+	return min(n, MaxEntryRequests)
+}
+
+// landed notes that an entry with n requests was decided. Those who asked for it
+// are likely to ask again at once, on top of those who wait already.
+func (p *Proposer) landed(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inFlight--
+	p.expected = p.lanes.count + n
+	p.wakeLocked()
 }
 
 // await blocks until n requests are queued while leading, or enough to fill an
@@ -101,6 +117,7 @@ func (p *Proposer) close(b *batch) bool {
 	if len(b.waiters) == 0 {
 		return false
 	}
+	p.inFlight++
 	b.entry.Term = p.reign.Term
 	b.entry.Level = p.reign.Level()
 	b.entry.LeaseClockNs = p.reign.LeaseClock()
@@ -117,11 +134,14 @@ func (p *Proposer) propose(b *batch) {
 	clear(b.entry.Requests)
 	b.entry.Requests = b.entry.Requests[:0]
 	if err != nil {
+		p.landed(len(b.waiters))
 		b.finishAll(fmt.Errorf("%w: %w", replication.ErrUnavailable, err))
 		return
 	}
 	future := p.raft.Apply(data, enqueueTimeout)
-	if err := future.Error(); err != nil {
+	err = future.Error()
+	p.landed(len(b.waiters))
+	if err != nil {
 		if notApplied(err) {
 			p.mu.Lock()
 			leader := p.leader

@@ -47,6 +47,7 @@ func BenchmarkPut(b *testing.B) {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			c, v := benchCluster(b)
 			value := string(make([]byte, 128))
+			before := v.Status().LastIndex
 			run(b, c, callers, func(cl *client, i int) {
 				req := put(fmt.Sprintf("key-%06d", i%10_000), value)
 				cl.number++
@@ -56,6 +57,7 @@ func BenchmarkPut(b *testing.B) {
 				}
 			})
 			b.ReportMetric(float64(v.Status().UnflushedBytes), "unflushed-B")
+			b.ReportMetric(float64(b.N)/float64(v.Status().LastIndex-before), "op/entry")
 		})
 	}
 }
