@@ -43,6 +43,7 @@ type agent struct {
 	identity *identity          // data directory, node id, secret
 	quorum   *quorum            // the port between agents, and the voter if this is one
 	forward  *forward.Forwarder // the coordinator
+	reach    *reach             // proxies: whether the quorum answers
 	holds    *holds.Holds
 	local    *localapi.Server
 }
@@ -81,6 +82,10 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		Local: a.quorum.local(), Remote: a.quorum.pool, Voters: a.quorum.keeper.Voters, Logger: a.log,
 	})
 	stops = append(stops, func(context.Context) error { return a.forward.Close() })
+	if cfg.Role == config.Proxy {
+		a.reach = startReach(a.forward)
+		stops = append(stops, a.reach.close)
+	}
 
 	bootID, err := boottime.BootID()
 	if err != nil {

@@ -39,7 +39,7 @@ func (a *agent) status() wire.Status {
 		s.Peers = append(s.Peers, wire.Peer{Node: p.Node, Host: p.Name, Address: p.Address, Role: string(config.Voter), Connected: p.Seen})
 	}
 	if a.quorum.voter == nil {
-		s.Ready, s.NotReady = proxyReady(s, m.Waiting)
+		s.Ready, s.NotReady = proxyReady(s, a.reach.lately(), m.Waiting)
 		return s
 	}
 	v := a.quorum.voter.Status()
@@ -69,16 +69,16 @@ func voterReady(v voter.Status, waiting string) (bool, string) {
 	return true, ""
 }
 
-// proxyReady says whether this proxy hears a voter, and one that leads is known.
-func proxyReady(s wire.Status, waiting string) (bool, string) {
+// proxyReady says whether a quorum answered this proxy lately.
+func proxyReady(s wire.Status, answered bool, waiting string) (bool, string) {
 	heard := slices.ContainsFunc(s.Peers, func(p wire.Peer) bool { return p.Connected })
 	switch {
+	case answered:
+		return true, ""
 	case !heard:
 		return false, "no voter can be reached: " + waiting
-	case s.Leader == "":
-		return false, "no leader is known: a majority of the voters has to run and reach each other"
 	}
-	return true, ""
+	return false, "no quorum answers: a majority of the voters has to run and reach each other"
 }
 
 func voterStatus(v voter.Status, names map[string]string) *wire.VoterStatus {

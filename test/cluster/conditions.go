@@ -40,7 +40,7 @@ func (a *Agent) WaitServing(ctx context.Context) error {
 		if err != nil {
 			return false, err
 		}
-		if !s.Ready && a.Voter {
+		if !s.Ready {
 			return false, fmt.Errorf("not ready: %s", s.NotReady)
 		}
 		return a.reads(ctx)
