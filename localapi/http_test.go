@@ -81,6 +81,7 @@ func TestHTTPStory(t *testing.T) {
 	play("DELETE", "/kahu/v1/kv/a/b", "", "If-Match", `"1"`)
 	play("DELETE", "/kahu/v1/kv/a/b", "")
 	play("GET", "/kahu/v1/kv/a/b", "")
+	play("PUT", "/kahu/v1/kv/a/b", "x", "If-Match", `"2"`) // the revision of the tombstone
 	play("PUT", "/kahu/v1/kv/a//b/../%25/%20/", "odd")
 	play("GET", "/kahu/v1/kv?prefix=a%2F&keys_only", "")
 

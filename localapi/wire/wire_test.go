@@ -186,6 +186,7 @@ func TestErrorOf(t *testing.T) {
 		{fmt.Errorf("x: %w", replication.ErrUnavailable), wire.Unavailable},
 		{fmt.Errorf("%w: %w", replication.ErrUnknownOutcome, context.DeadlineExceeded), wire.UnknownOutcome},
 		{fmt.Errorf("%w: %w", replication.ErrUnavailable, context.DeadlineExceeded), wire.Unavailable},
+		{fmt.Errorf("x: %w", replication.ErrUnknownOutcome), wire.UnknownOutcome},
 		{replication.ErrStopped, wire.Stopping},
 		{context.Canceled, wire.UnknownOutcome},
 		{&replication.RefusedError{Code: replication.Code_CODE_BUSY}, wire.Busy},
