@@ -309,10 +309,9 @@ func (c *cluster) followers(leader *node) []*node {
 
 // client asks voters until one answers, under one request id.
 type client struct {
-	c         *cluster
-	session   [16]byte
-	number    uint64
-	doneBelow uint64
+	c       *cluster
+	session [16]byte
+	number  uint64
 }
 
 var clients atomic.Uint64
