@@ -137,7 +137,7 @@ func about(what, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s %q: %w", what, name, err)
+	return fmt.Errorf("%s %.100q: %w", what, name, err)
 }
 
 // errorOfCall explains an error of the stream. safe: asking again changes
