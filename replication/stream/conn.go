@@ -19,9 +19,10 @@ type Conn struct {
 	conn net.Conn
 	o    Options
 
-	out    *outbox
-	calls  calls
-	served served
+	out     *outbox
+	calls   calls
+	served  served
+	workers workers
 
 	ready chan struct{} // closed when the peer's hello has come
 
@@ -41,6 +42,7 @@ func New(conn net.Conn, o Options) *Conn {
 	c := &Conn{conn: conn, o: o, ready: make(chan struct{})}
 	c.calls.byID = make(map[uint64]*call)
 	c.served.byID = make(map[uint64]*Incoming)
+	c.workers.next = make(chan *Incoming)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.out = newOutbox(appendHello(nil, limits{
 		frameBytes:    uint32(o.MaxFrameBytes),

@@ -138,7 +138,7 @@ func (c *Conn) accept(f frame) error {
 	}
 	// The handler ends when it likes; its ctx asks it to, and Close waits for it.
 	in.ctx, in.cancel = context.WithCancelCause(c.ctx)
-	c.running.Go(in.serve)
+	c.workers.run(c.ctx, &c.running, in)
 	return nil
 }
 
