@@ -9,7 +9,7 @@ import (
 	"github.com/kahu-sh/kahu/replication"
 )
 
-// Both ends share these words; package wire says what they mean.
+// Witness and the others are words that both ends share; package wire says what they mean.
 type (
 	Witness       = wire.Witness
 	HoldEventType = wire.HoldEventType

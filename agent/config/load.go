@@ -160,7 +160,7 @@ func (s *sources) loadEnv(environ []string) (warnings []string, problems Problem
 		},
 	}), nil)
 	if err == nil {
-		err = s.add(layer, func(key string) string { return envName(key) })
+		err = s.add(layer, envName)
 	}
 	if err != nil {
 		problems = append(problems, Problem{Text: fmt.Sprintf("reading the environment: %v", err)})

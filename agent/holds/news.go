@@ -109,12 +109,11 @@ func (s *session) reconcile(list []*replication.SessionHold, index uint64) {
 
 // learn takes one hold as the quorum sees it. mu is held.
 func (s *session) learn(sh *replication.SessionHold, index uint64) {
-	owner := string(sh.GetOwner())
-	if o := s.holds[owner]; o != nil {
+	if o := s.holds[string(sh.GetOwner())]; o != nil {
 		o.learn(sh.GetGranted(), sh.GetToken(), sh.GetPosition(), index)
 		return
 	}
-	if s.h.byID[owner] == nil { // a detached one is there, and this is older news
+	if s.h.byID[string(sh.GetOwner())] == nil { // a detached one is there, and this is older news
 		s.releaseStray(sh)
 	}
 }

@@ -2,7 +2,6 @@ package statemachine
 
 import (
 	"bytes"
-	"math"
 	"strings"
 
 	"github.com/kahu-sh/kahu/replication"
@@ -177,12 +176,11 @@ func (v *view) keyHistory(c *command, op *replication.History) {
 	out := new(replication.Entries)
 	c.answer.Result = &replication.Answer_Entries{Entries: out}
 	from, to := revisions(op.Durability, op.Key)
-	before := int64(math.MaxInt64)
 	if op.Before != nil {
-		if before = *op.Before; before <= 0 {
+		if *op.Before <= 0 {
 			return
 		}
-		from = revisionKey(op.Durability, op.Key, before-1)
+		from = revisionKey(op.Durability, op.Key, *op.Before-1)
 	}
 	p := newPage(op.Limit)
 	head := op.Before == nil

@@ -110,7 +110,7 @@ func (c *Conn) write() {
 			// What was queued before a Close, if the socket is still open.
 			c.conn.SetWriteDeadline(time.Now().Add(flushTimeout))
 			if b = c.out.take(b); b != nil {
-				c.conn.Write(b)
+				_, _ = c.conn.Write(b) // nobody is left to tell
 			}
 			return
 		}

@@ -3,6 +3,7 @@ package stream
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -93,7 +94,7 @@ func putHead(b []byte, id uint64, k kind, method uint8, payloadBytes int) {
 func readFrame(r *bufio.Reader, max uint32) (frame, error) {
 	head, err := r.Peek(prefixBytes + headBytes)
 	if err != nil {
-		if err == io.EOF && len(head) > 0 {
+		if errors.Is(err, io.EOF) && len(head) > 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		return frame{}, err

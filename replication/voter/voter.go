@@ -122,10 +122,12 @@ func (v *Voter) shutdown(timeout time.Duration) error {
 		cancel()
 	}
 	close(v.stopping)
-	stopped := make(chan error, 1)
+	stopped := make(chan struct{})
 	stop := v.raft.Shutdown()
-	// Ends when Raft's goroutines have.
-	go func() { stopped <- stop.Error() }()
+	go func() { // ends when Raft's goroutines have
+		_ = stop.Error() // always nil: a shutdown cannot fail, it can only hang
+		close(stopped)
+	}()
 	select {
 	case <-stopped:
 	case <-time.After(max(time.Until(deadline), minStop)):
