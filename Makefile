@@ -33,7 +33,7 @@ GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 
 .PHONY: build
@@ -90,6 +90,10 @@ cover: ## Coverage of the short tests over all packages, into cover.out
 .PHONY: bench
 bench: build ## kahu beside etcd: three local members each, same loads, ratios
 	./test/bench/compare.sh
+
+.PHONY: capacity
+capacity: ## A million keys, a thousand idle holds: memory, restart time and CPU, with limits
+	$(GO) run ./test/capacity
 
 .PHONY: microbench
 microbench: ## The Go benchmarks of the hot paths, with allocations

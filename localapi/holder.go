@@ -9,12 +9,16 @@ import (
 	"github.com/kahu-sh/kahu/replication"
 )
 
-// Witness and the others are words that both ends share; package wire says what they mean.
+// Both ends share these words; package wire says what they mean.
 type (
-	Witness       = wire.Witness
+	// Witness is wire.Witness.
+	Witness = wire.Witness
+	// HoldEventType is wire.HoldEventType.
 	HoldEventType = wire.HoldEventType
-	HoldEvent     = wire.HoldEvent
-	HoldInfo      = wire.HoldInfo
+	// HoldEvent is wire.HoldEvent.
+	HoldEvent = wire.HoldEvent
+	// HoldInfo is wire.HoldInfo.
+	HoldInfo = wire.HoldInfo
 )
 
 // The witnesses of a hold.

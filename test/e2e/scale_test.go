@@ -75,81 +75,6 @@ func TestIdleHoldsAreCheap(t *testing.T) {
 	}
 }
 
-// A million keys do not live in memory, and a restart does not read them.
-func TestMillionKeys(t *testing.T) {
-	if !soak() {
-		t.Skip("writes a gigabyte three times; make soak")
-	}
-	const keys, valueBytes = 1_000_000, 1024
-	for _, storage := range storages(t) {
-		t.Run(storage, func(t *testing.T) {
-			ctx := bounded(t, 25*time.Minute)
-			c := startCluster(t, cluster.Options{Voters: 3, Storage: storage})
-			leader, err := c.Leader(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			began := time.Now()
-			fill(ctx, t, leader, keys, valueBytes)
-			t.Logf("%d keys of %d bytes set in %s", keys, valueBytes, time.Since(began).Round(time.Second))
-			for _, a := range c.Voters() {
-				if rss := residentMiB(t, a.Pid()); rss > 600 {
-					t.Errorf("%s has %d MiB resident, more than 600", a.Name, rss)
-				} else {
-					t.Logf("%s has %d MiB resident", a.Name, rss)
-				}
-			}
-			follower := c.Voters()[0]
-			if follower == leader {
-				follower = c.Voters()[1]
-			}
-			for _, a := range []*cluster.Agent{follower, leader} {
-				if err := a.Kill(); err != nil {
-					t.Fatal(err)
-				}
-				began := time.Now()
-				if err := a.Start(); err != nil {
-					t.Fatal(err)
-				}
-				if err := a.WaitServing(ctx); err != nil {
-					t.Fatal(err)
-				}
-				if took := time.Since(began); took > 5*time.Second {
-					t.Errorf("%s served %s after its start, more than 5 s", a.Name, took)
-				} else {
-					t.Logf("%s served %s after its start", a.Name, took.Round(time.Millisecond))
-				}
-				if got := must(t, a, "kv", "exists", fmt.Sprintf("million/%d", keys-1)); got != "revision 0" {
-					t.Errorf("the last key has %q", got)
-				}
-			}
-		})
-	}
-}
-
-// fill sets keys million/0 and up.
-func fill(ctx context.Context, t *testing.T, a *cluster.Agent, keys, valueBytes int) {
-	t.Helper()
-	c := a.Dial()
-	defer c.Close()
-	value := []byte(strings.Repeat("v", valueBytes))
-	const writers = 256
-	group, ctx := errgroup.WithContext(ctx)
-	for w := range writers {
-		group.Go(func() error {
-			for i := w; i < keys; i += writers {
-				if _, err := c.KVSet(ctx, fmt.Sprintf("million/%d", i), value, client.WriteOptions{}); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // cpuTime is what a process has used, from /proc.
 func cpuTime(t *testing.T, pid int) time.Duration {
 	t.Helper()
@@ -170,19 +95,4 @@ func cpuTime(t *testing.T, pid int) time.Duration {
 	}
 	const ticksPerSecond = 100 // USER_HZ, the same on every Linux
 	return time.Duration(ticks) * time.Second / ticksPerSecond
-}
-
-// residentMiB is the resident memory of a process.
-func residentMiB(t *testing.T, pid int) int {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	kib, err := strconv.Atoi(strings.Fields(rest)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib >> 10
 }
