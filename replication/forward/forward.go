@@ -39,7 +39,9 @@ const (
 type Local interface {
 	// Serve answers req if this voter can: changes only when it leads, reads
 	// also when it follows. It returns *replication.NotLeaderError when
-	// certainly nothing was applied, replication.ErrUnknownOutcome otherwise.
+	// certainly nothing was applied, replication.ErrUnknownOutcome otherwise. It
+	// gives up by itself on a change when its log hangs: no timeout guards it,
+	// because one for each change costs more than handing it over does.
 	Serve(ctx context.Context, req *replication.Request) (*replication.Answer, error)
 	// WatchLocal is Coordinator.Watch, served only while this voter leads.
 	WatchLocal(ctx context.Context, session []byte, fn func(*replication.Event)) error
@@ -137,10 +139,11 @@ func (f *Forwarder) Do(ctx context.Context, req *replication.Request) (*replicat
 // many attempts may have reached a state machine, the answered one included.
 func (f *Forwarder) send(ctx context.Context, req *replication.Request) (*replication.Answer, int, error) {
 	var (
-		search   = f.newSearch(req.IsRead())
+		search   search
 		attempts int
 		lastErr  error
 	)
+	search.begin(f, req.IsRead())
 	for ctx.Err() == nil {
 		node, ok := search.next()
 		if !ok {
@@ -179,9 +182,13 @@ func (f *Forwarder) gaveUp(ctx context.Context, req *replication.Request, attemp
 
 // attempt asks one target once.
 func (f *Forwarder) attempt(ctx context.Context, node string, req *replication.Request) (*replication.Answer, error) {
+	local := node == f.cfg.Node && f.cfg.Local != nil
+	if local && !req.IsRead() {
+		return f.cfg.Local.Serve(ctx, req)
+	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	if node == f.cfg.Node && f.cfg.Local != nil {
+	if local {
 		return f.cfg.Local.Serve(ctx, req)
 	}
 	return f.cfg.Remote.Do(ctx, node, req)
@@ -193,13 +200,15 @@ func (f *Forwarder) learn(node string, req *replication.Request) {
 		return
 	}
 	if f.Leader() != node {
-		f.leader.Store(&node)
+		leader := node // only here: what is pointed to is allocated
+		f.leader.Store(&leader)
 	}
 }
 
 // Watch implements replication.Coordinator.
 func (f *Forwarder) Watch(ctx context.Context, session []byte, fn func(*replication.Event)) error {
-	search := f.newSearch(false)
+	var search search
+	search.begin(f, false)
 	for ctx.Err() == nil {
 		node, ok := search.next()
 		if !ok {
@@ -237,16 +246,18 @@ func notApplied(err error) bool {
 // search is the order in which one request tries its targets.
 type search struct {
 	f       *Forwarder
-	queue   []string // still to try in this round
-	hinted  string   // follow this one next
-	hints   int      // hints followed in this round: a circle of hints must end
+	queue   []string  // still to try in this round
+	first   [2]string // room for the queue's beginning, since most end there
+	hinted  string    // follow this one next
+	hints   int       // hints followed in this round: a circle of hints must end
 	backoff time.Duration
 }
 
-// newSearch begins with the local voter when it may answer at once, then the
+// begin starts with the local voter when it may answer at once, then the
 // presumed leader, then everybody.
-func (f *Forwarder) newSearch(read bool) *search {
-	s := &search{f: f, backoff: minPause}
+func (s *search) begin(f *Forwarder, read bool) {
+	s.f, s.backoff = f, minPause
+	s.queue = s.first[:0]
 	leader := f.Leader()
 	if f.cfg.Local != nil && (read || leader == "" || leader == f.cfg.Node) {
 		s.queue = append(s.queue, f.cfg.Node)
@@ -254,7 +265,6 @@ func (f *Forwarder) newSearch(read bool) *search {
 	if leader != "" && (len(s.queue) == 0 || leader != f.cfg.Node) {
 		s.queue = append(s.queue, leader)
 	}
-	return s
 }
 
 // next returns the target to try now; false means pause and then ask again.
@@ -309,7 +319,7 @@ func (s *search) pause(ctx context.Context) {
 // refill lists the local voter first and the others in random order, so that
 // waiting agents do not all fall on the same voter.
 func (s *search) refill(except string) {
-	s.queue = s.queue[:0]
+	s.queue = nil
 	if s.f.cfg.Local != nil && except != s.f.cfg.Node {
 		s.queue = append(s.queue, s.f.cfg.Node)
 	}

@@ -72,6 +72,7 @@ type Proposer struct {
 	inFlight  int // entries
 	expected  int // see landed
 	stopped   bool
+	abandon   chan struct{} // closed and replaced by Abandon
 }
 
 // New starts a Proposer that does not lead yet. Close must be called.
@@ -82,6 +83,7 @@ func New(r Raft, wall func() time.Time) *Proposer {
 		turn:    make(chan struct{}, 1),
 		arrived: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
+		abandon: make(chan struct{}),
 	}
 	// The workers end when Close closes stop and Raft has answered what they propose.
 	for range MaxInFlight {
@@ -110,6 +112,18 @@ func (p *Proposer) Resign(leader string) {
 		w.finish(nil, &replication.NotLeaderError{Leader: leader})
 	}
 }
+
+// Abandon lets everybody who waits in Do go, as if their ctx had ended: the log
+// hangs, and another voter may decide sooner. What was proposed stays proposed.
+func (p *Proposer) Abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.abandon)
+	p.abandon = make(chan struct{})
+}
+
+// errAbandoned is why Do returned although its ctx had not ended.
+var errAbandoned = errors.New("this voter's log hangs")
 
 // Close refuses everything queued with replication.ErrStopped and blocks until
 // Raft has answered the entries in flight: shut Raft down before or meanwhile.
@@ -142,27 +156,38 @@ func (p *Proposer) Queued() int {
 // for the errors; when ctx ends, its cause is joined to the one that applies.
 func (p *Proposer) Do(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
 	w := p.waiter(req)
-	if answer, err := p.enqueue(w); answer != nil || err != nil {
+	abandon, answer, err := p.enqueue(w)
+	if answer != nil || err != nil {
 		p.recycle(w)
 		return answer, err
 	}
 	select {
 	case <-w.done:
 	case <-ctx.Done():
-		if p.withdraw(w) {
-			p.recycle(w)
-			return nil, fmt.Errorf("%w: %w", replication.ErrUnavailable, context.Cause(ctx))
-		}
-		select {
-		case <-w.done: // decided in this very moment
-		default:
-			// A worker still holds w: it is left to the garbage collector.
-			return nil, fmt.Errorf("%w: %w", replication.ErrUnknownOutcome, context.Cause(ctx))
-		}
+		return p.leave(w, context.Cause(ctx))
+	case <-abandon:
+		return p.leave(w, errAbandoned)
 	}
-	answer, err := w.answer, w.err
+	answer, err = w.answer, w.err
 	p.recycle(w)
 	return answer, err
+}
+
+// leave stops waiting for w because of cause.
+func (p *Proposer) leave(w *waiter, cause error) (*replication.Answer, error) {
+	if p.withdraw(w) {
+		p.recycle(w)
+		return nil, fmt.Errorf("%w: %w", replication.ErrUnavailable, cause)
+	}
+	select {
+	case <-w.done: // decided in this very moment
+		answer, err := w.answer, w.err
+		p.recycle(w)
+		return answer, err
+	default:
+		// A worker still holds w: it is left to the garbage collector.
+		return nil, fmt.Errorf("%w: %w", replication.ErrUnknownOutcome, cause)
+	}
 }
 
 // waiter returns a waiter with a channel, for Do.
@@ -185,29 +210,29 @@ func (p *Proposer) recycle(w *waiter) {
 // Submit returns, from a goroutine that many others wait for. It must not block.
 func (p *Proposer) Submit(req *replication.Request, fn func(*replication.Answer, error)) {
 	w := &waiter{req: req, size: req.SizeVT(), fn: fn}
-	if answer, err := p.enqueue(w); answer != nil || err != nil {
+	if _, answer, err := p.enqueue(w); answer != nil || err != nil {
 		fn(answer, err)
 	}
 }
 
-// enqueue appends w to its lane, or returns why not.
-func (p *Proposer) enqueue(w *waiter) (*replication.Answer, error) {
+// enqueue appends w to its lane and returns what Abandon closes, or why not.
+func (p *Proposer) enqueue(w *waiter) (<-chan struct{}, *replication.Answer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.stopped:
-		return nil, replication.ErrStopped
+		return nil, nil, replication.ErrStopped
 	case p.reign == nil:
-		return nil, &replication.NotLeaderError{Leader: p.leader}
+		return nil, nil, &replication.NotLeaderError{Leader: p.leader}
 	case p.lanes.count >= MaxQueued || p.lanes.bytes+w.size > MaxQueuedBytes && p.lanes.count > 0:
-		return &replication.Answer{
+		return nil, &replication.Answer{
 			Code:   replication.Code_CODE_LIMIT,
 			Detail: fmt.Sprintf("%d requests with %d bytes already wait at the leader; try again later", p.lanes.count, p.lanes.bytes),
 		}, nil
 	}
 	p.lanes.push(w)
 	p.wakeLocked()
-	return nil, nil
+	return p.abandon, nil, nil
 }
 
 // withdraw takes w out of its lane. It returns false when w is in an entry

@@ -364,6 +364,37 @@ func TestContextEnds(t *testing.T) {
 	})
 }
 
+// A log that hangs must not keep those who could ask another voter.
+func TestAbandonLetsGo(t *testing.T) {
+	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
+		ask := func(n uint64) <-chan error {
+			got := make(chan error, 1)
+			go func() {
+				_, err := p.Do(context.Background(), write(n, 1))
+				got <- err
+			}()
+			synctest.Wait()
+			return got
+		}
+		inFlight, queued := ask(1), ask(2)
+		p.Abandon()
+		if err := <-inFlight; !errors.Is(err, replication.ErrUnknownOutcome) {
+			t.Errorf("in flight: %v, want unknown outcome", err)
+		}
+		if err := <-queued; !errors.Is(err, replication.ErrUnavailable) || errors.Is(err, replication.ErrUnknownOutcome) {
+			t.Errorf("queued: %v, want unavailable", err)
+		}
+		r.all()[0].answer(replication.Code_CODE_OK)
+		later := ask(3)
+		time.Sleep(time.Second) // virtual: past any linger
+		flights := r.all()
+		flights[len(flights)-1].answer(replication.Code_CODE_OK)
+		if err := <-later; err != nil {
+			t.Errorf("after the log went on: %v", err)
+		}
+	})
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
 		var o outcomes

@@ -96,9 +96,10 @@ func Open(cfg Config) (*Voter, error) {
 		AskTerm:     cfg.AskTerm,
 	})
 	v.remote = reads.NewGroup(v.askLeader)
-	// Both end when stopping is closed.
+	// All end when stopping is closed.
 	v.background.Go(v.lead)
 	v.background.Go(v.compact)
+	v.background.Go(v.watchStall)
 	return v, nil
 }
 
