@@ -280,16 +280,21 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 		if err := l.backend.DeleteRange(lo, hi); err != nil {
 			return fmt.Errorf("deleting raft log entries %d to %d: %w", lo, hi, err)
 		}
-		return l.reload(lo, hi)
+		return nil
 	}
 	var err error
 	if hi >= last {
 		// The end moves back: what was recorded must not outlive it.
 		done := l.measure()
-		err = l.record.lower(l.backend, lo-1, remove)
+		err = l.record.lower(l.backend, lo-1, func() error {
+			if err := remove(); err != nil {
+				return err
+			}
+			return l.movedBack(lo, hi)
+		})
 		done()
-	} else {
-		err = remove()
+	} else if err = remove(); err == nil {
+		l.movedFront(lo, hi)
 	}
 	if err != nil {
 		return l.fail(err)
@@ -297,12 +302,19 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 	return nil
 }
 
-// reload takes over the bounds after lo to hi were deleted.
-func (l *Log) reload(lo, hi uint64) error {
-	first, err := l.backend.FirstIndex()
-	if err != nil {
-		return err
-	}
+// movedFront takes over the bounds after the prefix lo to hi was deleted. It
+// leaves the end alone: Raft compacts beside the goroutine that appends, so an
+// end that was read here may be old by the time it is set.
+func (l *Log) movedFront(lo, hi uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.first = hi + 1
+	l.sizes.truncate(lo, hi)
+}
+
+// movedBack takes over the bounds after lo to hi, and with them the end of the
+// log, were deleted: by the goroutine that appends.
+func (l *Log) movedBack(lo, hi uint64) error {
 	last, err := l.backend.LastIndex()
 	if err != nil {
 		return err
@@ -315,7 +327,10 @@ func (l *Log) reload(lo, hi uint64) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.first, l.last, l.term = first, last, e.Term
+	l.last, l.term = last, e.Term
+	if last == 0 {
+		l.first = 0
+	}
 	l.sizes.truncate(lo, hi)
 	return nil
 }

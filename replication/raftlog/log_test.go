@@ -113,6 +113,49 @@ func TestCutEntriesAreNotFound(t *testing.T) {
 }
 
 // What was recorded must not outlive entries that were removed with intent.
+// Raft compacts on a goroutine of its own, beside the one that appends.
+func TestCutWhileAppending(t *testing.T) {
+	const entries = 20_000
+	l, err := raftlog.OpenMemory(raftlog.Options{Logger: discard, Fatal: func(err error) { t.Errorf("fatal: %v", err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	mustStore(t, l, 1, 10)
+	appended := make(chan struct{})
+	go func() {
+		defer close(appended)
+		for i := uint64(11); i <= entries && l.Err() == nil; i++ {
+			_ = l.StoreLog(entry(i, 1, "data")) // Fatal is told
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-appended:
+			running = false
+		default:
+		}
+		first, _ := l.FirstIndex() // never fails
+		last, _ := l.LastIndex()   // never fails
+		if last < first+2 {
+			continue
+		}
+		if err := l.DeleteRange(first, last-2); err != nil {
+			t.Fatal(err)
+		}
+		if now, _ := l.FirstIndex(); now != last-1 {
+			t.Fatalf("the log begins at %d after the entries up to %d were deleted", now, last-2)
+		}
+	}
+	if last, _ := l.LastIndex(); last != entries {
+		t.Fatalf("the log ends at %d, and %d entries were stored", last, entries)
+	}
+}
+
 func TestRecordedIndexFollowsTheEndDown(t *testing.T) {
 	for name, remove := range map[string]struct {
 		lo, hi, want uint64
