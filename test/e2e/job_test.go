@@ -73,7 +73,7 @@ func runJob() error {
 		if now-first >= length {
 			return nil
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // the resolution of its trace
 	}
 }
 
