@@ -31,16 +31,24 @@ func (s *Server) do(ctx context.Context, who *caller.Caller, req *replication.Re
 	if brk, ok := req.GetOp().(*replication.Request_LockBreak); ok {
 		brk.LockBreak.Reason = wire.Text(brk.LockBreak.GetReason())
 	}
-	if timeout <= 0 {
-		timeout = s.cfg.RequestTimeout
+	if _, bounded := ctx.Deadline(); !bounded { // the stream has done it (upgraded.timeout)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.limit(timeout))
+		defer cancel()
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(timeout, MaxRequestTimeout))
-	defer cancel()
 	a, err = s.cfg.Coordinator.Do(ctx, req)
 	if err != nil {
 		return op, nil, err
 	}
 	return op, s.redact(who, a), nil
+}
+
+// limit is how long a request may take whose caller asked for timeout.
+func (s *Server) limit(timeout time.Duration) time.Duration {
+	if timeout <= 0 {
+		timeout = s.cfg.RequestTimeout
+	}
+	return min(timeout, MaxRequestTimeout)
 }
 
 // holderInfo describes a holder: who it is comes from the kernel, what it says

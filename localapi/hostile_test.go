@@ -30,7 +30,7 @@ func raw(t *testing.T, a *agent, send string) string {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := io.WriteString(conn, send); err != nil {
+	if _, err := io.WriteString(conn, send); err != nil && send != "" { // the agent may have answered and gone
 		t.Fatal(err)
 	}
 	conn.(*net.UnixConn).CloseWrite()

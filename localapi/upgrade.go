@@ -83,7 +83,7 @@ func (s *Server) serveStream(raw net.Conn, buffered *bufio.ReadWriter, conn *cal
 	ready := make(chan struct{})
 	u.stream = stream.New(raw, stream.Options{MaxInFlight: MaxStreamInFlight, MaxInFlightBytes: MaxStreamInFlightBytes,
 		WriteTimeout: WriteTimeout, KeepAlive: -1, // the kernel tells when a local peer dies
-		Logger: s.cfg.Logger, Handler: func(ctx context.Context, in *stream.Incoming) {
+		Timeout: u.timeout, Logger: s.cfg.Logger, Handler: func(ctx context.Context, in *stream.Incoming) {
 			<-ready
 			u.handle(ctx, in)
 		}})
@@ -100,6 +100,14 @@ func (s *Server) serveStream(raw net.Conn, buffered *bufio.ReadWriter, conn *cal
 	s.mu.Lock()
 	delete(s.streams, u)
 	s.mu.Unlock()
+}
+
+// timeout bounds the calls that go to the quorum; the others answer from memory.
+func (u *upgraded) timeout(method uint8, payload []byte) time.Duration {
+	if method != wire.MethodDo {
+		return 0
+	}
+	return u.server.limit(wire.DoTimeout(payload))
 }
 
 // drain closes the stream when no call is being served, or ctx ends. New calls

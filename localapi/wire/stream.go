@@ -60,12 +60,21 @@ func (d *DoRequest) MarshalToSizedBufferVT(b []byte) (int, error) {
 	return n + 4, nil
 }
 
+// DoTimeout reads only how long the caller of a DoRequest waits; 0 when it does
+// not say, or b is too short to be one.
+func DoTimeout(b []byte) time.Duration {
+	if len(b) < 4 {
+		return 0
+	}
+	return time.Duration(binary.BigEndian.Uint32(b)) * time.Millisecond
+}
+
 // UnmarshalDo reads a DoRequest. The Request keeps parts of b.
 func (d *DoRequest) UnmarshalDo(b []byte) error {
 	if len(b) < 4 {
 		return errors.New("the request is too short")
 	}
-	d.Timeout = time.Duration(binary.BigEndian.Uint32(b)) * time.Millisecond
+	d.Timeout = DoTimeout(b)
 	d.Request = &replication.Request{}
 	return d.Request.UnmarshalVTUnsafe(b[4:])
 }

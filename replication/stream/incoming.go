@@ -28,7 +28,7 @@ type Incoming struct {
 	costBytes int64
 	answered  bool // owned by the handler
 	ctx       context.Context
-	cancel    context.CancelCauseFunc
+	cancel    context.CancelFunc
 	inbox     *inbox     // nil for a call
 	allowance *allowance // nil for a call
 }
@@ -137,13 +137,24 @@ func (c *Conn) accept(f frame) error {
 		return nil
 	}
 	// The handler ends when it likes; its ctx asks it to, and Close waits for it.
-	in.ctx, in.cancel = context.WithCancelCause(c.ctx)
+	in.ctx, in.cancel = c.bounded(in)
 	c.workers.run(c.ctx, &c.running, in)
 	return nil
 }
 
+// bounded is the ctx that the handler gets: it ends with the connection, when
+// the caller gives up, and after Options.Timeout.
+func (c *Conn) bounded(in *Incoming) (context.Context, context.CancelFunc) {
+	if c.o.Timeout != nil && !in.Streaming() {
+		if limit := c.o.Timeout(in.Method, in.Payload); limit > 0 {
+			return context.WithTimeout(c.ctx, limit)
+		}
+	}
+	return context.WithCancel(c.ctx)
+}
+
 func (in *Incoming) serve() {
-	defer in.cancel(context.Canceled)
+	defer in.cancel()
 	in.c.o.Handler(in.ctx, in)
 	// An error here means that the connection is lost, which nobody is left to hear.
 	switch {

@@ -62,6 +62,10 @@ type Handler func(ctx context.Context, in *Incoming)
 type Options struct {
 	// Handler serves the peer's requests. Nil: each is failed with CodeNoHandler.
 	Handler Handler
+	// Timeout, optional, bounds the ctx of a call by what its payload says, before
+	// the handler runs; 0 and less: not at all. It is called by the reader and
+	// must be quick. One ctx with a deadline costs half of one inside another.
+	Timeout func(method uint8, payload []byte) time.Duration
 	// MaxFrameBytes bounds one frame in both directions (the peer may accept less).
 	MaxFrameBytes int
 	// MaxInFlight bounds the peer's unanswered requests, and so the goroutines it can cost.
