@@ -193,7 +193,7 @@ func (c *Conn) dispatch(f frame) error {
 		}
 	case kindCancel:
 		if in := c.served.find(f.id); in != nil {
-			in.cancel(errCanceled)
+			in.cancel()
 			if in.inbox != nil {
 				in.inbox.end(errCanceled)
 			}
