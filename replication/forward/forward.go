@@ -87,7 +87,7 @@ func New(cfg Config) *Forwarder {
 }
 
 // Close ends the renewals and refuses new requests with ErrStopped. Requests
-// under way end with their own context.
+// under way end with the attempt they are at, or with their own context.
 func (f *Forwarder) Close() error {
 	f.stop(replication.ErrStopped)
 	f.done.Wait()
@@ -147,17 +147,24 @@ func (f *Forwarder) send(ctx context.Context, req *replication.Request) (*replic
 	for ctx.Err() == nil {
 		node, ok := search.next()
 		if !ok {
+			if f.stopped.Err() != nil {
+				return nil, attempts, stoppedAfter(attempts, req)
+			}
 			search.pause(ctx)
 			continue
 		}
 		attempts++
 		ans, err := f.attempt(ctx, node, req)
+		if err == nil && attempts > 1 && undecided(ans) {
+			// This attempt is in no entry, but an earlier one may be: go on.
+			err = fmt.Errorf("%w: %w", replication.ErrUnavailable, ans.Refused())
+		}
 		if err == nil {
 			f.learn(node, req)
 			return ans, attempts, nil
 		}
 		if isStopped(err) {
-			return nil, attempts, err
+			return nil, attempts, stoppedAfter(attempts-1, req)
 		}
 		lastErr = err
 		if notApplied(err) {
@@ -166,6 +173,21 @@ func (f *Forwarder) send(ctx context.Context, req *replication.Request) (*replic
 		search.failed(node, err)
 	}
 	return nil, attempts, f.gaveUp(ctx, req, attempts, lastErr)
+}
+
+// undecided reports whether ans refuses a change that never reached the state
+// machine: the leader's queue was full.
+func undecided(ans *replication.Answer) bool {
+	return ans.GetCode() == replication.Code_CODE_LIMIT && ans.GetIndex() == 0
+}
+
+// stoppedAfter is the error of a request that this agent's end cut short, after
+// so many attempts that may have been applied.
+func stoppedAfter(attempts int, req *replication.Request) error {
+	if attempts > 0 && !req.IsRead() {
+		return fmt.Errorf("%w (%v)", replication.ErrUnknownOutcome, replication.ErrStopped)
+	}
+	return replication.ErrStopped
 }
 
 // gaveUp tells certainly-not from perhaps, with the cause of the end of ctx.
@@ -212,6 +234,9 @@ func (f *Forwarder) Watch(ctx context.Context, session []byte, fn func(*replicat
 	for ctx.Err() == nil {
 		node, ok := search.next()
 		if !ok {
+			if f.stopped.Err() != nil {
+				return replication.ErrStopped
+			}
 			search.pause(ctx)
 			continue
 		}

@@ -305,3 +305,91 @@ func TestClosedForwarderRefuses(t *testing.T) {
 		}
 	})
 }
+
+// A request that finds no leader must neither spin nor outlive its Forwarder.
+func TestCloseEndsRequestsThatSearch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("") // an election that never ends
+		f := proxy(q)
+		errs := make(chan error, 2)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		go func() {
+			_, err := f.Do(ctx, &replication.Request{Op: &replication.Request_MachineGet{MachineGet: &replication.MachineGet{}}})
+			errs <- err
+		}()
+		go func() { errs <- f.Watch(ctx, nil, func(*replication.Event) {}) }()
+		time.Sleep(time.Second)
+		f.Close()
+		for range 2 {
+			if err := <-errs; !errors.Is(err, replication.ErrStopped) {
+				t.Errorf("after Close: %v, want ErrStopped", err)
+			}
+		}
+	})
+}
+
+// scripted answers the attempts of changes in turn, as the local voter.
+type scripted struct {
+	*quorum
+	changes []func() (*replication.Answer, error)
+}
+
+func (s *scripted) Serve(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
+	if !req.TakesReceipt() {
+		return s.Do(ctx, "a", req)
+	}
+	next := s.changes[0]
+	s.changes = s.changes[1:]
+	return next()
+}
+
+func (s *scripted) WatchLocal(context.Context, []byte, func(*replication.Event)) error {
+	return replication.ErrStopped
+}
+
+// The first attempt may have been applied. What the second one is told says
+// nothing about it unless the log decided it.
+func TestRefusalOutsideOfTheLogSaysNothingAboutAnEarlierAttempt(t *testing.T) {
+	lost := func() (*replication.Answer, error) { return nil, replication.ErrUnknownOutcome }
+	full := func() (*replication.Answer, error) {
+		return &replication.Answer{Code: replication.Code_CODE_LIMIT, Detail: "the queue is full"}, nil
+	}
+	stopping := func() (*replication.Answer, error) { return nil, replication.ErrStopped }
+	applied := func() (*replication.Answer, error) { return &replication.Answer{Index: 7}, nil }
+	limit := func() (*replication.Answer, error) {
+		return &replication.Answer{Index: 8, Code: replication.Code_CODE_LIMIT}, nil
+	}
+	for name, c := range map[string]struct {
+		changes   []func() (*replication.Answer, error)
+		wantError error
+		wantCode  replication.Code
+	}{
+		"queue full at once":           {changes: []func() (*replication.Answer, error){full}, wantCode: replication.Code_CODE_LIMIT},
+		"queue full at the second":     {changes: []func() (*replication.Answer, error){lost, full, applied}},
+		"limit that the log decided":   {changes: []func() (*replication.Answer, error){lost, limit}, wantCode: replication.Code_CODE_LIMIT},
+		"stopping at once":             {changes: []func() (*replication.Answer, error){stopping}, wantError: replication.ErrStopped},
+		"stopping at the second":       {changes: []func() (*replication.Answer, error){lost, stopping}, wantError: replication.ErrUnknownOutcome},
+		"stopping after a full queue":  {changes: []func() (*replication.Answer, error){lost, full, stopping}, wantError: replication.ErrUnknownOutcome},
+		"applied after a lost attempt": {changes: []func() (*replication.Answer, error){lost, applied}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &scripted{quorum: newQuorum("a"), changes: c.changes}
+				f := forward.New(forward.Config{Node: "a", Local: s, Remote: s, Logger: slog.New(slog.DiscardHandler),
+					Voters: func() []string { return []string{"a"} }})
+				defer f.Close()
+				ans, err := f.Do(t.Context(), write("k"))
+				if !errors.Is(err, c.wantError) || ans.GetCode() != c.wantCode {
+					t.Fatalf("%v, %v; want code %v and error %v", ans, err, c.wantCode, c.wantError)
+				}
+				if c.wantError != replication.ErrStopped && errors.Is(err, replication.ErrStopped) {
+					t.Fatalf("%v also says that the request was not sent", err)
+				}
+				if len(s.changes) != 0 {
+					t.Fatalf("%d attempts were not made", len(s.changes))
+				}
+			})
+		})
+	}
+}
