@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strings"
 
 	"github.com/kahu-sh/kahu/storage"
 	"modernc.org/sqlite"
@@ -32,6 +33,9 @@ const (
 	// up soon, because writes wait behind it.
 	openTimeoutMS = 5000
 	busyTimeoutMS = 50
+	// rowsAtOnce go into one statement: half of a row's cost is that of starting
+	// and ending its statement. More than this gains nothing.
+	rowsAtOnce = 16
 )
 
 // conn is one connection with its prepared statements. Not for concurrent use.
@@ -42,9 +46,9 @@ type conn struct {
 	begin, commit, rollback statement
 	getOne                  statement
 	scans                   [2][2]statement // [reverse][with an upper bound]
-	put, remove             statement       // of the writer
+	put, putMany, remove    statement       // of the writer
 
-	args  [2]driver.NamedValue
+	args  [2 * rowsAtOnce]driver.NamedValue
 	dest  [2]driver.Value
 	batch []statement
 }
@@ -177,6 +181,7 @@ func (c *conn) prepareStatements(writer bool) error {
 			// Without other indexes or triggers REPLACE is one insertion into the
 			// tree, with no look before it.
 			{&c.put, "REPLACE INTO rows (key, value) VALUES (?1, ?2)"},
+			{&c.putMany, "REPLACE INTO rows (key, value) VALUES (?,?)" + strings.Repeat(",(?,?)", rowsAtOnce-1)},
 			{&c.remove, "DELETE FROM rows WHERE key=?1"},
 		}...)
 	}
@@ -211,7 +216,7 @@ func blob(b []byte) driver.Value {
 	return b
 }
 
-// bind puts up to two values in the connection's argument buffer.
+// bind puts values in the connection's argument buffer.
 func (c *conn) bind(values ...[]byte) []driver.NamedValue {
 	for i, v := range values {
 		c.args[i] = driver.NamedValue{Ordinal: i + 1, Value: blob(v)}
@@ -349,17 +354,46 @@ func (c *conn) write(b *storage.Batch) (err error) {
 			err = errors.Join(err, e)
 		}
 	}()
-	for _, op := range b.Ops() {
-		if op.Delete {
-			err = c.run(c.remove, op.Key)
-		} else {
-			err = c.run(c.put, op.Key, op.Value)
+	for ops := b.Ops(); len(ops) > 0; {
+		n := 1
+		switch {
+		case ops[0].Delete:
+			err = c.run(c.remove, ops[0].Key)
+		case allPuts(ops):
+			n = rowsAtOnce
+			err = c.runMany(ops[:n])
+		default:
+			err = c.run(c.put, ops[0].Key, ops[0].Value)
 		}
 		if err != nil {
 			return err
 		}
+		ops = ops[n:]
 	}
 	return c.run(c.commit)
+}
+
+// allPuts reports whether ops begins with rowsAtOnce rows to put.
+func allPuts(ops []storage.Op) bool {
+	if len(ops) < rowsAtOnce {
+		return false
+	}
+	for _, op := range ops[:rowsAtOnce] {
+		if op.Delete {
+			return false
+		}
+	}
+	return true
+}
+
+// runMany puts rowsAtOnce rows, in order.
+func (c *conn) runMany(ops []storage.Op) error {
+	for i, op := range ops {
+		c.args[2*i] = driver.NamedValue{Ordinal: 2*i + 1, Value: blob(op.Key)}
+		c.args[2*i+1] = driver.NamedValue{Ordinal: 2*i + 2, Value: blob(op.Value)}
+	}
+	_, err := c.putMany.ExecContext(context.Background(), c.args[:2*len(ops)])
+	return typed(err)
 }
 
 func (c *conn) close() error {
