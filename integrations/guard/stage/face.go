@@ -43,7 +43,7 @@ func Face() int {
 			_ = link.Send(Message{Kind: Signal, Number: int(s.(syscall.Signal))})
 		}
 	}()
-	end := f.listen(link)
+	end := f.listen(link, func() { catch(signals, f.ignored, realTime()) })
 	status := f.wait(pid)
 	if end == nil {
 		return f.abandoned(status)
@@ -64,8 +64,9 @@ type face struct {
 	started bool // the command was started
 }
 
-// listen returns the keeper's last word, or nil when it ended without one.
-func (f *face) listen(link *Link) (end *Message) {
+// listen returns the keeper's last word, or nil when it ended without one. It
+// calls onStart in a goroutine when the command was started.
+func (f *face) listen(link *Link, onStart func()) (end *Message) {
 	for {
 		m, err := link.Recv()
 		if err != nil {
@@ -74,6 +75,7 @@ func (f *face) listen(link *Link) (end *Message) {
 		switch m.Kind {
 		case Started:
 			f.started = true
+			go onStart()
 		case Ended:
 			end = &m
 		}

@@ -61,7 +61,7 @@ func runInit(link *Link, pid1 bool) int {
 	return in.loop(messages, signals)
 }
 
-func (in *initStage) loop(messages <-chan Message, signals <-chan os.Signal) int {
+func (in *initStage) loop(messages <-chan Message, signals chan os.Signal) int {
 	var reaped <-chan death
 	for {
 		select {
@@ -75,7 +75,8 @@ func (in *initStage) loop(messages <-chan Message, signals <-chan os.Signal) int
 					return exitInit
 				}
 				c := make(chan death)
-				go reap(c) // ends when no child is left, and then the process does
+				go reap(c)                               // ends when no child is left, and then the process does
+				go catch(signals, inherited, realTime()) // ends by itself
 				reaped = c
 				continue
 			}

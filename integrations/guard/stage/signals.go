@@ -15,12 +15,21 @@ import (
 // forwarded are the signals that a user sends to the face and means for the
 // command. The stop signals of a terminal are not among them: they reach the
 // whole job, and the face stops by the kernel's default like every member of it.
+//
+// Each costs its notify two switches between threads of the Go runtime, which
+// is most of a stage's start: the many and rare ones are realTime.
 func forwarded() []os.Signal {
-	s := []os.Signal{
+	return []os.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM,
 		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGWINCH,
 	}
-	for n := 34; n <= 64; n++ { // real-time; 32 and 33 belong to libc and the runtime
+}
+
+// realTime are the rest of them. They are caught once the command was started:
+// before that there is nobody to take them, and the runtime drops them.
+func realTime() []os.Signal {
+	var s []os.Signal
+	for n := 34; n <= 64; n++ { // 32 and 33 belong to libc and the runtime
 		s = append(s, syscall.Signal(n))
 	}
 	return s
@@ -53,6 +62,12 @@ func isIgnored(mask uint64, s os.Signal) bool {
 // catching an ignored signal would un-ignore it for the command (HAZARDS-HOST 10).
 func notify(ignored uint64, signals []os.Signal) chan os.Signal {
 	c := make(chan os.Signal, 128) // a burst; os/signal drops what does not fit
+	catch(c, ignored, signals)
+	return c
+}
+
+// catch adds signals to a channel of notify.
+func catch(c chan<- os.Signal, ignored uint64, signals []os.Signal) {
 	for _, s := range signals {
 		if isIgnored(ignored, s) {
 			signal.Ignore(s)
@@ -60,7 +75,6 @@ func notify(ignored uint64, signals []os.Signal) chan os.Signal {
 		}
 		signal.Notify(c, s)
 	}
-	return c
 }
 
 // kernelSigaction is the kernel's struct sigaction on amd64 and arm64 (arm64 has
