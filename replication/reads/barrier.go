@@ -83,7 +83,13 @@ func (b *Barrier) round(ctx context.Context) (uint64, error) {
 		return 0, &replication.NotLeaderError{Leader: lead.Leader}
 	}
 	index := b.cfg.CommitIndex()
-	// Everything below is asked after index was taken.
+	// Everything below is asked after index was taken, the configuration too: with
+	// one from before, two changes in between could make a majority of it that
+	// shares nobody with the one that elected a new leader.
+	term := lead.Term
+	if lead = b.cfg.Lead(); lead.Term != term {
+		return 0, &replication.NotLeaderError{Leader: lead.Leader}
+	}
 	if b.cfg.Term() != lead.Term {
 		return 0, &replication.NotLeaderError{}
 	}

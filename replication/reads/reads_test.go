@@ -259,3 +259,24 @@ func BenchmarkReadIndex(b *testing.B) {
 		}
 	})
 }
+
+// The quorum grows from three to five voters while a round begins, and the new
+// majority has elected another leader: an old voter must not make up for it.
+func TestConfigurationCountsAsOfTheIndex(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var rounds atomic.Int64
+		q := &quorum{ask: answers(map[string]uint64{"b": 5, "c": 0, "d": 0, "e": 0})}
+		q.lead = func() reads.Lead {
+			if rounds.Add(1) == 1 {
+				return reads.Lead{Term: 5, Voters: []string{"a", "b", "c"}}
+			}
+			return reads.Lead{Term: 5, Voters: []string{"a", "b", "c", "d", "e"}}
+		}
+		q.term.Store(5)
+		b := q.barrier()
+		defer b.Close()
+		if got, err := b.ReadIndex(context.Background()); !errors.Is(err, replication.ErrUnavailable) {
+			t.Fatalf("%d, %v: two of five voters have confirmed", got, err)
+		}
+	})
+}
