@@ -3,6 +3,7 @@ package voter_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -136,4 +137,34 @@ func TestStaleReadsSayTheirAge(t *testing.T) {
 		return a.AgeMs >= 300
 	})
 	f.net.mend()
+}
+
+// A follower that has not heard of the newest commit sends a read on to the
+// leader, instead of waiting for Raft to tell it.
+func TestFollowerThatIsBehindSendsReadsOn(t *testing.T) {
+	c := newCluster(t, three, func(cfg *voter.Config) { cfg.SetTiming(300*time.Millisecond, 30*time.Second) })
+	cl := c.client()
+	leader := c.leader()
+	f := c.followers(leader)[0].v.Load()
+	for i := range 5 {
+		want := fmt.Sprint(i)
+		cl.put("k", want)
+		began := time.Now()
+		a, err := f.Serve(context.Background(), get("k"))
+		if took := time.Since(began); took > 400*time.Millisecond {
+			t.Fatalf("the read took %v", took)
+		}
+		var notLeader *replication.NotLeaderError
+		switch {
+		case errors.As(err, &notLeader) && notLeader.Leader == leader.id:
+			a, err = leader.v.Load().Serve(context.Background(), get("k"))
+			if err != nil || value(t, a) != want {
+				t.Fatalf("the leader: %v, %v", a, err)
+			}
+		case err != nil:
+			t.Fatalf("the follower: %v", err)
+		case value(t, a) != want:
+			t.Fatalf("the follower read %q after the write of %q", value(t, a), want)
+		}
+	}
 }

@@ -19,7 +19,7 @@ func TestElectProposeRead(t *testing.T) {
 	cl.put("k", "v1")
 	leader := c.leader()
 	for id, n := range c.nodes {
-		a, err := n.v.Load().Serve(context.Background(), get("k"))
+		a, err := n.read("k")
 		if err != nil {
 			t.Fatalf("reading at %s: %v", id, err)
 		}
