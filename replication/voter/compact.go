@@ -42,7 +42,9 @@ func (v *Voter) compact() {
 // snapshot flushes the memtable and has Raft cut the log. It blocks for both.
 func (v *Voter) snapshot() error {
 	reload := v.raft.ReloadableConfig()
-	reload.TrailingLogs = min(v.cfg.TrailingEntries, v.log.Newest(v.cfg.TrailingBytes))
+	// At least one: Raft cuts beside the goroutine that appends, and whoever
+	// removes the last entry moves the end of the log (raftlog).
+	reload.TrailingLogs = max(1, min(v.cfg.TrailingEntries, v.log.Newest(v.cfg.TrailingBytes)))
 	if err := v.raft.ReloadConfig(reload); err != nil {
 		return err
 	}

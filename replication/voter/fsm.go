@@ -157,7 +157,9 @@ func (f *fsm) applyLocked(l *raft.Log) (answers []*replication.Answer, ok bool) 
 		if f.torn = errors.Is(result.Diverged, statemachine.ErrDamaged); !f.torn {
 			f.store.Commit(f.machine.Position().Index)
 		} // else a part of the entry is in the memtable, and must never be flushed
-		f.diverged(l.Index, result.Diverged)
+		if seededAnew(result.Diverged) {
+			f.diverged(l.Index, result.Diverged)
+		}
 		f.fail(fmt.Errorf("applying log entry %d of term %d: %w", l.Index, l.Term, result.Diverged))
 		return nil, false
 	}
@@ -169,6 +171,13 @@ func (f *fsm) applyLocked(l *raft.Log) (answers []*replication.Answer, ok bool) 
 	f.publish()
 	f.watchers.tell(result.Events)
 	return result.Answers, true
+}
+
+// seededAnew reports whether what stopped this voter is wrong with its state, so
+// that no restart heals it. An entry that this binary cannot read has changed
+// nothing: a newer one goes on from here.
+func seededAnew(err error) bool {
+	return errors.Is(err, statemachine.ErrDiverged) || errors.Is(err, statemachine.ErrDamaged)
 }
 
 // publish makes what others ask for between entries cheap to read. The caller

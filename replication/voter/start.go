@@ -22,6 +22,9 @@ var ErrRefused = errors.New("this voter must not vote any more: remove it from t
 // different from the leader's. It survives restarts.
 var divergedKey = []byte("kahu/diverged")
 
+// currentTermKey is where hashicorp/raft keeps its term in the stable store.
+var currentTermKey = []byte("CurrentTerm")
+
 // checkLog decides whether engine and log belong together (HAZARDS.md 16), and
 // clears a log that an installed snapshot has replaced.
 //
@@ -34,6 +37,17 @@ func checkLog(log *raftlog.Log, p statemachine.Position, logger *slog.Logger) er
 	}
 	first, _ := log.FirstIndex()
 	last, _ := log.LastIndex()
+	// Raft makes a term durable before anything of it reaches log or engine. A
+	// stable store that is behind has lost the vote with it, and a voter that
+	// forgot its vote must not vote again under the same id (HAZARDS.md 9).
+	term, err := log.GetUint64(currentTermKey)
+	if err != nil && err.Error() != "not found" { // as raft reads its own keys
+		return fmt.Errorf("reading raft's term: %w", err)
+	}
+	if term < p.Term {
+		return fmt.Errorf("%w (the engine has entries of term %d, and the raft log's own record says %d: its votes are gone)",
+			ErrRefused, p.Term, term)
+	}
 	if recorded := log.RecordedIndex(); max(p.Index, last) < recorded {
 		return fmt.Errorf("%w (the log was once durable up to index %d, now it ends at %d and the engine at %d)",
 			ErrRefused, recorded, last, p.Index)
