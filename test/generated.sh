@@ -17,11 +17,16 @@ trap 'rm -rf "$tools"' EXIT
 GOBIN=$tools go install google.golang.org/protobuf/cmd/protoc-gen-go
 GOBIN=$tools go install github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto
 
-generate() { # generate OUTDIR
-	PATH="$tools:$PATH" protoc \
-		--go_out="$1" --go_opt=paths=source_relative \
-		--go-vtproto_out="$1" --go-vtproto_opt=paths=source_relative,features=marshal+unmarshal+size+unmarshal_unsafe \
-		$(git ls-files '*.proto')
+generate() { # generate OUTDIR, as the go:generate lines beside the files say
+	local proto features
+	for proto in $(git ls-files '*.proto'); do
+		features=marshal+unmarshal+size
+		# The contract's messages are decoded in place, without copying values.
+		[ "$proto" != replication/replication.proto ] || features+=+unmarshal_unsafe
+		PATH="$tools:$PATH" protoc \
+			--go_out="$1" --go_opt=paths=source_relative \
+			--go-vtproto_out="$1" --go-vtproto_opt=paths=source_relative,features=$features "$proto"
+	done
 }
 
 if [ "${1-}" = --write ]; then
