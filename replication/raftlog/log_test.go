@@ -112,7 +112,6 @@ func TestCutEntriesAreNotFound(t *testing.T) {
 	}
 }
 
-// What was recorded must not outlive entries that were removed with intent.
 // Raft compacts on a goroutine of its own, beside the one that appends.
 func TestCutWhileAppending(t *testing.T) {
 	const entries = 20_000
@@ -156,6 +155,58 @@ func TestCutWhileAppending(t *testing.T) {
 	}
 }
 
+// A conflict with a new leader cuts off the end of the log. What stays must be
+// there after a restart as well, and so must damage to it.
+func TestLogWithItsEndCutOffOpensAgain(t *testing.T) {
+	dir := t.TempDir()
+	past := func(o *raftlog.Options) { o.CacheBytes = 1 } // reads past the cache
+	check := func(l *raftlog.Log, last uint64) {
+		t.Helper()
+		for i := uint64(1); i <= last; i++ {
+			var e raft.Log
+			if err := l.GetLog(i, &e); err != nil || e.Index != i || string(e.Data) != fmt.Sprint("data-", i) {
+				t.Fatalf("entry %d: %+v, %v", i, e, err)
+			}
+		}
+		if got, _ := l.LastIndex(); got != last {
+			t.Fatalf("the log ends at %d, want %d", got, last)
+		}
+	}
+	l := open(t, dir, past)
+	mustStore(t, l, 1, 200)
+	for _, cut := range []uint64{150, 150, 120} {
+		last, _ := l.LastIndex()
+		if err := l.DeleteRange(cut, last); err != nil {
+			t.Fatal(err)
+		}
+		check(l, cut-1)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l = open(t, dir, past)
+		check(l, cut-1)
+		mustStore(t, l, cut, cut+10)
+		check(l, cut+10)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.wal"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	if err := os.Truncate(files[0], 2000); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := raftlog.Open(raftlog.Options{Dir: dir, Logger: discard, SegmentBytes: 64 << 10}); !errors.Is(err, raftlog.ErrCorrupt) {
+		if err == nil {
+			_ = l.Close()
+		}
+		t.Fatalf("a log whose first file is torn was opened: %v", err)
+	}
+}
+
+// What was recorded must not outlive entries that were removed with intent.
 func TestRecordedIndexFollowsTheEndDown(t *testing.T) {
 	for name, remove := range map[string]struct {
 		lo, hi, want uint64
