@@ -421,6 +421,14 @@ func (l *Log) Bytes() int64 {
 	return l.sizes.total()
 }
 
+// BytesBetween is how much the entries behind after, up to and with last, take,
+// about.
+func (l *Log) BytesBetween(after, last uint64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sizes.between(after, last)
+}
+
 // Newest returns how many of the newest entries take at most limitBytes, about.
 func (l *Log) Newest(limitBytes int64) uint64 {
 	l.mu.Lock()

@@ -58,6 +58,17 @@ func (s *sizes) total() int64 {
 	return sum
 }
 
+// between is the bytes of the entries behind after, up to last, about.
+func (s *sizes) between(after, last uint64) int64 {
+	var sum int64
+	for i := len(s.blocks) - 1; i >= 0 && s.blocks[i].last > after; i-- {
+		if b := s.blocks[i]; b.first <= last {
+			sum += b.part(max(b.first, after+1), min(b.last, last)).bytes
+		}
+	}
+	return sum
+}
+
 // newest returns how many of the newest entries fit into limitBytes.
 func (s *sizes) newest(limitBytes int64) uint64 {
 	var entries uint64

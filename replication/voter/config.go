@@ -73,6 +73,10 @@ type Config struct {
 
 	// MemtableBytes bounds changes not yet in the engine. Optional: memtable's default.
 	MemtableBytes int64
+	// BacklogBytes bounds entries that are committed and wait in memory to be
+	// applied: while there are more, entries of a leader wait in the network. One
+	// request, of up to 16 entries, may overshoot it. Optional: 8 MiB.
+	BacklogBytes int64
 	// StallAfter is the age of a running log write, flush or apply from which on
 	// this voter sends no AppendEntries. Optional: 1 s.
 	StallAfter time.Duration
@@ -123,6 +127,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Wall == nil {
 		c.Wall = time.Now
 	}
+	setDefault(&c.BacklogBytes, 8<<20)
 	setDefault(&c.StallAfter, time.Second)
 	setDefault(&c.TrailingBytes, 256<<20)
 	setDefault(&c.TrailingEntries, 100_000)

@@ -53,6 +53,12 @@ func (v *Voter) Corrupt(fn func(s statemachine.Store)) {
 	v.fsm.store.Commit(v.fsm.machine.Position().Index)
 }
 
+// HoldApply stops applying until release is called.
+func (v *Voter) HoldApply() (release func()) {
+	v.fsm.apply.Lock()
+	return v.fsm.apply.Unlock
+}
+
 // LeaseClock is τ now, if this voter serves as a leader.
 func (v *Voter) LeaseClock() (int64, bool) {
 	r := v.serving.Load()

@@ -21,7 +21,7 @@ const (
 	rpcPool = 3
 )
 
-// transport is what Raft sees of the network. It does two things:
+// transport is what Raft sees of the network. It does three things:
 //
 // Addresses are node ids. Where a node answers is looked up at each dial, so a
 // voter that moves stays the same voter (HAZARDS.md 23).
@@ -31,11 +31,15 @@ const (
 // other goroutines, would go on for ever and keep the others from electing
 // (HAZARDS.md 10). While stalled reports true no AppendEntries leaves, neither
 // heartbeats nor entries. Votes and everything incoming pass.
+//
+// What comes in goes through an intake, which holds entries back while this
+// voter has not applied those before (intake.go).
 type transport struct {
 	raft.Transport
 	preVote raft.WithPreVote
 	node    raft.ServerAddress
 	stalled func() bool
+	intake  *intake
 }
 
 var (
@@ -62,7 +66,8 @@ func newTransport(cfg Config, stalled func() bool) (*transport, error) {
 	if !ok {
 		return nil, fmt.Errorf("raft transport %T cannot ask for pre-votes", inner)
 	}
-	return &transport{Transport: inner, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled}, nil
+	return &transport{Transport: inner, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled,
+		intake: newIntake(inner.Consumer())}, nil
 }
 
 // addressProvider implements raft.ServerAddressProvider.
@@ -84,6 +89,9 @@ func (t *transport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { 
 
 // DecodePeer implements raft.Transport.
 func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// Consumer implements raft.Transport. Nothing comes before intake.start.
+func (t *transport) Consumer() <-chan raft.RPC { return t.intake.to }
 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
@@ -112,6 +120,7 @@ func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 
 // Close implements raft.WithClose. Raft calls it when it has stopped.
 func (t *transport) Close() error {
+	t.intake.close()
 	c, ok := t.Transport.(raft.WithClose)
 	if !ok {
 		return nil

@@ -86,6 +86,7 @@ func Open(cfg Config) (*Voter, error) {
 	if v.raft, err = raft.NewRaft(raftConfig(cfg), v.fsm, v.log, v.log, v.snapshots, v.transport); err != nil {
 		return undo(fmt.Errorf("starting raft: %w", err))
 	}
+	v.transport.intake.start(v.awaitRoom) // ends with Raft
 	v.entries = &entries{raft: v.raft, stopped: v.raftGone}
 	v.proposer = proposer.New(v.entries, cfg.Wall)
 	v.local = reads.New(reads.Config{

@@ -63,7 +63,7 @@ func setBatch(ctx context.Context, c *client.Client, first, keys, size int) erro
 	return nil
 }
 
-// fill sets every key once, in order but for what is in flight.
+// fill sets the first keys once each, in order but for what is in flight.
 func fill(ctx context.Context, a *cluster.Agent, keys, size int) error {
 	c := a.Dial()
 	defer c.Close()

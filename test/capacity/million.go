@@ -54,6 +54,9 @@ func million(ctx context.Context, s settings, r *report, binary, storage string)
 	if err := restarts(ctx, s, r, c); err != nil {
 		return err
 	}
+	if err := absences(ctx, s, r, c); err != nil {
+		return err
+	}
 	if err := readBack(ctx, s, r, c, c.Voters()[0]); err != nil {
 		return err
 	}

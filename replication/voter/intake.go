@@ -1,0 +1,102 @@
+package voter
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// holdMost bounds how long entries are held back: the leader gives up a request
+// after rpcTimeout, sends it again on another connection, and both would be held.
+const holdMost = rpcTimeout / 2
+
+// errBehind refuses entries that were held back for holdMost.
+var errBehind = errors.New("this voter applies slower than entries come")
+
+// intake stands between the network and Raft's loop. Raft takes in what others
+// send as fast as it can store it, and keeps everything committed that is not
+// applied yet in memory: up to 2,048 entries of a megabyte, on a voter that
+// catches up faster than its engine takes changes. So entries wait here, one
+// request per connection at most, while there is no room. Heartbeats do not
+// come this way, and votes, snapshots and requests without entries pass at once:
+// the commit index travels with them.
+type intake struct {
+	from <-chan raft.RPC
+	to   chan raft.RPC
+	room func(ctx context.Context) error // blocks until entries are welcome
+
+	stopping context.Context
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+}
+
+func newIntake(from <-chan raft.RPC) *intake {
+	n := &intake{from: from, to: make(chan raft.RPC)}
+	n.stopping, n.stop = context.WithCancel(context.Background())
+	return n
+}
+
+// start lets requests in. Before it they wait with their senders.
+func (n *intake) start(room func(ctx context.Context) error) {
+	n.room = room
+	n.running.Go(n.run)
+}
+
+// close ends everything that start began. Raft must have stopped.
+func (n *intake) close() {
+	n.stop()
+	n.running.Wait()
+}
+
+func (n *intake) run() {
+	for {
+		select {
+		case rpc := <-n.from:
+			if a, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && len(a.Entries) > 0 {
+				// Ends with holdMost or close. The sender waits for the answer before
+				// it sends the next on this connection, so order is not lost.
+				n.running.Go(func() { n.hold(rpc) })
+				continue
+			}
+			n.pass(rpc)
+		case <-n.stopping.Done():
+			return
+		}
+	}
+}
+
+// hold passes rpc on when there is room.
+func (n *intake) hold(rpc raft.RPC) {
+	ctx, cancel := context.WithTimeout(n.stopping, holdMost)
+	defer cancel()
+	if err := n.room(ctx); err != nil {
+		rpc.Respond(nil, errBehind)
+		return
+	}
+	n.pass(rpc)
+}
+
+func (n *intake) pass(rpc raft.RPC) {
+	select {
+	case n.to <- rpc:
+	case <-n.stopping.Done():
+		rpc.Respond(nil, raft.ErrTransportShutdown)
+	}
+}
+
+// awaitRoom blocks while more than Config.BacklogBytes of entries are committed
+// and not applied. What is not known to be committed does not count: it is on
+// disk, and only further requests can tell that it is committed.
+func (v *Voter) awaitRoom(ctx context.Context) error {
+	for {
+		applied := v.fsm.applied.index.Load()
+		if v.log.BytesBetween(applied, v.raft.CommitIndex()) <= v.cfg.BacklogBytes {
+			return nil
+		}
+		if err := v.fsm.applied.wait(ctx, applied+1); err != nil {
+			return err
+		}
+	}
+}
