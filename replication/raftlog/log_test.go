@@ -388,6 +388,14 @@ func TestNewestCountsBytes(t *testing.T) {
 			t.Errorf("%d entries fit into %d bytes, not %d", want, limit, got)
 		}
 	}
+	for _, span := range []struct {
+		after, last uint64
+		want        int64
+	}{{0, 1000, 1_000_000}, {1, 1, 0}, {10, 11, 1000}, {100, 250, 150_000}, {990, 5000, 10_000}, {5000, 6000, 0}, {10, 5, 0}} {
+		if got := l.BytesBetween(span.after, span.last); got != span.want {
+			t.Errorf("the entries behind %d up to %d take %d bytes, not %d", span.after, span.last, got, span.want)
+		}
+	}
 	if err := l.DeleteRange(1, 900); err != nil {
 		t.Fatal(err)
 	}

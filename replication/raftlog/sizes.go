@@ -62,8 +62,9 @@ func (s *sizes) total() int64 {
 func (s *sizes) between(after, last uint64) int64 {
 	var sum int64
 	for i := len(s.blocks) - 1; i >= 0 && s.blocks[i].last > after; i-- {
-		if b := s.blocks[i]; b.first <= last {
-			sum += b.part(max(b.first, after+1), min(b.last, last)).bytes
+		b := s.blocks[i]
+		if from, to := max(b.first, after+1), min(b.last, last); from <= to {
+			sum += b.part(from, to).bytes
 		}
 	}
 	return sum
