@@ -63,6 +63,8 @@ func (id *identity) open(cfg config.Config, version string) error {
 	kind := string(cfg.Storage)
 	if cfg.Role == config.Proxy {
 		kind = "none" // a proxy opens no engine; its directory can never become a voter's
+	} else if err := engines.Check(kind); err != nil {
+		return err // before a directory is made that no other engine could use
 	}
 	dir, err := datadir.Open(cfg.DataDir, datadir.Options{Engine: kind, Version: version})
 	if err != nil {

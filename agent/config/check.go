@@ -229,7 +229,7 @@ func (c *checker) secret() {
 			c.cfg.MakeSecret = true
 			return
 		}
-		c.problem("secret-file", "there is no file %s; copy the cluster's secret there, or make the first one with: kahu keygen > %s", path, path)
+		c.problem("secret-file", "there is no file %s; copy the cluster's secret there, or make the first one with: kahu keygen %s", path, path)
 		return
 	}
 	if err := c.host.CanRead(path); err != nil {

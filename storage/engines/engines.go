@@ -30,13 +30,17 @@ var ErrUnknown = errors.New("unknown storage engine")
 // Kinds are the names that Open takes, whether or not this binary has them.
 func Kinds() []string { return []string{Memory, SQLite, RocksDB} }
 
-// Check returns nil when Open knows kind, else an error that names those it
-// knows.
+// Check returns nil when this binary can open kind, else ErrUnknown with the
+// names of those that exist, or rocksdb.ErrNotBuilt. It touches no disk: ask it
+// before a data directory is made for an engine that cannot be had.
 func Check(kind string) error {
-	if slices.Contains(Kinds(), kind) {
-		return nil
+	if !slices.Contains(Kinds(), kind) {
+		return fmt.Errorf("%w %q: use one of %s", ErrUnknown, kind, strings.Join(Kinds(), ", "))
 	}
-	return fmt.Errorf("%w %q: use one of %s", ErrUnknown, kind, strings.Join(Kinds(), ", "))
+	if kind == RocksDB {
+		return rocksdb.Built()
+	}
+	return nil
 }
 
 // Open opens the engine of that kind in dir, which must exist. The memory engine
