@@ -18,6 +18,9 @@ import (
 const (
 	holdTTL      = 30 * time.Second
 	renewedEvery = holdTTL / 4
+	// requestsRenewedEvery is the same for the session that carries the requests
+	// of an agent that was used lately.
+	requestsRenewedEvery = 15 * time.Second
 )
 
 // holds measures agents that keep locks alive: a voter that follows, and a proxy.
@@ -32,8 +35,8 @@ func holds(ctx context.Context, s settings, r *report, binary string) (err error
 	if err != nil {
 		return err
 	}
-	for _, keeper := range []*cluster.Agent{follower(c, leader), c.Proxies()[0]} {
-		if err := holdOn(ctx, s, r, keeper, leader); err != nil {
+	for i, keeper := range []*cluster.Agent{follower(c, leader), c.Proxies()[0]} {
+		if err := holdOn(ctx, s, r, keeper, leader, i+1); err != nil {
 			return fmt.Errorf("on %s: %w", keeper.Name, err)
 		}
 	}
@@ -50,8 +53,9 @@ func follower(c *cluster.Cluster, leader *cluster.Agent) *cluster.Agent {
 	return leader
 }
 
-// holdOn takes the locks at one agent, watches it, and gives them back.
-func holdOn(ctx context.Context, s settings, r *report, keeper, leader *cluster.Agent) error {
+// holdOn takes the locks at one agent, watches it, and gives them back. So many
+// agents were used until now, this one included: their sessions live on a while.
+func holdOn(ctx context.Context, s settings, r *report, keeper, leader *cluster.Agent, agents int) error {
 	c := keeper.Dial()
 	defer c.Close()
 	kept := make([]*client.Hold, s.holds)
@@ -77,11 +81,19 @@ func holdOn(ctx context.Context, s settings, r *report, keeper, leader *cluster.
 	if err != nil {
 		return err
 	}
+	renewedBefore, err := renewals(ctx, keeper)
+	if err != nil {
+		return err
+	}
 	used, took, err := watch(ctx, s.watch, keeper)
 	if err != nil {
 		return err
 	}
 	indexAfter, err := appliedIndex(ctx, leader)
+	if err != nil {
+		return err
+	}
+	renewed, err := renewals(ctx, keeper)
 	if err != nil {
 		return err
 	}
@@ -96,9 +108,13 @@ func holdOn(ctx context.Context, s settings, r *report, keeper, leader *cluster.
 	}
 	share := used.Seconds() / took.Seconds()
 	r.limit(keeper.Name+": share of a core", percent(share), percent(maxHoldsShare), share >= maxHoldsShare)
-	// A digest of the leader follows each entry; and the ends of the watch cut an interval.
-	entries, most := indexAfter-indexBefore, 2*(uint64(took/renewedEvery)+1)
-	r.limit(keeper.Name+": log entries (renewals, and as many digests)", fmt.Sprint(entries), fmt.Sprint(most), entries > most)
+	renewed -= renewedBefore
+	most := uint64(took/renewedEvery) + 1 // the ends of the watch may cut an interval
+	r.limit(fmt.Sprintf("%s: renewals for its %d holds", keeper.Name, s.holds), fmt.Sprint(renewed), fmt.Sprint(most), renewed == 0 || renewed > most)
+	// Each renewal is an entry, and the leader's digest follows it as another.
+	entries := indexAfter - indexBefore
+	mostEntries := 2 * uint64(agents) * (most + uint64(took/requestsRenewedEvery) + 1)
+	r.limit(fmt.Sprintf("%s: log entries of all sessions, with digests", keeper.Name), fmt.Sprint(entries), fmt.Sprint(mostEntries), entries > mostEntries)
 	r.note("%s has %s resident, %s at most", keeper.Name, megabytes(m.resident), megabytes(m.peak))
 	return nil
 }
