@@ -130,7 +130,12 @@ func afterTreeDeath(t *testing.T, c *cluster.Cluster, round int) time.Duration {
 	if len(tree) < 2 {
 		t.Fatalf("kahu exec has the descendants %v only", tree)
 	}
-	pidfds := openPidfds(t, append(tree, cmd.Process.Pid))
+	// The guard's own stages are killed first, then the command; what counts is
+	// when the last process of the command is dead.
+	stages, command := split(t, append([]int{cmd.Process.Pid}, tree...))
+	if len(command) == 0 {
+		t.Fatal("the command has no process")
+	}
 
 	client2 := waiter.Dial()
 	defer client2.Close()
@@ -149,10 +154,10 @@ func afterTreeDeath(t *testing.T, c *cluster.Cluster, round int) time.Duration {
 		case <-ctx.Done():
 		}
 	}()
-	for _, fd := range pidfds {
+	for _, fd := range append(stages, command...) {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it may have died with its parent
 	}
-	died := allDead(t, pidfds)
+	died := allDead(t, command)
 	var at time.Time
 	select {
 	case at = <-granted:
@@ -203,6 +208,24 @@ func descendants(t *testing.T, pid int) []int {
 		}
 	}
 	return all
+}
+
+// split opens pidfds of the guard's stages and of the others.
+func split(t *testing.T, pids []int) (stages, others []int) {
+	t.Helper()
+	for _, pid := range pids {
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd := openPidfds(t, []int{pid})
+		if strings.HasPrefix(string(comm), "kahu") {
+			stages = append(stages, fd...)
+		} else {
+			others = append(others, fd...)
+		}
+	}
+	return stages, others
 }
 
 // openPidfds opens a pidfd for each; they are closed with the test.
