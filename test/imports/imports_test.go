@@ -73,6 +73,20 @@ func TestCheckFindsWhatIsBroken(t *testing.T) {
 	}
 }
 
+// TestREADMENamesEveryPackage keeps the map that a stranger walks by whole.
+func TestREADMENamesEveryPackage(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(root(t), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range goList(t, "rocksdb") {
+		path := strings.TrimPrefix(p.ImportPath, "github.com/kahu-sh/kahu/")
+		if !strings.HasPrefix(path, "test/") && !bytes.Contains(readme, []byte("`"+path+"`")) {
+			t.Errorf("the map in README.md does not name %s", path)
+		}
+	}
+}
+
 // TestTopLevel keeps the rooms of the house as DESIGN.md §2 names them.
 func TestTopLevel(t *testing.T) {
 	entries, err := os.ReadDir(root(t))
