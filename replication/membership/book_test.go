@@ -76,6 +76,24 @@ func TestLeave(t *testing.T) {
 	})
 }
 
+// A node sees the entry that gives it a vote before that is committed, and the
+// next leader may not have it.
+func TestVoteThatWasNotCommittedIsAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.add("m", 1).start()
+		w.await(time.Second, "one votes", func() bool { return w.allVote("m") })
+		w.add("d", 0, "m").start()
+		w.await(time.Minute, "d votes", func() bool { return w.allVote("m", "d") })
+		<-time.After(time.Minute) // d has noted that it has a vote
+		w.mu.Lock()
+		w.voters, w.learners = []string{"m"}, []string{"d"}
+		w.mu.Unlock()
+		w.await(time.Minute, "d votes again", func() bool { return w.allVote("m", "d") })
+	})
+}
+
 func TestRefusedRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

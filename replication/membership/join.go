@@ -30,7 +30,9 @@ func (k *Keeper) join() (settled bool) {
 			k.doing = "waiting for a leader"
 		}
 		return q.Leader != ""
-	case k.state.Left, k.state.Joined:
+	// A vote that was seen may have been in an entry that was never committed:
+	// whoever still receives the log was not removed, and asks again.
+	case k.state.Left, k.state.Joined && !slices.Contains(q.Learners, k.cfg.Node):
 		defer k.mu.Unlock()
 		k.doing = "removed from the quorum: empty the data directory, so that this host joins as a new voter"
 		k.sayOnce("removed", slog.LevelWarn, "this node was removed from the quorum", "cluster", k.state.Cluster, "node", k.cfg.Node)
