@@ -57,8 +57,9 @@ func voterReady(v voter.Status, waiting string) (bool, string) {
 	switch {
 	case v.StalledFor > 0:
 		return false, "a log write, flush or apply on this voter hangs: look at its disk"
-	case len(v.Peers) == 0:
-		return false, "this voter is in no quorum yet: " + waiting
+	case !slices.ContainsFunc(v.Peers, func(p voter.Peer) bool { return p.ID == v.NodeID }):
+		// Before it has joined, or after it was removed.
+		return false, "this voter is in no quorum: " + waiting
 	case v.Role == "leader" && !v.Serving:
 		return false, "this voter has just been elected"
 	case v.Role != "leader" && v.Leader == "":
