@@ -170,8 +170,3 @@ func checkDeadline(e Event, ttl time.Duration) error {
 	}
 	return nil
 }
-
-// say tells the user what happens while the command runs.
-func (o *Options) say(format string, a ...any) {
-	fmt.Fprintf(o.Stderr, "kahu exec: "+format+"\n", a...)
-}

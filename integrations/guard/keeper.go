@@ -3,6 +3,9 @@ package guard
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,6 +62,8 @@ type keeper struct {
 	atRisk   bool
 	end      *outcome // decided; the guard ends so once the tree is gone
 	released bool     // the agent knows that the hold is over
+
+	speaking atomic.Bool // say is writing
 }
 
 func (k *keeper) arm() (err error) {
@@ -343,7 +348,9 @@ func (k *keeper) extend(e Event) {
 		k.stop(failure(ExitOS, "%v", err))
 		return
 	}
-	k.tree.send(stage.Message{Kind: stage.Deadline, At: k.deadline})
+	if k.tree.rung != PIDNS { // there the init has no timer: the kernel ends it with the keeper
+		k.tree.send(stage.Message{Kind: stage.Deadline, At: k.deadline})
+	}
 	k.schedule()
 }
 
@@ -390,6 +397,21 @@ func (k *keeper) release() {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	if err := k.hold.release(ctx); err != nil && k.deadline != 0 && !errors.Is(err, errNotConnected) {
-		k.say("%v; the agent goes on trying", err)
+		fmt.Fprintf(k.Stderr, "kahu exec: %v; the agent goes on trying\n", err)
 	}
+}
+
+// say tells the user what happens while the command runs. It never blocks, or a
+// pipe that nobody reads would cost the lock: what comes while the last line is
+// still being written is dropped. Its goroutine ends with the write, or with the
+// process.
+func (k *keeper) say(format string, a ...any) {
+	if !k.speaking.CompareAndSwap(false, true) {
+		return
+	}
+	line := fmt.Sprintf("kahu exec: "+format+"\n", a...)
+	go func() {
+		defer k.speaking.Store(false)
+		_, _ = io.WriteString(k.Stderr, line) // there is nobody else to tell
+	}()
 }

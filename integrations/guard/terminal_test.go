@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +20,7 @@ import (
 type terminal struct {
 	t      *testing.T
 	master *os.File
+	id     string      // in the environment of every process below
 	output chan string // what the shell and its jobs write, as it comes
 	seen   string      // not yet matched
 }
@@ -41,12 +44,13 @@ func newTerminal(t *testing.T, a *fakeAgent, rung guard.Containment) *terminal {
 	self, err := os.Executable()
 	must(t, err)
 	cmd := exec.Command("bash", "--norc", "--noprofile", "-i")
-	cmd.Env = append(os.Environ(), settingsVariable+"="+string(text), "guard="+self, "PS1=prompt> ", "PS2=", "TERM=dumb")
+	id := fmt.Sprintf("terminal-%d-%d", n, time.Now().UnixNano())
+	cmd.Env = append(os.Environ(), idVariable+"="+id, settingsVariable+"="+string(text), "guard="+self, "PS1=prompt> ", "PS2=", "TERM=dumb")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	must(t, cmd.Start())
 
-	term := &terminal{t: t, master: os.NewFile(uintptr(fd), "terminal"), output: make(chan string, 1000)}
+	term := &terminal{t: t, id: id, master: os.NewFile(uintptr(fd), "terminal"), output: make(chan string, 1000)}
 	done := make(chan struct{})
 	go func() { // ends when the terminal is closed
 		defer close(done)
@@ -98,6 +102,29 @@ func (term *terminal) shows(want string) {
 	}
 }
 
+// stopped waits until a process with the variable and the words in its command
+// line is there and stopped.
+func stopped(t *testing.T, variable, words string) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); runtime.Gosched() {
+		entries, err := os.ReadDir("/proc")
+		must(t, err)
+		for _, e := range entries {
+			line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+			if err != nil || !strings.Contains(string(line), words) || strings.HasPrefix(string(line), "kahu-") {
+				continue
+			}
+			env, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
+			stat, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
+			_, state, _ := strings.Cut(string(stat), ") ")
+			if strings.Contains(string(env), variable+"\x00") && strings.HasPrefix(state, "T") && !strings.Contains(string(line), "exec\x00") {
+				return
+			}
+		}
+	}
+	t.Fatalf("no %q was stopped", words)
+}
+
 func TestJobControl(t *testing.T) {
 	if _, err := exec.LookPath("bash"); err != nil {
 		t.Skip("no bash here")
@@ -146,6 +173,9 @@ func TestJobControl(t *testing.T) {
 				term.shows("Stopped")
 				term.shows("status=148\r\n")
 				term.shows("prompt> ")
+				// A reader that was woken by the signal and has not run since would
+				// still take a line that comes first.
+				stopped(t, idVariable+"="+term.id, "helper\x00reader")
 				term.types("jobs; echo in the shell\n")
 				term.shows("in the shell\r\n")
 				term.shows("prompt> ")

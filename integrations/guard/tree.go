@@ -162,9 +162,10 @@ func (t *tree) kill() {
 	_ = unix.PidfdSendSignal(int(t.pidfd.Fd()), unix.SIGKILL, nil, 0)
 }
 
+// send tells the init. It never blocks: a stopped init must not keep the keeper
+// from its deadlines, and is killed when it does not obey.
 func (t *tree) send(m stage.Message) {
-	// An init that is gone is seen by watch.
-	_ = t.init.Link.Send(m)
+	_ = t.init.Link.TrySend(m) // an init that is gone is seen by watch
 }
 
 func (t *tree) forward(s syscall.Signal) {

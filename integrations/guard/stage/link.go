@@ -54,6 +54,39 @@ const headerBytes = 14
 
 // Send writes one message. It blocks only while the other side's buffer is full.
 func (l *Link) Send(m Message) error {
+	b, err := m.encode()
+	if err != nil {
+		return err
+	}
+	if _, err := l.file.Write(b); err != nil {
+		return fmt.Errorf("send to another stage: %w", err)
+	}
+	return nil
+}
+
+// TrySend is Send for whom nobody may hold up: when the other side does not read,
+// because it is stopped, the message is lost and the error wraps syscall.EAGAIN.
+func (l *Link) TrySend(m Message) error {
+	b, err := m.encode()
+	if err != nil {
+		return err
+	}
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("send to another stage: %w", err)
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		_, failed = syscall.Write(int(fd), b)
+		return !errors.Is(failed, syscall.EINTR)
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return fmt.Errorf("send to another stage: %w", err)
+	}
+	return nil
+}
+
+func (m Message) encode() ([]byte, error) {
 	b := make([]byte, headerBytes, headerBytes+len(m.Text))
 	b[0] = byte(m.Kind)
 	if m.BySig {
@@ -63,12 +96,9 @@ func (l *Link) Send(m Message) error {
 	binary.LittleEndian.PutUint64(b[6:], uint64(m.At))
 	b = append(b, m.Text...)
 	if len(b) > maxMessageBytes {
-		return fmt.Errorf("send to another stage: %d bytes are more than %d", len(b), maxMessageBytes)
+		return nil, fmt.Errorf("send to another stage: %d bytes are more than %d", len(b), maxMessageBytes)
 	}
-	if _, err := l.file.Write(b); err != nil {
-		return fmt.Errorf("send to another stage: %w", err)
-	}
-	return nil
+	return b, nil
 }
 
 // Recv blocks for the next message. It returns io.EOF when the other stage has
