@@ -38,9 +38,11 @@ help: ## Show this list
 
 .PHONY: build
 build: ## Build bin/kahu (with RocksDB when librocksdb 7 headers are there)
-	@$(if $(HAVE_ROCKSDB),\
-		echo "building $(BIN) $(VERSION) with memory, sqlite and rocksdb",\
-		echo "building $(BIN) $(VERSION) with memory and sqlite; for rocksdb: apt-get install librocksdb-dev libzstd-dev liblz4-dev libsnappy-dev libbz2-dev zlib1g-dev")
+	@if [ -n '$(HAVE_ROCKSDB)' ]; then \
+		echo 'building $(BIN) $(VERSION) with the engines memory, sqlite and rocksdb'; \
+	else \
+		echo 'building $(BIN) $(VERSION) with the engines memory and sqlite; for rocksdb: apt-get install librocksdb-dev libzstd-dev liblz4-dev libsnappy-dev libbz2-dev zlib1g-dev'; \
+	fi
 	@$(GO) build $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/kahu
 
 .PHONY: demo
