@@ -63,5 +63,5 @@ func absence(ctx context.Context, s settings, r *report, c *cluster.Cluster, mis
 	}
 	r.note("%s was away while %d keys were set: caught up in %s, with %d snapshots", away.Name, missed, seconds(time.Since(began)), restores)
 	r.limit(away.Name+": start to first read and write", seconds(served), seconds(maxRestart), served > maxRestart)
-	return showMemory(r, c, "and catching up")
+	return showMemory(ctx, r, c, "and catching up")
 }

@@ -39,7 +39,7 @@ func million(ctx context.Context, s settings, r *report, binary, storage string)
 	}
 	took := time.Since(began)
 	r.note("every key set once in %s, %.0f keys a second", seconds(took), float64(s.keys)/took.Seconds())
-	if err := showMemory(r, c, "while keys were set"); err != nil {
+	if err := showMemory(ctx, r, c, "while keys were set"); err != nil {
 		return err
 	}
 	if err := showDisk(ctx, r, c); err != nil {
@@ -48,7 +48,7 @@ func million(ctx context.Context, s settings, r *report, binary, storage string)
 	if err := readBack(ctx, s, r, c, leader); err != nil {
 		return err
 	}
-	if err := showMemory(r, c, "and while they were read"); err != nil {
+	if err := showMemory(ctx, r, c, "and while they were read"); err != nil {
 		return err
 	}
 	if err := restarts(ctx, s, r, c); err != nil {
@@ -60,7 +60,7 @@ func million(ctx context.Context, s settings, r *report, binary, storage string)
 	if err := readBack(ctx, s, r, c, c.Voters()[0]); err != nil {
 		return err
 	}
-	return showMemory(r, c, "after the restarts, and reading once more")
+	return showMemory(ctx, r, c, "after the restarts, and reading once more")
 }
 
 // readBack reads every key in order and some at random.
@@ -80,14 +80,23 @@ func readBack(ctx context.Context, s settings, r *report, c *cluster.Cluster, a 
 }
 
 // showMemory reports the most that each voter ever had.
-func showMemory(r *report, c *cluster.Cluster, when string) error {
+func showMemory(ctx context.Context, r *report, c *cluster.Cluster, when string) error {
 	for _, a := range c.Voters() {
 		m, err := memoryOf(a.Pid())
 		if err != nil {
 			return err
 		}
 		r.limit(fmt.Sprintf("%s: peak resident %s", a.Name, when), megabytes(m.peak), megabytes(maxResidentBytes), m.peak >= maxResidentBytes)
-		r.note("%s has %s resident now, %s of it its own", a.Name, megabytes(m.resident), megabytes(m.own))
+		sys, err := metric(ctx, a, "go_memstats_sys_bytes")
+		if err != nil {
+			return err
+		}
+		released, err := metric(ctx, a, "go_memstats_heap_released_bytes")
+		if err != nil {
+			return err
+		}
+		r.note("%s has %s resident now: %s of files, %s of Go, the rest is the engine's",
+			a.Name, megabytes(m.resident), megabytes(m.resident-m.own), megabytes(int64(sys-released)))
 	}
 	return nil
 }
