@@ -39,6 +39,7 @@ type hold struct {
 	witness    localapi.Witness
 	grace      time.Duration
 	treeEnds   bool
+	pidfds     int // how many were passed
 	needAck    bool
 	noQueue    bool
 	info       *replication.HolderInfo
@@ -73,7 +74,7 @@ type hold struct {
 func newHold(h *Holds, id string, req localapi.HoldRequest) *hold {
 	return &hold{
 		h: h, id: id, lock: req.Lock, durability: req.Durability, witness: req.Witness, grace: req.Grace,
-		treeEnds: req.TreeEnds, needAck: req.NeedAck, noQueue: req.Wait == 0, info: req.Info,
+		treeEnds: req.TreeEnds, pidfds: len(req.Pidfds), needAck: req.NeedAck, noQueue: req.Wait == 0, info: req.Info,
 		over: make(chan struct{}),
 	}
 }
@@ -198,6 +199,7 @@ func (o *hold) gone(reason string) {
 	o.uncount()
 	delete(o.s.holds, o.id)
 	delete(o.h.byID, o.id)
+	o.h.discharge(o)
 	if len(o.s.holds) == 0 {
 		o.s.idleSince = o.h.cfg.LeaseNow()
 	}

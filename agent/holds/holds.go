@@ -51,6 +51,7 @@ type Config struct {
 	AckTimeout time.Duration         // optional: 5 s
 	AskTimeout time.Duration         // optional: 10 s
 	MaxHolds   int                   // optional: 65,536
+	MaxPidfds  int                   // optional: half of what the process may open
 }
 
 // Holds implements localapi.Holder. Its methods may be called concurrently.
@@ -69,8 +70,9 @@ type Holds struct {
 	closing  bool
 	byID     map[string]*hold
 	sessions map[time.Duration]*session
-	reaper   *reaper       // nil until the first process hold
-	drained  chan struct{} // non-nil while Close waits, see maybeDrained
+	usage    map[int64]usage // by uid
+	reaper   *reaper         // nil until the first process hold
+	drained  chan struct{}   // non-nil while Close waits, see maybeDrained
 }
 
 var (
@@ -92,7 +94,13 @@ func New(cfg Config) (*Holds, error) {
 	if cfg.MaxHolds == 0 {
 		cfg.MaxHolds = defaultMaxHolds
 	}
-	h := &Holds{cfg: cfg, byID: map[string]*hold{}, sessions: map[time.Duration]*session{}}
+	if cfg.MaxPidfds == 0 {
+		var err error
+		if cfg.MaxPidfds, err = halfOfFiles(); err != nil {
+			return nil, err
+		}
+	}
+	h := &Holds{cfg: cfg, byID: map[string]*hold{}, sessions: map[time.Duration]*session{}, usage: map[int64]usage{}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	m, err := newMetrics(h, cfg.Registerer)
 	if err != nil {
@@ -127,8 +135,8 @@ func (h *Holds) open(req localapi.HoldRequest) (*handle, error) {
 	if h.closing {
 		return nil, replication.ErrStopped
 	}
-	if len(h.byID) >= h.cfg.MaxHolds {
-		return nil, refuse(replication.Code_CODE_LIMIT, "this agent keeps %d holds and waiters already, and its limit is %d", len(h.byID), h.cfg.MaxHolds)
+	if err := h.checkLimits(req); err != nil {
+		return nil, err
 	}
 	s, err := h.sessionFor(req.TTL, req.Grace)
 	if err != nil {
@@ -141,6 +149,7 @@ func (h *Holds) open(req localapi.HoldRequest) (*handle, error) {
 		}
 	}
 	h.byID[id] = o
+	h.charge(o)
 	o.startWaiting(req.Wait)
 	s.add(o)
 	o.handle = &handle{o: o}

@@ -102,3 +102,43 @@ func TestHoldLimit(t *testing.T) {
 		}
 	})
 }
+
+// One user, root apart, leaves half of the holds to the others, and gets back
+// what it gives back.
+func TestHoldLimitOfOneUser(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		ask := func(uid int64) (localapi.Hold, error) {
+			req := request("l")
+			req.Info = &replication.HolderInfo{Uid: uid}
+			return r.h.Open(context.Background(), req)
+		}
+		var own []localapi.Hold
+		for range 500 {
+			o, err := ask(1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			own = append(own, o)
+			defer o.Disconnect()
+		}
+		var refused *replication.RefusedError
+		if _, err := ask(1000); !errors.As(err, &refused) || refused.Code != replication.Code_CODE_LIMIT {
+			t.Fatalf("one more than half: %v", err)
+		}
+		for range 300 {
+			o, err := ask(0)
+			if err != nil {
+				t.Fatalf("root beside a greedy user: %v", err)
+			}
+			defer o.Disconnect()
+		}
+		if err := own[7].Release(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		o, err := ask(1000)
+		if err != nil {
+			t.Fatalf("after a release: %v", err)
+		}
+		defer o.Disconnect()
+	})
+}

@@ -241,3 +241,50 @@ func await(t *testing.T, what string, f func() bool) {
 		}
 	}
 }
+
+// A hold with a process as witness outlives its connection: the pidfds of one
+// user are bounded by themselves, or they would use up the agent's files.
+func TestPidfdLimit(t *testing.T) {
+	r := newProcessRig(t)
+	r.maxPidfds = 8
+	r.h = r.newHolds()
+	ask := func(uid int64, n int) (localapi.Hold, error) {
+		p, f := startProcess(t)
+		t.Cleanup(p.kill)
+		files := []*os.File{f}
+		for len(files) < n {
+			fd, err := unix.Dup(int(f.Fd()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, os.NewFile(uintptr(fd), "pidfd"))
+		}
+		req := processRequest("l", true, files...)
+		req.Info = &replication.HolderInfo{Uid: uid}
+		return r.h.Open(context.Background(), req)
+	}
+	limited := func(what string, err error) {
+		t.Helper()
+		var refused *replication.RefusedError
+		if !errors.As(err, &refused) || refused.Code != replication.Code_CODE_LIMIT {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	first, err := ask(1000, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = ask(1000, 1)
+	limited("a fifth pidfd of one user", err)
+	if _, err = ask(1001, 3); err != nil {
+		t.Fatalf("another user: %v", err)
+	}
+	_, err = ask(0, 2)
+	limited("a ninth pidfd", err)
+	if err := first.Release(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = ask(1000, 4); err != nil {
+		t.Fatalf("after a release: %v", err)
+	}
+}

@@ -37,7 +37,8 @@ type rig struct {
 	q     *quorum
 	h     *holds.Holds
 	// registry is nil unless a test wants metrics.
-	registry prometheus.Registerer
+	registry  prometheus.Registerer
+	maxPidfds int // 0: the default
 }
 
 func (r *rig) now() time.Duration { return time.Since(r.began) + time.Hour }
@@ -53,7 +54,7 @@ func (r *rig) newHolds() *holds.Holds {
 	h, err := holds.New(holds.Config{
 		Coordinator: r.q, Node: "n1", Host: "host", LeaseNow: r.now,
 		Boottime: func() time.Duration { return r.now() + bootAhead }, BootID: "boot",
-		Logger: slog.New(slog.DiscardHandler), Registerer: r.registry, MaxHolds: 1000,
+		Logger: slog.New(slog.DiscardHandler), Registerer: r.registry, MaxHolds: 1000, MaxPidfds: r.maxPidfds,
 	})
 	if err != nil {
 		r.t.Fatal(err)
