@@ -279,6 +279,9 @@ func (k *keeper) held(e Event) {
 // the grant.
 func (k *keeper) over(e Event) {
 	k.released = true
+	if k.phase >= starting && k.tree.ended() {
+		return // the agent saw the tree end before we did; how it ended comes from the init
+	}
 	if k.phase >= starting {
 		k.stop(failure(ExitLeaseLost, "the lock %s was released by somebody else (%s); the command was stopped", k.Lock, e.Reason))
 		return

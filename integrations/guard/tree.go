@@ -156,6 +156,13 @@ func (t *tree) witnesses() (Witnesses, error) {
 	return w, nil
 }
 
+// ended reports whether the init is dead; in a namespace, whether everything is.
+// Unlike gone it does not lag behind what the agent sees through the same pidfd.
+func (t *tree) ended() bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(t.pidfd.Fd()), Events: unix.POLLIN}}, 0)
+	return err == nil && n > 0
+}
+
 // kill ends the tree without asking it. In a namespace the kernel does the rest,
 // otherwise the goroutine of watch.
 func (t *tree) kill() {
