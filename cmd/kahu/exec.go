@@ -116,18 +116,32 @@ func execOptions(lock, ttl, wait, grace, contain string) (o guard.Options, err e
 type guardAgent struct {
 	client client.Options
 	hold   client.HoldOptions
+	giveUp time.Time // when the wait that Open began is over; zero before that
 }
 
 var _ guard.Agent = (*guardAgent)(nil)
 
 func (a *guardAgent) Open(ctx context.Context, w guard.Witnesses) (guard.Lock, error) {
 	o := a.hold
+	o.Wait = a.waitLeft()
 	o.Pidfds, o.TreeEnds = w.Pidfds, w.TreeEnds
 	h, err := client.DialHold(ctx, a.client, o)
 	if err != nil {
 		return nil, guardError(err)
 	}
 	return guardLock{h}, nil
+}
+
+// waitLeft is what is left of --wait: an agent that was restarted is asked anew,
+// and the user's patience is not.
+func (a *guardAgent) waitLeft() time.Duration {
+	if a.hold.Wait <= 0 {
+		return a.hold.Wait
+	}
+	if a.giveUp.IsZero() {
+		a.giveUp = time.Now().Add(a.hold.Wait)
+	}
+	return max(time.Until(a.giveUp).Round(time.Millisecond), 0)
 }
 
 // Attach does not hand the witnesses over again: an agent that knows the hold
