@@ -143,7 +143,8 @@ func newClusterOn(t testing.TB, engine string, ids []string, tune func(*voter.Co
 		c.add(id)
 	}
 	for _, id := range ids {
-		if err := c.nodes[id].v.Load().Bootstrap(ids); err != nil {
+		// The others may have elected and told it already.
+		if err := c.nodes[id].v.Load().Bootstrap(ids); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 			t.Fatal(err)
 		}
 	}
@@ -483,6 +484,21 @@ func (n *network) hold() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.held = make(chan struct{})
+}
+
+// withheld is how many connections have data that is held back.
+func (n *network) withheld() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	count := 0
+	for c := range n.conns {
+		c.mu.Lock()
+		if c.waiting {
+			count++
+		}
+		c.mu.Unlock()
+	}
+	return count
 }
 
 // release lets everything through again.

@@ -53,3 +53,24 @@ func TestEntryOfANewerKahuDoesNotCondemnTheVoter(t *testing.T) {
 		t.Fatalf("the voter ended with %v", err)
 	}
 }
+
+// A voter stops at once although another one, which is frozen or cut off without
+// a word, owes it answers, or the rest of a snapshot.
+func TestShutdownDoesNotWaitForSilentPeers(t *testing.T) {
+	for name, graceful := range map[string]time.Duration{"killed": 0, "terminated": 4 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, three, nil)
+			cl := c.client()
+			cl.put("k", "v")
+			leader := c.leader()
+			followers := c.followers(leader)
+			followers[0].net.hold()
+			eventually(t, "the leader misses its follower's answers", func() bool { return followers[0].net.withheld() > 0 })
+			began := time.Now()
+			leader.stop(graceful) // complains when Raft does not stop
+			if took := time.Since(began); took > 4*time.Second {
+				t.Fatalf("it took %v", took)
+			}
+		})
+	}
+}

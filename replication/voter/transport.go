@@ -36,6 +36,7 @@ const (
 // voter has not applied those before (intake.go).
 type transport struct {
 	raft.Transport
+	conns   *conns // nil when Config.Transport is used
 	preVote raft.WithPreVote
 	node    raft.ServerAddress
 	stalled func() bool
@@ -51,11 +52,13 @@ var (
 // newTransport wraps cfg.Transport, or makes one over cfg.Stream.
 func newTransport(cfg Config, stalled func() bool) (*transport, error) {
 	inner := cfg.Transport
+	var known *conns
 	if inner == nil {
+		known = newConns(cfg.Stream)
 		inner = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			ServerAddressProvider:   addressProvider(cfg.Address),
 			Logger:                  raftlog.HCLog(cfg.Logger),
-			Stream:                  cfg.Stream,
+			Stream:                  known,
 			MaxPool:                 rpcPool,
 			Timeout:                 rpcTimeout,
 			MsgpackUseNewTimeFormat: true,
@@ -66,7 +69,7 @@ func newTransport(cfg Config, stalled func() bool) (*transport, error) {
 	if !ok {
 		return nil, fmt.Errorf("raft transport %T cannot ask for pre-votes", inner)
 	}
-	return &transport{Transport: inner, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled,
+	return &transport{Transport: inner, conns: known, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled,
 		intake: newIntake(inner.Consumer())}, nil
 }
 
@@ -92,6 +95,13 @@ func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.Server
 
 // Consumer implements raft.Transport. Nothing comes before intake.start.
 func (t *transport) Consumer() <-chan raft.RPC { return t.intake.to }
+
+// cut ends all exchanges with other voters. Raft is stopping.
+func (t *transport) cut() {
+	if t.conns != nil {
+		t.conns.cut()
+	}
+}
 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {

@@ -126,6 +126,7 @@ func (v *Voter) shutdown(timeout time.Duration) error {
 	close(v.stopping)
 	stopped := make(chan struct{})
 	stop := v.raft.Shutdown()
+	v.transport.cut()
 	go func() { // ends when Raft's goroutines have
 		_ = stop.Error() // always nil: a shutdown cannot fail, it can only hang
 		close(stopped)

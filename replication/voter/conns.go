@@ -1,0 +1,71 @@
+package voter
+
+import (
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// conns is a raft.StreamLayer that knows every connection made through it, so
+// that a voter which stops can cut them. Raft waits for each of its goroutines,
+// and each of them for an answer, or for the rest of a snapshot, from a peer
+// that may be frozen or cut off without a word: rpcTimeout and longer.
+type conns struct {
+	raft.StreamLayer
+
+	mu   sync.Mutex
+	open map[*conn]struct{} // nil: cut
+}
+
+type conn struct {
+	net.Conn
+	of *conns
+}
+
+func newConns(s raft.StreamLayer) *conns {
+	return &conns{StreamLayer: s, open: map[*conn]struct{}{}}
+}
+
+// Accept implements net.Listener.
+func (s *conns) Accept() (net.Conn, error) { return s.know(s.StreamLayer.Accept()) }
+
+// Dial implements raft.StreamLayer.
+func (s *conns) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return s.know(s.StreamLayer.Dial(address, timeout))
+}
+
+func (s *conns) know(c net.Conn, err error) (net.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	known := &conn{Conn: c, of: s}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		_ = c.Close() // nobody has used it
+		return nil, net.ErrClosed
+	}
+	s.open[known] = struct{}{}
+	return known, nil
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.open, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// cut closes all connections, and every later one at once.
+func (s *conns) cut() {
+	s.mu.Lock()
+	open := s.open
+	s.open = nil
+	s.mu.Unlock()
+	for c := range open {
+		_ = c.Conn.Close() // whoever uses it is told
+	}
+}
