@@ -42,6 +42,7 @@ names, in this order.`,
 			if err != nil {
 				return withCode(exitConfig, err)
 			}
+			limitMemory(cfg)
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			err = agent.Run(ctx, cfg, agent.Options{

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"os"
+	"runtime/debug"
+
+	"github.com/kahu-sh/kahu/agent/config"
+)
+
+// softMemoryBase is what the Go part of an agent needs at most beside its
+// memtable: the newest log entries and those waiting to be applied, a few
+// requests between voters of up to 16 MiB each, connections, and the binary's
+// own. Measured with a million keys, catching up included (test/capacity).
+const softMemoryBase = 96 << 20
+
+// limitMemory tells Go's collector where to become eager. By itself it lets
+// garbage grow to the size of what lives, so a full memtable on its way into
+// the engine would be paid for twice. It counts twice here as well, once as
+// rows and once as the batch being written. The engine's own caches are C or
+// outside of the heap, and bounded by themselves. It is no limit of what can be
+// allocated, and GOMEMLIMIT in the environment wins.
+func limitMemory(cfg config.Config) {
+	if _, set := os.LookupEnv("GOMEMLIMIT"); !set {
+		debug.SetMemoryLimit(softMemoryBase + 2*cfg.Limits.MemtableSizeBytes)
+	}
+}
