@@ -66,6 +66,7 @@ func Built() error { return nil }
 // Open opens or makes the database in dir, which must exist. RocksDB refuses a
 // second process by itself.
 func Open(dir string) (storage.Engine, error) {
+	fewArenas()
 	if err := checkFormat(dir); err != nil {
 		return nil, err
 	}
