@@ -24,8 +24,8 @@ import (
 )
 
 // Voters are killed, stopped, cut off, held up, seeded and made to hand over in
-// random order, and the way to them loses, delays and doubles requests, while
-// forwarders on voters and proxies ask. What was answered must be explained by
+// random order, and a fourth one comes and goes; the way to them loses, delays and
+// doubles requests, while forwarders on voters and proxies ask. What was answered must be explained by
 // one voter without faults, and all voters must end with the same state.
 //
 // KAHU_CHAOS_SEED repeats a choice of faults, KAHU_CHAOS_FOR runs for longer.
@@ -44,6 +44,9 @@ func TestChaos(t *testing.T) {
 		})
 	}
 }
+
+// four are the places where voters run; the last one has a vote now and then.
+var four = append(three[:3:3], "d")
 
 // chaos is a cluster under faults.
 type chaos struct {
@@ -83,10 +86,12 @@ func runChaos(t *testing.T, engine string, seed uint64, duration time.Duration) 
 		t.Fatal(err)
 	}
 
+	ch.add(four[3])
+
 	ctx, cancel := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
 	var forwarders []*forward.Forwarder
-	for i, name := range []string{"a", "b", "c", "proxy1", "proxy2"} {
+	for i, name := range append([]string{"proxy1", "proxy2"}, four...) {
 		f := ch.forwarder(name)
 		forwarders = append(forwarders, f)
 		for j := range 2 {
@@ -123,9 +128,9 @@ func (ch *chaos) apart(a, b string) bool {
 
 // fault does something to somebody, and waits a little.
 func (ch *chaos) fault(r *rand.Rand) {
-	n := ch.node(three[r.IntN(len(three))])
+	n := ch.node(four[r.IntN(len(four))])
 	v := n.v.Load()
-	switch kind := r.IntN(8); {
+	switch kind := r.IntN(11); {
 	case v == nil:
 		n.start()
 	case kind <= 1:
@@ -147,6 +152,11 @@ func (ch *chaos) fault(r *rand.Rand) {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		_ = v.TransferLeadership(ctx, "") // only a leader does
 		cancel()
+	case kind <= 8: // only a leader does
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		change := []func(context.Context, string) error{v.AddLearner, v.AddVoter, v.RemoveServer}[r.IntN(3)]
+		_ = change(ctx, four[3])
+		cancel()
 	default:
 		_ = v.Snapshot() // refused while the quorum changes
 	}
@@ -166,11 +176,16 @@ func (ch *chaos) setAway(node string, away bool) {
 // heal starts whoever is down, and makes the way to the voters sound.
 func (ch *chaos) heal() {
 	ch.calm.Store(true)
-	for _, id := range three {
+	for _, id := range four {
 		if n := ch.node(id); n.v.Load() == nil {
 			n.start()
 		}
 	}
+	eventually(ch.t, "the fourth gets its vote", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return ch.leader().v.Load().AddVoter(ctx, four[3]) == nil
+	})
 }
 
 // compare waits until all voters have the same index, and compares their state.
@@ -178,7 +193,7 @@ func (ch *chaos) compare() {
 	ch.t.Helper()
 	eventually(ch.t, "all voters have the same index and state", func() bool {
 		var first *voter.Voter
-		for _, id := range three {
+		for _, id := range four {
 			v := ch.node(id).v.Load()
 			if first == nil {
 				first = v
@@ -193,7 +208,7 @@ func (ch *chaos) compare() {
 		}
 		return true
 	})
-	for _, id := range three {
+	for _, id := range four {
 		select {
 		case err := <-ch.node(id).fatal:
 			ch.t.Errorf("%s: %v", id, err)
@@ -204,7 +219,7 @@ func (ch *chaos) compare() {
 
 // forwarder is that of the agent on node, which may be a proxy.
 func (ch *chaos) forwarder(node string) *forward.Forwarder {
-	cfg := forward.Config{Node: node, Host: node, Remote: lossy{ch, node}, Logger: ch.logger, Voters: func() []string { return three }}
+	cfg := forward.Config{Node: node, Host: node, Remote: lossy{ch, node}, Logger: ch.logger, Voters: func() []string { return four }}
 	if ch.node(node) != nil {
 		cfg.Local = lossyLocal{lossy{ch, node}}
 	}
