@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -135,7 +136,7 @@ func idle(ctx context.Context, s settings, r *report, binary string) (err error)
 	if _, _, err := watch(ctx, 2*time.Second, c.Agents...); err != nil {
 		return err
 	}
-	agents := []*cluster.Agent{leader, follower(c, leader), c.Proxies()[0]}
+	agents := slices.Compact([]*cluster.Agent{leader, follower(c, leader), c.Proxies()[0]}) // a voter alone is both
 	before := make([]time.Duration, len(agents))
 	for i, a := range agents {
 		if before[i], err = cpuOf(a.Pid()); err != nil {
