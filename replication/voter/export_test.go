@@ -135,3 +135,23 @@ func (v *Voter) Install(index, term uint64, change func([]byte) []byte) error {
 	}
 	return v.fsm.install()
 }
+
+// SnapshotAround begins a snapshot of this voter's own, runs between, and ends it.
+func (v *Voter) SnapshotAround(between func() error) error {
+	s, err := v.fsm.Snapshot()
+	if err != nil {
+		return err
+	}
+	if err := between(); err != nil {
+		return err
+	}
+	p := v.fsm.position.Load()
+	sink, err := v.snapshots.Create(1, p.Index, p.Term, raft.Configuration{}, 1, nil)
+	if err != nil {
+		return err
+	}
+	return s.Persist(sink)
+}
+
+// ErrReplaced is what ends a snapshot when another one was installed meanwhile.
+var ErrReplaced = errReplaced

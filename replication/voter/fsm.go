@@ -243,7 +243,7 @@ func (f *fsm) applyAge() time.Duration {
 // Snapshot implements raft.FSM. The engine is the snapshot: what is written
 // when Raft persists it is only what the memtable still owes.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
-	return &flushed{fsm: f, position: *f.position.Load()}, nil
+	return &flushed{fsm: f, store: f.store, position: *f.position.Load()}, nil
 }
 
 // Restore implements raft.FSM: see restore.go.

@@ -111,6 +111,7 @@ func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 // flushed is Raft's handle on the state at one position.
 type flushed struct {
 	fsm      *fsm
+	store    *memtable.Store // at that position
 	position statemachine.Position
 }
 
@@ -120,6 +121,11 @@ func (s *flushed) Persist(out raft.SnapshotSink) error {
 	f := s.fsm
 	f.swap.RLock()
 	defer f.swap.RUnlock()
+	if f.store != s.store {
+		// A snapshot was installed meanwhile. Raft must not take an older index for
+		// the newest one.
+		return errReplaced
+	}
 	if err := f.store.Flush(context.Background()); err != nil {
 		return err // Raft cancels the sink
 	}
