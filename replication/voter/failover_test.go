@@ -319,7 +319,7 @@ func TestLogBehindInstalledSnapshotIsRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	if err := log.SetUint64([]byte("CurrentTerm"), 2); err != nil {
+	if err := log.SetUint64([]byte("CurrentTerm"), 1); err != nil {
 		t.Fatal(err)
 	}
 	for i := uint64(1); i <= 10; i++ {

@@ -37,16 +37,17 @@ func checkLog(log *raftlog.Log, p statemachine.Position, logger *slog.Logger) er
 	}
 	first, _ := log.FirstIndex()
 	last, _ := log.LastIndex()
-	// Raft makes a term durable before anything of it reaches log or engine. A
-	// stable store that is behind has lost the vote with it, and a voter that
-	// forgot its vote must not vote again under the same id (HAZARDS.md 9).
+	// Raft makes a term durable before anything reaches log or engine. A stable
+	// store without one has lost the vote with it, and a voter that forgot its vote
+	// must not vote again under the same id (HAZARDS.md 9). The term may be below
+	// the engine's: a leader that was just deposed streams its newest state under
+	// its old term.
 	term, err := log.GetUint64(currentTermKey)
 	if err != nil && err.Error() != "not found" { // as raft reads its own keys
 		return fmt.Errorf("reading raft's term: %w", err)
 	}
-	if term < p.Term {
-		return fmt.Errorf("%w (the engine has entries of term %d, and the raft log's own record says %d: its votes are gone)",
-			ErrRefused, p.Term, term)
+	if term == 0 && p.Term > 0 {
+		return fmt.Errorf("%w (the engine has entries of term %d, and the raft log knows of no term: its votes are gone)", ErrRefused, p.Term)
 	}
 	if recorded := log.RecordedIndex(); max(p.Index, last) < recorded {
 		return fmt.Errorf("%w (the log was once durable up to index %d, now it ends at %d and the engine at %d)",
