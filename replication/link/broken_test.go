@@ -261,6 +261,43 @@ func TestTooManyConnections(t *testing.T) {
 }
 
 // Raft's own transport works over the layer, by node id, and only between voters.
+// A node that is frozen accepts connections and says nothing.
+func TestStopDialingEndsAHandshake(t *testing.T) {
+	frozen, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer frozen.Close()
+	sec := security(t, clusterSecret, "v1")
+	layer := link.NewRaft("v1", nopListener(t, sec), &link.Dialer{Security: sec, Timeout: time.Minute},
+		func(string) (string, bool) { return frozen.Addr().String(), true })
+	failed := make(chan error, 1)
+	go func() {
+		_, err := layer.Dial("v2", time.Minute)
+		failed <- err
+	}()
+	c, err := frozen.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	layer.StopDialing()
+	select {
+	case err := <-failed:
+		if err == nil {
+			t.Fatal("a connection to nobody was made")
+		}
+	case <-time.After(5 * time.Second):
+		frozen.Close()
+		c.Close()
+		<-failed
+		t.Fatal("the dial went on for 5 s")
+	}
+	if _, err := layer.Dial("v2", time.Minute); err == nil {
+		t.Fatal("a later dial was made")
+	}
+}
+
 func TestRaftLayer(t *testing.T) {
 	var book addresses
 	agents := map[string]*agent{}

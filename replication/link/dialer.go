@@ -69,6 +69,8 @@ type Raft struct {
 	l       net.Listener
 	d       *Dialer
 	resolve func(node string) (address string, ok bool)
+	ctx     context.Context // of dials; ends with StopDialing
+	stop    context.CancelCauseFunc
 }
 
 var _ raft.StreamLayer = (*Raft)(nil)
@@ -76,7 +78,9 @@ var _ raft.StreamLayer = (*Raft)(nil)
 // NewRaft returns the stream layer of node over l and d; resolve tells where a
 // node is. There is one for a Listener.
 func NewRaft(node string, l *Listener, d *Dialer, resolve func(node string) (address string, ok bool)) *Raft {
-	return &Raft{node: node, l: l.Protocol(ProtocolRaft), d: d, resolve: resolve}
+	r := &Raft{node: node, l: l.Protocol(ProtocolRaft), d: d, resolve: resolve}
+	r.ctx, r.stop = context.WithCancelCause(context.Background())
+	return r
 }
 
 // RaftAddress is a node's address for raft: its id. It serves where raft wants
@@ -90,7 +94,7 @@ func (r *Raft) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn
 	if !ok {
 		return nil, fmt.Errorf("connecting to node %s: %w", node, ErrUnknownNode)
 	}
-	ctx := context.Background()
+	ctx := r.ctx
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
@@ -107,7 +111,15 @@ func (r *Raft) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn
 func (r *Raft) Accept() (net.Conn, error) { return r.l.Accept() }
 
 // Close implements net.Listener. The port stays open for the other protocol.
-func (r *Raft) Close() error { return r.l.Close() }
+func (r *Raft) Close() error {
+	r.StopDialing()
+	return r.l.Close()
+}
+
+// StopDialing ends dials under way, and refuses later ones. Raft closes its
+// stream layer only when all its goroutines have ended, and one of them may be
+// in a handshake with a node that is frozen.
+func (r *Raft) StopDialing() { r.stop(net.ErrClosed) }
 
 // Addr returns the own node id as an address: raft tells it to the others as
 // the leader's.

@@ -38,7 +38,7 @@ func (s *conns) Dial(address raft.ServerAddress, timeout time.Duration) (net.Con
 
 func (s *conns) know(c net.Conn, err error) (net.Conn, error) {
 	if err != nil {
-		return nil, err
+		return nil, err // not a nil net.Conn in a conn
 	}
 	known := &conn{Conn: c, of: s}
 	s.mu.Lock()
@@ -59,8 +59,14 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// dialStopper is a stream layer whose dials can be ended while they run.
+type dialStopper interface{ StopDialing() }
+
 // cut closes all connections, and every later one at once.
 func (s *conns) cut() {
+	if d, ok := s.StreamLayer.(dialStopper); ok {
+		d.StopDialing()
+	}
 	s.mu.Lock()
 	open := s.open
 	s.open = nil
