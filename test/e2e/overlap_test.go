@@ -117,7 +117,7 @@ func (w *worker) run(work, ctx context.Context) {
 			cmd.Args[len(cmd.Args)-1] = os.Args[0]
 		}
 		cmd.Env = append(cmd.Env, jobDirVariable+"="+k.traces, jobRunVariable+"="+strconv.FormatInt(k.runs.Add(1), 10),
-			jobTimeVariable+"="+[]string{"30ms", "300ms", "1500ms"}[i%3])
+			jobTimeVariable+"="+[]string{"30ms", "700ms", "4s"}[i%3])
 		if i%2 == 1 {
 			cmd.Env = append(cmd.Env, jobDeafVariable+"=1")
 		}
@@ -248,8 +248,8 @@ func (k *kennel) hurtGuards(ctx context.Context, over time.Time) {
 func (k *kennel) hurtAgents(ctx context.Context, over time.Time) {
 	random := rand.New(rand.NewPCG(uint64(over.UnixNano()), 1))
 	for time.Now().Before(over) && ctx.Err() == nil {
-		pause(ctx, time.Duration(random.IntN(3000))*time.Millisecond)
-		a := k.cluster.Agents[random.IntN(len(k.cluster.Agents))]
+		pause(ctx, time.Duration(random.IntN(1000))*time.Millisecond)
+		a := k.victim(random)
 		length := time.Duration(random.IntN(3500)) * time.Millisecond
 		var err error
 		switch random.IntN(5) {
@@ -284,6 +284,18 @@ func (k *kennel) hurtAgents(ctx context.Context, over time.Time) {
 			return
 		}
 	}
+}
+
+// victim chooses an agent, more often one for which a command runs.
+func (k *kennel) victim(random *rand.Rand) *cluster.Agent {
+	if random.IntN(3) > 0 {
+		for _, i := range random.Perm(len(k.workers)) {
+			if w := k.workers[i]; w.runsCommand() {
+				return w.agent
+			}
+		}
+	}
+	return k.cluster.Agents[random.IntN(len(k.cluster.Agents))]
 }
 
 func (k *kennel) stopAgents(ctx context.Context, length time.Duration, agents ...*cluster.Agent) error {
