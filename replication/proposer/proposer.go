@@ -25,7 +25,8 @@ const (
 	// under about 10 ms whatever their size (DESIGN.md §3).
 	MaxEntryRequests = 1024
 	// MaxQueued and MaxQueuedBytes bound what waits. Beyond, a request is answered
-	// with CODE_LIMIT at once.
+	// with CODE_LIMIT at once. What is urgent has as much room again: writes that
+	// come faster than they are decided must not cost a lease (HAZARDS.md 20).
 	MaxQueued      = 16 << 10
 	MaxQueuedBytes = 64 << 20
 	// enqueueTimeout bounds the wait for Raft's loop to take an entry. It passes
@@ -217,6 +218,10 @@ func (p *Proposer) Submit(req *replication.Request, fn func(*replication.Answer,
 
 // enqueue appends w to its lane and returns what Abandon closes, or why not.
 func (p *Proposer) enqueue(w *waiter) (<-chan struct{}, *replication.Answer, error) {
+	count, bytes := MaxQueued, MaxQueuedBytes
+	if w.req.IsUrgent() {
+		count, bytes = 2*count, 2*bytes
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
@@ -224,7 +229,7 @@ func (p *Proposer) enqueue(w *waiter) (<-chan struct{}, *replication.Answer, err
 		return nil, nil, replication.ErrStopped
 	case p.reign == nil:
 		return nil, nil, &replication.NotLeaderError{Leader: p.leader}
-	case p.lanes.count >= MaxQueued || p.lanes.bytes+w.size > MaxQueuedBytes && p.lanes.count > 0:
+	case p.lanes.count >= count || p.lanes.bytes+w.size > bytes && p.lanes.count > 0:
 		return nil, &replication.Answer{
 			Code:   replication.Code_CODE_LIMIT,
 			Detail: fmt.Sprintf("%d requests with %d bytes already wait at the leader; try again later", p.lanes.count, p.lanes.bytes),

@@ -395,6 +395,10 @@ func TestAbandonLetsGo(t *testing.T) {
 	})
 }
 
+func renewal() *replication.Request {
+	return &replication.Request{Op: &replication.Request_SessionRenew{SessionRenew: &replication.SessionRenew{Id: make([]byte, 16)}}}
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
 		var o outcomes
@@ -405,6 +409,18 @@ func TestQueueIsBounded(t *testing.T) {
 		a, err := p.Do(context.Background(), write(9, 1))
 		if err != nil || a.Code != replication.Code_CODE_LIMIT || a.Detail == "" {
 			t.Fatalf("a full queue answers %v, %v", a, err)
+		}
+		// Renewals still find room, within a bound of their own.
+		var renewed int
+		p.Submit(renewal(), func(a *replication.Answer, err error) { renewed++ })
+		if renewed != 0 {
+			t.Fatal("a full queue of writes refuses a renewal")
+		}
+		for range proposer.MaxQueued {
+			p.Submit(renewal(), func(*replication.Answer, error) { renewed++ })
+		}
+		if renewed != 1 {
+			t.Fatalf("%d renewals were refused, want only the one beyond twice the bound", renewed)
 		}
 		p.Resign("")
 		for _, f := range r.all() {
