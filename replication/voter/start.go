@@ -22,8 +22,11 @@ var ErrRefused = errors.New("this voter must not vote any more: remove it from t
 // different from the leader's. It survives restarts.
 var divergedKey = []byte("kahu/diverged")
 
-// currentTermKey is where hashicorp/raft keeps its term in the stable store.
-var currentTermKey = []byte("CurrentTerm")
+// Where hashicorp/raft keeps its term, and that of its last vote, in the stable store.
+var (
+	currentTermKey  = []byte("CurrentTerm")
+	lastVoteTermKey = []byte("LastVoteTerm")
+)
 
 // checkLog decides whether engine and log belong together (HAZARDS.md 16), and
 // clears a log that an installed snapshot has replaced.
@@ -77,6 +80,25 @@ func checkLog(log *raftlog.Log, p statemachine.Position, logger *slog.Logger) er
 		return fmt.Errorf("removing the log that an installed snapshot has replaced: %w", err)
 	}
 	return nil
+}
+
+// forgetHalfBootstrap undoes a bootstrap that a crash cut short: Raft writes term
+// 1, then the first configuration, and with the one alone would neither begin a
+// cluster nor let itself be bootstrapped again. No vote was cast in term 1, and
+// no leader has it. It runs before Raft does.
+func forgetHalfBootstrap(log *raftlog.Log, p statemachine.Position) error {
+	last, _ := log.LastIndex()
+	term, termErr := log.GetUint64(currentTermKey)
+	voted, votedErr := log.GetUint64(lastVoteTermKey)
+	for _, err := range []error{termErr, votedErr} {
+		if err != nil && err.Error() != "not found" { // as raft reads its own keys
+			return fmt.Errorf("reading raft's term: %w", err)
+		}
+	}
+	if term != 1 || voted != 0 || last != 0 || p.Index != 0 {
+		return nil
+	}
+	return log.SetUint64(currentTermKey, 0)
 }
 
 // openLog opens the log of cfg's storage.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/raftlog"
 	"github.com/kahu-sh/kahu/replication/statemachine"
 	"github.com/kahu-sh/kahu/replication/voter"
 )
@@ -73,4 +74,27 @@ func TestShutdownDoesNotWaitForSilentPeers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Killed between the two writes of a bootstrap, a voter begins its cluster at the
+// next start.
+func TestHalfBootstrapIsDoneAgain(t *testing.T) {
+	c := newCluster(t, nil, nil)
+	n := c.add("a")
+	n.stop(0)
+	log, err := raftlog.Open(raftlog.Options{Dir: n.dir + "/log", Logger: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(log.SetUint64([]byte("CurrentTerm"), 1), log.Close()); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	if n.v.Load().HasState() {
+		t.Fatal("half a bootstrap counts as state, so nobody would finish it")
+	}
+	if err := n.v.Load().Bootstrap([]string{"a"}); err != nil {
+		t.Fatal(err)
+	}
+	c.client().put("k", "v")
 }

@@ -78,6 +78,9 @@ func Open(cfg Config) (*Voter, error) {
 	if err = checkLog(v.log, *v.fsm.position.Load(), cfg.Logger); err != nil {
 		return undo(err)
 	}
+	if err = forgetHalfBootstrap(v.log, *v.fsm.position.Load()); err != nil {
+		return undo(err)
+	}
 	v.snapshots = newSnapshots(v.fsm, cfg)
 	if v.transport, err = newTransport(cfg, func() bool { return v.stalledFor() > 0 }); err != nil {
 		return undo(err)
