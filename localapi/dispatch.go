@@ -67,6 +67,10 @@ func (s *Server) run(x *exchange) error {
 		return wire.Refuse(wire.MethodNotAllowed, fmt.Sprintf("%.20q is not among the methods here: %s", x.r.Method, strings.Join(allow, ", ")))
 	}
 	x.row = row
+	if conn := caller.ConnFrom(x.r.Context()); conn != nil && row.name != "stream" {
+		// Kept with the connection they would be the agent's files that others use up.
+		conn.DropFiles()
+	}
 	if err := x.parse(escaped); err != nil {
 		return err
 	}

@@ -91,6 +91,14 @@ func (c *Conn) TakeFiles() ([]*os.File, error) {
 	return files, nil
 }
 
+// DropFiles closes the descriptors received so far: nothing asks for them.
+func (c *Conn) DropFiles() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeFilesLocked()
+	c.tooMany = false
+}
+
 // NoMoreFiles makes Read cheaper: descriptors that come from now on are closed
 // by the kernel. Those received stay.
 func (c *Conn) NoMoreFiles() { c.plain.Store(true) }
