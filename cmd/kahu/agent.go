@@ -46,7 +46,7 @@ names, in this order.`,
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			err = agent.Run(ctx, cfg, agent.Options{
-				Version: version, Logger: newLogger(cfg, g.stderr), Exit: os.Exit, Ready: func() {},
+				Version: programVersion(), Logger: newLogger(cfg, g.stderr), Exit: os.Exit, Ready: func() {},
 			})
 			var unusable *agent.UnusableError
 			switch {
