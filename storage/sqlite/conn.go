@@ -289,7 +289,7 @@ func (c *conn) get(key []byte) (_ []byte, err error) {
 
 // page reads rows until one of the limits of a page; more says that there may be
 // others behind them.
-func (c *conn) page(from, to []byte, reverse bool) (out []storage.Row, more bool, err error) {
+func (c *conn) page(from, to []byte, reverse bool, limit int) (out []storage.Row, more bool, err error) {
 	direction, bounded, args := 0, 0, c.bind(from)
 	if reverse {
 		direction = 1
@@ -307,7 +307,7 @@ func (c *conn) page(from, to []byte, reverse bool) (out []storage.Row, more bool
 		}
 	}()
 	size := 0
-	for len(out) < pageRows && size < pageBytes {
+	for len(out) < limit && size < pageBytes {
 		err := rows.Next(c.dest[:])
 		if errors.Is(err, io.EOF) {
 			return out, false, nil

@@ -9,10 +9,13 @@ import (
 )
 
 // A scan fetches this many rows or bytes at a time, and lets others use the
-// snapshot's connection between.
+// snapshot's connection between. It begins with one row and takes eight times as
+// many each time: most scans only look for the first row at or after a key.
 const (
-	pageRows  = 128
-	pageBytes = 1 << 20
+	firstPageRows = 1
+	pageGrowth    = 8
+	pageRows      = 128
+	pageBytes     = 1 << 20
 )
 
 // snapshot is a read transaction. It may be used by several goroutines.
@@ -43,8 +46,8 @@ func (s *snapshot) ScanReverse(from, to []byte) iter.Seq2[storage.Row, error] {
 func (s *snapshot) scan(from, to []byte, reverse bool) iter.Seq2[storage.Row, error] {
 	return func(yield func(storage.Row, error) bool) {
 		from, to := from, to
-		for {
-			rows, more, err := s.page(from, to, reverse)
+		for limit := firstPageRows; ; limit = min(limit*pageGrowth, pageRows) {
+			rows, more, err := s.page(from, to, reverse, limit)
 			if err != nil {
 				yield(storage.Row{}, err)
 				return
@@ -67,13 +70,13 @@ func (s *snapshot) scan(from, to []byte, reverse bool) iter.Seq2[storage.Row, er
 	}
 }
 
-func (s *snapshot) page(from, to []byte, reverse bool) (rows []storage.Row, more bool, err error) {
+func (s *snapshot) page(from, to []byte, reverse bool, limit int) (rows []storage.Row, more bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.c == nil {
 		return nil, false, storage.ErrClosed
 	}
-	return s.c.page(from, to, reverse)
+	return s.c.page(from, to, reverse, limit)
 }
 
 func (s *snapshot) Release() {
