@@ -51,8 +51,8 @@ import (
 // The defaults of Options.
 const (
 	DefaultLimitBytes   = 64 << 20
-	DefaultSealBytes    = 4 << 20
-	DefaultSealInterval = time.Second
+	DefaultSealBytes    = 16 << 20
+	DefaultSealInterval = 10 * time.Second
 	DefaultSyncBytes    = 32 << 20
 	DefaultSyncInterval = 10 * time.Second
 	DefaultRetryFor     = 5 * time.Second

@@ -26,7 +26,7 @@ const (
 	formatVersion = 1
 	pageSizeBytes = 8192
 
-	writerCacheBytes = 16 << 20
+	writerCacheBytes = 64 << 20
 	readerCacheBytes = 4 << 20
 	// openTimeoutMS is how long opening waits for another connection's recovery.
 	// Later only a checkpoint can meet a lock, that of a reader: it should give
