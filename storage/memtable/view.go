@@ -16,6 +16,7 @@ import (
 // while it is the current one, and every View of it.
 type generation struct {
 	engine storage.Engine
+	rows   *rowCache
 	refs   atomic.Int64
 	// frozen is set by the flusher before it writes. From then on only snap shows
 	// the engine as of this generation.
@@ -26,7 +27,7 @@ type generation struct {
 }
 
 func newGeneration(e storage.Engine) *generation {
-	g := &generation{engine: e}
+	g := &generation{engine: e, rows: newRowCache()}
 	g.refs.Store(1)
 	return g
 }
@@ -187,7 +188,7 @@ func (w *View) Get(key []byte) (value []byte, ok bool) {
 			return c.value, c.kind != kindDeleted
 		}
 	}
-	v, err := w.v.gen.get(key)
+	v, err := w.v.gen.cachedGet(key)
 	switch {
 	case err == nil:
 		return v, true
@@ -217,7 +218,7 @@ func (w *View) scan(from, to []byte, reverse bool) iter.Seq2[[]byte, []byte] {
 			w.fail(err)
 			return
 		}
-		l := levels{active: w.v.active, sealed: w.v.sealed, engine: snap}
+		l := levels{active: w.v.active, sealed: w.v.sealed, engine: cachedEngine{gen: w.v.gen, snap: snap}}
 		l.merge(from, to, reverse, w.fail)(yield)
 	}
 }
