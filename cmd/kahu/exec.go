@@ -157,6 +157,17 @@ func (a *guardAgent) Attach(ctx context.Context, hold string, _ guard.Witnesses)
 	return guardLock{h}, nil
 }
 
+// GiveBack unlocks by the hold's id, which is the owner at the quorum.
+func (a *guardAgent) GiveBack(ctx context.Context, hold string) error {
+	c := client.New(a.client)
+	defer c.Close()
+	err := c.LockUnlock(ctx, a.hold.Lock, []byte(hold), client.LockOptions{Ephemeral: a.hold.Ephemeral})
+	if errors.Is(err, client.ErrNotFound) || errors.Is(err, client.ErrNotOwner) {
+		return nil
+	}
+	return err
+}
+
 // guardError says which errors may pass, and gives the others their exit code.
 func guardError(err error) error {
 	if errors.Is(err, client.ErrNoAgent) || errors.Is(err, client.ErrUnavailable) {

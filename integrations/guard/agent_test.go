@@ -316,3 +316,11 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+func (c agentClient) GiveBack(ctx context.Context, hold string) error {
+	l, err := c.dial(ctx, request{Do: "give back", Hold: hold}, guard.Witnesses{})
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}

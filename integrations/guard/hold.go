@@ -57,6 +57,10 @@ type Agent interface {
 	// Attach takes up the hold again after its connection broke. The agent
 	// answers with its present state as the first event.
 	Attach(ctx context.Context, hold string, w Witnesses) (Lock, error)
+	// GiveBack frees the lock of a hold that no connection stands for any more:
+	// its agent was restarted and does not know it. It is called only once the
+	// tree is gone, and returns nil when the lock is free or another's.
+	GiveBack(ctx context.Context, hold string) error
 }
 
 // A Lock is one connection's view of the hold. Next is called by one goroutine,
@@ -106,6 +110,7 @@ type hold struct {
 
 	mu   sync.Mutex // guards what follows
 	lock Lock       // nil while not connected
+	held string     // id once confirmed: the lock may be ours at the quorum
 
 	// Of follow only.
 	id string
@@ -139,6 +144,7 @@ func (h *hold) follow(ctx context.Context) {
 			select {
 			case <-h.again:
 				h.id, h.confirmed = "", false
+				h.hasLock("")
 			case <-ctx.Done():
 				return
 			}
@@ -165,8 +171,10 @@ func (h *hold) read(ctx context.Context, lock Lock) State {
 		switch e.State {
 		case Renewed:
 			h.confirmed = true
+			h.hasLock(h.id)
 		case Queued:
 			h.confirmed = false
+			h.hasLock("")
 		}
 		select {
 		case h.events <- e:
@@ -219,6 +227,12 @@ func (h *hold) connected(lock Lock) {
 	h.lock = lock
 }
 
+func (h *hold) hasLock(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held = id
+}
+
 // ack accepts the grant. An error needs no answer: the connection is gone, and
 // the next one begins with the state.
 func (h *hold) ack() error {
@@ -230,17 +244,21 @@ func (h *hold) ack() error {
 	return h.lock.Ack()
 }
 
-// release gives the lock back if there is a connection to do it with.
+// release gives the lock back: over the connection, or without one when the lock
+// may be ours all the same.
 func (h *hold) release(ctx context.Context) error {
 	h.mu.Lock()
-	lock := h.lock
+	lock, held := h.lock, h.held
 	h.mu.Unlock()
-	if lock == nil {
-		return errNotConnected
+	err := errNotConnected
+	if lock != nil {
+		err = lock.Release(ctx)
 	}
-	err := lock.Release(ctx)
 	if errors.Is(err, io.EOF) {
 		err = nil // it was the last event
+	}
+	if err != nil && held != "" && ctx.Err() == nil {
+		err = h.agent.GiveBack(ctx, held)
 	}
 	if err != nil {
 		return fmt.Errorf("release the lock: %w", err)
