@@ -47,6 +47,9 @@ func TestMain(m *testing.M) {
 	if s, ok := os.LookupEnv(settingsVariable); ok && len(os.Args) > 2 && os.Args[1] == "exec" {
 		os.Exit(runGuard(s))
 	}
+	// Under nohup these would be ignored, and so by every command that is guarded
+	// here. What this process handles, its children have at the default.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	os.Exit(m.Run())
 }
 
