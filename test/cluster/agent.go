@@ -127,9 +127,13 @@ func (a *Agent) LogTail(lines int) string {
 }
 
 // Command returns `kahu ARGS` with its environment set to this agent's socket.
-// It is killed when ctx ends.
+// It is killed when ctx ends. It has a process group of its own: when a test
+// stops one process of a guard and ends another, the kernel may hang up on the
+// group (POSIX: a newly orphaned process group with a stopped member), and that
+// must not be the test's own.
 func (a *Agent) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, a.cluster.binary, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = append(environment(), "KAHU_SOCKET="+a.Socket)
 	return cmd
 }
