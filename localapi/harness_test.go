@@ -417,11 +417,11 @@ func ask(tb testing.TB, c *http.Client, method, path, body string, headers ...st
 // within waits for something that should happen at once.
 func within[T any](tb testing.TB, what string, c <-chan T) T {
 	tb.Helper()
+	var v T
 	select {
-	case v := <-c:
-		return v
+	case v = <-c:
 	case <-time.After(10 * time.Second):
 		tb.Fatalf("%s did not happen", what)
-		panic("unreachable")
 	}
+	return v
 }

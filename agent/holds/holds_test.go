@@ -391,7 +391,7 @@ func TestIdleSessionIsClosed(t *testing.T) {
 		if err := a.Release(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Minute) // fake
+		time.Sleep(2 * time.Minute) // virtual: in a synctest bubble
 		closes := r.q.count(func(r *replication.Request) bool { return r.GetSessionClose() != nil })
 		if closes != 1 {
 			t.Fatalf("%d sessions were closed, want 1", closes)

@@ -40,7 +40,7 @@ func TestThousandIdleHoldsAreCheap(t *testing.T) {
 			})
 		}
 		before := processorTime(t)
-		time.Sleep(idle) // fake
+		time.Sleep(idle) // virtual: in a synctest bubble
 		spent := processorTime(t) - before
 		cancel()
 		wg.Wait()

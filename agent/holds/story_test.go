@@ -75,11 +75,11 @@ func (s *story) play(t *testing.T) error {
 	}
 	wg.Go(func() {
 		for range 5 {
-			time.Sleep(time.Duration(s.random(20)) * time.Second)
+			time.Sleep(time.Duration(s.random(20)) * time.Second) // virtual: in a synctest bubble
 			r.q.breakWatches()
 		}
 		r.q.setFault(func(*replication.Request) fault { return fault{drop: true} })
-		time.Sleep(s.silence)
+		time.Sleep(s.silence) // virtual: in a synctest bubble
 		r.q.setFault(s.fault)
 	})
 	wg.Wait()
@@ -166,7 +166,7 @@ func (s *story) caller(r *rig, h *holds.Holds) {
 			// Told to stop; it has its grace until the deadline.
 			if running && e.Reason == holds.ReasonDeadline {
 				if left := until - r.now() - bootAhead; left > 0 {
-					time.Sleep(left)
+					time.Sleep(left) // virtual: in a synctest bubble
 				}
 				if owner := r.q.owner(r.t, lock); owner != o.ID() {
 					s.failed("%s had %s until %v, and the quorum has %q", o.ID(), lock, until, owner)

@@ -319,7 +319,7 @@ func TestCloseEndsRequestsThatSearch(t *testing.T) {
 			errs <- err
 		}()
 		go func() { errs <- f.Watch(ctx, nil, func(*replication.Event) {}) }()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // virtual: in a synctest bubble
 		f.Close()
 		for range 2 {
 			if err := <-errs; !errors.Is(err, replication.ErrStopped) {

@@ -190,7 +190,7 @@ func TestLingerIsBounded(t *testing.T) {
 			t.Fatalf("%d entries are in flight, and the second was not full", n)
 		}
 		r.all()[0].answer(replication.Code_CODE_OK)
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond)                // virtual: in a synctest bubble
 		r.all()[1].answer(replication.Code_CODE_OK) // that of ten
 		synctest.Wait()
 		asked := time.Now()
@@ -199,7 +199,7 @@ func TestLingerIsBounded(t *testing.T) {
 		if n := len(r.all()); n != 2 {
 			t.Fatalf("%d entries: the third did not wait for the ten that were just answered", n)
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // virtual: in a synctest bubble
 		f := r.all()
 		if len(f) != 3 || f[2].at.Sub(asked) != proposer.MaxLinger {
 			t.Fatalf("%d entries; a lone request waited %v", len(f), f[len(f)-1].at.Sub(asked))
@@ -228,7 +228,7 @@ func TestUrgentGoesFirstAndTwoAreInFlight(t *testing.T) {
 		}
 		r.all()[1].answer(replication.Code_CODE_OK)
 		r.all()[0].answer(replication.Code_CODE_OK)
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // virtual: in a synctest bubble
 		f := r.all()
 		if got := fmt.Sprint(numbers(f[2])); got != "[20 21 10 11]" {
 			t.Fatalf("the next entry has %s", got)
@@ -306,7 +306,7 @@ func TestProposeAgain(t *testing.T) {
 		o.submit(p, renew(1))
 		synctest.Wait()
 		r.all()[0].answer(replication.Code_CODE_PROPOSE_AGAIN)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // virtual: in a synctest bubble
 		if n := len(r.all()); n != 1 || o.of(1) != "" {
 			t.Fatalf("%d entries, answered %q: it must wait for a new reign", n, o.of(1))
 		}

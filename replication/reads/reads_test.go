@@ -123,7 +123,7 @@ func TestCallersDuringARoundGetTheNext(t *testing.T) {
 		q := &quorum{lead: leads(5, "a", "b", "c")}
 		q.term.Store(5)
 		q.ask = func(ctx context.Context, node string) (uint64, error) {
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // virtual: in a synctest bubble
 			return 5, nil
 		}
 		q.commit.Store(1)

@@ -99,6 +99,8 @@ func KillDescendants(until time.Time) bool {
 		if !until.IsZero() && time.Now().After(until) {
 			return false
 		}
+		// Nothing tells of a grandchild that is being handed to us, so it is looked
+		// for; the wait is short, and the caller has nothing else to do.
 		time.Sleep(pause)
 	}
 }
