@@ -221,7 +221,10 @@ func (k *Keeper) checkDisk(hasState bool) error {
 		return fmt.Errorf("this node has voted in cluster %s, but its Raft log is gone: empty the data directory %s, so that this host joins as a new voter, and remove node %s from the quorum",
 			k.state.Cluster, k.cfg.Dir, k.cfg.Node)
 	}
-	if hasState && k.state.Cluster == "" {
+	// A pledged node may have Raft state before it knows that its pledge was
+	// committed: another member was faster, and has sent its log. Only a leader
+	// of that cluster sends to this node, so it asks on, and learns the outcome.
+	if hasState && k.state.Cluster == "" && k.state.Pledge == nil {
 		return fmt.Errorf("this node has a Raft log, but %s with its cluster's id is gone: restore it, or empty the data directory %s, so that this host joins as a new voter",
 			stateFile, k.cfg.Dir)
 	}

@@ -253,6 +253,42 @@ func TestProposerDies(t *testing.T) {
 	})
 }
 
+// A member may receive the others' log before it hears that its own pledge was
+// committed. Killed in between, it comes back as the member that it is.
+func TestKilledBetweenPledgeAndCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		var pledged []byte // the file of b when it gave its pledge
+		w.lose = func(from, to, what string) bool {
+			if what == "Pledge" && from == "a" && to == "b" {
+				pledged, _ = os.ReadFile(filepath.Join(w.hosts["b"].config.Dir, "membership.json"))
+			}
+			return false
+		}
+		for _, node := range []string{"a", "b", "c"} {
+			w.add(node, 3, "a", "b", "c").start()
+		}
+		w.await(10*time.Second, "three vote", func() bool { return w.allVote("a", "b", "c") })
+		b := w.hosts["b"]
+		b.stop()
+		if !strings.Contains(string(pledged), `"pledge"`) || strings.Contains(string(pledged), `"bootstrapped"`) {
+			t.Fatalf("b answered with this on its disk: %s", pledged)
+		}
+		if err := os.WriteFile(filepath.Join(b.config.Dir, "membership.json"), pledged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b.start()
+		w.await(10*time.Second, "b is back", func() bool {
+			s := b.keeper.Status()
+			return s.Cluster != "" && s.Cluster == w.hosts["a"].keeper.Status().Cluster && s.Waiting == ""
+		})
+		if len(w.bootstraps) > 3 {
+			t.Errorf("bootstrapped %q", w.bootstraps)
+		}
+	})
+}
+
 // Four hosts, of which two see another set of three each (HAZARDS.md 9c).
 func TestOverlappingViews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
