@@ -15,16 +15,25 @@ fi
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
 GOBIN=$tools go install google.golang.org/protobuf/cmd/protoc-gen-go
+GOBIN=$tools go install google.golang.org/grpc/cmd/protoc-gen-go-grpc
 GOBIN=$tools go install github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto
 
 generate() { # generate OUTDIR, as the go:generate lines beside the files say
-	local proto features
+	local proto features services
 	for proto in $(git ls-files '*.proto'); do
 		features=marshal+unmarshal+size
 		# The contract's messages are decoded in place, without copying values.
-		[ "$proto" != replication/replication.proto ] || features+=+unmarshal_unsafe
+		# So is the Kahuna wire, which has services as well.
+		services=()
+		case "$proto" in
+		replication/replication.proto) features+=+unmarshal_unsafe ;;
+		localapi/kahuna/kahunapb/*)
+			features+=+unmarshal_unsafe
+			services=(--go-grpc_out="$1" --go-grpc_opt=paths=source_relative)
+			;;
+		esac
 		PATH="$tools:$PATH" protoc \
-			--go_out="$1" --go_opt=paths=source_relative \
+			--go_out="$1" --go_opt=paths=source_relative "${services[@]}" \
 			--go-vtproto_out="$1" --go-vtproto_opt=paths=source_relative,features=$features "$proto"
 	done
 }

@@ -49,6 +49,10 @@ var rows = []row{
 		"who is at the other end of a socket is between us and the kernel"},
 	{"localapi/policy", []string{"localapi/caller"},
 		"a decision about a caller and a name needs nothing else"},
+	{"localapi/kahuna/kahunapb", nil,
+		"messages of Kahuna's wire, generated: any client or test may link them"},
+	{"localapi/kahuna", []string{"localapi/access", "localapi/caller", "localapi/policy", "localapi/kahuna/...", "replication"},
+		"Kahuna's wire is translated to replication.Coordinator; the socket's own API stands beside it, not below"},
 	{"localapi/...", []string{"localapi/...", "replication", "replication/stream"},
 		"handlers speak to replication.Coordinator and localapi.Holder; which voter or hold is behind them is not their business"},
 
