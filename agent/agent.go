@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +14,7 @@ import (
 	"github.com/kahu-sh/kahu/agent/config"
 	"github.com/kahu-sh/kahu/agent/holds"
 	"github.com/kahu-sh/kahu/integrations/boottime"
+	"github.com/kahu-sh/kahu/integrations/systemd"
 	"github.com/kahu-sh/kahu/localapi"
 	"github.com/kahu-sh/kahu/replication/forward"
 )
@@ -26,6 +28,10 @@ type Options struct {
 	Exit func(code int)
 	// Ready is called once when the local socket serves; a quorum may still be missing.
 	Ready func()
+	// ServiceManager is told how the agent is; nil: nobody is.
+	ServiceManager ServiceManager
+	// Sockets are those that the service manager has opened; Run closes them.
+	Sockets systemd.Sockets
 }
 
 // drainTime is how long holders are given to hear that the agent stops before
@@ -58,7 +64,8 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	var stops []func(context.Context) error // in the order built
+	defer func() { _ = o.Sockets.Close() }() // for a start that fails; else closed already
+	var stops []func(context.Context) error  // in the order built
 	defer func() {
 		shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
 		defer cancel()
@@ -129,6 +136,16 @@ func (a *agent) serve(ctx context.Context, sockets []func() error) error {
 		start("serving applications", s)
 	}
 	start("serving other agents", a.quorum.serve)
+	if m := a.o.ServiceManager; m != nil {
+		a.report(m.Ready())
+		var informing sync.WaitGroup
+		informing.Go(func() { a.supervised(ctx) }) // ends with ctx
+		defer func() {
+			a.report(m.Stopping())
+			cancel(nil)
+			informing.Wait()
+		}()
+	}
 	select {
 	case <-ctx.Done():
 		a.log.Info("agent stops", "node", a.identity.node)

@@ -35,11 +35,7 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 	}
 	a.local = server
 
-	options := caller.ListenOptions{GID: -1, Open: a.cfg.Policy != nil, Logger: a.log}
-	if gid != nil && os.Geteuid() == 0 {
-		options.GID = int(*gid)
-	}
-	socket, err := caller.Listen(a.cfg.Socket, options)
+	socket, err := a.appSocket(gid)
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +49,20 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 		serve = append(serve, func() error { return server.ServeTCP(tcp) })
 	}
 	return serve, nil
+}
+
+// appSocket is the socket for applications: systemd's, if it has made one, whose
+// file, owner and mode are its unit's; else one of our own.
+func (a *agent) appSocket(gid *uint32) (*caller.Listener, error) {
+	if l := a.o.Sockets.App; l != nil {
+		a.cfg.Socket = l.Addr().String()
+		return caller.Wrap(l, a.log), nil
+	}
+	options := caller.ListenOptions{GID: -1, Open: a.cfg.Policy != nil, Logger: a.log}
+	if gid != nil && os.Geteuid() == 0 {
+		options.GID = int(*gid)
+	}
+	return caller.Listen(a.cfg.Socket, options)
 }
 
 // lookupGroup returns the gid of a group, nil when the host has none.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kahu-sh/kahu/agent"
 	"github.com/kahu-sh/kahu/agent/config"
+	"github.com/kahu-sh/kahu/integrations/systemd"
 )
 
 func newAgentCommand(g *globals) *cobra.Command {
@@ -43,10 +44,19 @@ names, in this order.`,
 				return withCode(exitConfig, err)
 			}
 			limitMemory(cfg)
+			sockets, err := systemd.Inherit()
+			if err != nil {
+				return withCode(exitConfig, err)
+			}
+			manager, err := systemd.NewNotifier()
+			if err != nil {
+				return withCode(exitConfig, errors.Join(err, sockets.Close()))
+			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			err = agent.Run(ctx, cfg, agent.Options{
 				Version: programVersion(), Logger: newLogger(cfg, g.stderr), Exit: os.Exit, Ready: func() {},
+				ServiceManager: manager, Sockets: sockets,
 			})
 			var unusable *agent.UnusableError
 			switch {
