@@ -34,6 +34,11 @@ type FileRule struct {
 	Groups   []string `koanf:"groups"`
 	Units    []string `koanf:"units"`
 	Everyone bool     `koanf:"everyone"`
+
+	Certificates []string `koanf:"certificates"`
+	Tokens       []string `koanf:"tokens"`
+	Anonymous    bool     `koanf:"anonymous"`
+
 	Prefixes []string `koanf:"prefixes"`
 	Allow    []string `koanf:"allow"`
 }

@@ -9,8 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Caller is the process that connected, as it was at accept. It is immutable.
+// Caller is who asks: on the Unix socket the process that connected, as it was
+// at accept; from the network whoever proved to be it. It is immutable.
 type Caller struct {
+	Kind Kind
+	// Names are what a certificate or a token calls its holder, TokenID is the
+	// token's own, and Remote the address that the network shows: for people.
+	Names   []string
+	TokenID string
+	Remote  string
+
+	// What follows the kernel says of a Process. UID and GID are NoID in others.
 	UID    uint32
 	GID    uint32
 	Groups []uint32 // all, GID included
@@ -45,6 +54,9 @@ func (c *Caller) Ended() bool {
 
 // LogValue is the caller in a log line.
 func (c *Caller) LogValue() slog.Value {
+	if c.Kind != Process {
+		return slog.GroupValue(slog.String("kind", c.Kind.String()), slog.Any("names", c.Names), slog.String("remote", c.Remote))
+	}
 	attrs := []slog.Attr{slog.Uint64("uid", uint64(c.UID)), slog.Int("pid", int(c.PID))}
 	if c.Unit != "" {
 		attrs = append(attrs, slog.String("unit", c.Unit))

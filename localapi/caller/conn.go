@@ -145,9 +145,12 @@ func ConnFrom(ctx context.Context) *Conn {
 	return c
 }
 
-// From returns the caller of a request, nil when it did not come from a
-// Listener of this package.
+// From returns the caller of a request: the one that With gave, else that of the
+// connection; nil when it did not come from a Listener of this package either.
 func From(ctx context.Context) *Caller {
+	if c, ok := ctx.Value(remoteKey{}).(*Caller); ok {
+		return c
+	}
 	if c := ConnFrom(ctx); c != nil {
 		return c.caller
 	}

@@ -30,15 +30,23 @@ const (
 // Verbs are all of them.
 func Verbs() []Verb { return []Verb{Read, Write, Lock, Sequence, Admin} }
 
-// Rule allows callers who match any of UIDs, GIDs and Units (or everybody) the
-// verbs in Allow on names that begin with any of Prefixes.
+// Rule allows callers who match any of its subjects the verbs in Allow on names
+// that begin with any of Prefixes. Users, groups, units and Everyone are
+// processes on this host; the other subjects come through a TCP listener. None
+// of the first is ever one of the others.
 type Rule struct {
 	UIDs     []uint32
 	GIDs     []uint32 // primary and supplementary groups count
 	Units    []string // systemd units of the system, "backup.service"
-	Everyone bool
-	Prefixes []string // none: every name
-	Allow    []Verb
+	Everyone bool     // every process that can connect to the socket
+	// Certificates are common names, DNS names or URIs of client certificates;
+	// Tokens are names of bearer tokens. "*" is every one that is valid.
+	Certificates []string
+	Tokens       []string
+	// Anonymous is whoever reaches a listener that asks for neither.
+	Anonymous bool
+	Prefixes  []string // none: every name
+	Allow     []Verb
 }
 
 // Policy is a set of rules. It is immutable and safe for concurrent use.
@@ -52,8 +60,11 @@ func New(rules []Rule) (*Policy, error) {
 		bad := func(format string, args ...any) {
 			problems = append(problems, fmt.Errorf("policy rule %d: %s", i+1, fmt.Sprintf(format, args...)))
 		}
-		if len(r.UIDs)+len(r.GIDs)+len(r.Units) == 0 && !r.Everyone {
-			bad("it names nobody: give a user, a group, a unit or everyone")
+		if len(r.UIDs)+len(r.GIDs)+len(r.Units)+len(r.Certificates)+len(r.Tokens) == 0 && !r.Everyone && !r.Anonymous {
+			bad("it names nobody: give a user, a group, a unit, a certificate, a token, everyone or anonymous")
+		}
+		if slices.Contains(r.Certificates, "") || slices.Contains(r.Tokens, "") {
+			bad("the name of a certificate or token cannot be empty")
 		}
 		if len(r.Allow) == 0 {
 			bad("it allows nothing")
@@ -86,6 +97,32 @@ func Default(uid uint32, gid *uint32) *Policy {
 		r.GIDs = []uint32{*gid}
 	}
 	return &Policy{rules: []Rule{r}}
+}
+
+// And returns a Policy that allows what p allows and what the rules do. The
+// error is as New's.
+func (p *Policy) And(rules ...Rule) (*Policy, error) {
+	more, err := New(rules)
+	if err != nil {
+		return nil, err
+	}
+	return &Policy{rules: slices.Concat(p.rules, more.rules)}, nil
+}
+
+// NamesRemote reports whether a rule is for callers of that kind, which come
+// from the network.
+func (p *Policy) NamesRemote(kind caller.Kind) bool {
+	return slices.ContainsFunc(p.rules, func(r Rule) bool {
+		switch kind {
+		case caller.Certificate:
+			return len(r.Certificates) > 0
+		case caller.Token:
+			return len(r.Tokens) > 0
+		case caller.Anonymous:
+			return r.Anonymous
+		}
+		return false
+	})
 }
 
 // Allows reports whether c may do verb to name. For a list, name is the prefix
@@ -130,6 +167,17 @@ func (r *Rule) matches(c *caller.Caller) bool {
 	if c == nil {
 		return false
 	}
+	switch c.Kind {
+	case caller.Process:
+	case caller.Certificate:
+		return named(r.Certificates, c.Names)
+	case caller.Token:
+		return named(r.Tokens, c.Names)
+	case caller.Anonymous:
+		return r.Anonymous
+	default:
+		return false
+	}
 	if r.Everyone || slices.Contains(r.UIDs, c.UID) {
 		return true
 	}
@@ -137,4 +185,9 @@ func (r *Rule) matches(c *caller.Caller) bool {
 		return true
 	}
 	return slices.ContainsFunc(r.GIDs, c.InGroup)
+}
+
+// named: one of the names is among the subjects.
+func named(subjects, names []string) bool {
+	return slices.ContainsFunc(subjects, func(s string) bool { return s == "*" || slices.Contains(names, s) })
 }

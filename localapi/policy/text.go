@@ -13,6 +13,11 @@ type Text struct {
 	Groups   []string
 	Units    []string
 	Everyone bool
+
+	Certificates []string
+	Tokens       []string
+	Anonymous    bool
+
 	Prefixes []string
 	Allow    []string
 }
@@ -30,7 +35,8 @@ func Parse(texts []Text, look Lookup) (*Policy, error) {
 	var problems []error
 	rules := make([]Rule, 0, len(texts))
 	for i, t := range texts {
-		r := Rule{Units: t.Units, Everyone: t.Everyone, Prefixes: t.Prefixes}
+		r := Rule{Units: t.Units, Everyone: t.Everyone, Certificates: t.Certificates, Tokens: t.Tokens,
+			Anonymous: t.Anonymous, Prefixes: t.Prefixes}
 		for _, v := range t.Allow {
 			r.Allow = append(r.Allow, Verb(v))
 		}
