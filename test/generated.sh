@@ -29,7 +29,7 @@ generate() { # generate OUTDIR, as the go:generate lines beside the files say
 		replication/replication.proto) features+=+unmarshal_unsafe ;;
 		localapi/kahuna/kahunapb/*)
 			features+=+unmarshal_unsafe
-			services=(--go-grpc_out="$1" --go-grpc_opt=paths=source_relative)
+			services=(--go-grpc_out="$1" --go-grpc_opt=paths=source_relative,require_unimplemented_servers=false)
 			;;
 		esac
 		PATH="$tools:$PATH" protoc \

@@ -139,7 +139,7 @@ func (c *backupsClient) RunBackupGarbageCollection(ctx context.Context, in *Grpc
 }
 
 // BackupsServer is the server API for Backups service.
-// All implementations must embed UnimplementedBackupsServer
+// All implementations should embed UnimplementedBackupsServer
 // for forward compatibility.
 //
 // Backups takes and lists backups.
@@ -152,10 +152,9 @@ type BackupsServer interface {
 	ValidateChain(context.Context, *GrpcValidateChainRequest) (*GrpcListBackupsResponse, error)
 	Restore(context.Context, *GrpcRestoreRequest) (*GrpcRestoreResponse, error)
 	RunBackupGarbageCollection(context.Context, *GrpcBackupGcRequest) (*GrpcBackupGcResponse, error)
-	mustEmbedUnimplementedBackupsServer()
 }
 
-// UnimplementedBackupsServer must be embedded to have
+// UnimplementedBackupsServer should be embedded to have
 // forward compatible implementations.
 //
 // NOTE: this should be embedded by value instead of pointer to avoid a nil
@@ -186,8 +185,7 @@ func (UnimplementedBackupsServer) Restore(context.Context, *GrpcRestoreRequest) 
 func (UnimplementedBackupsServer) RunBackupGarbageCollection(context.Context, *GrpcBackupGcRequest) (*GrpcBackupGcResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RunBackupGarbageCollection not implemented")
 }
-func (UnimplementedBackupsServer) mustEmbedUnimplementedBackupsServer() {}
-func (UnimplementedBackupsServer) testEmbeddedByValue()                 {}
+func (UnimplementedBackupsServer) testEmbeddedByValue() {}
 
 // UnsafeBackupsServer may be embedded to opt out of forward compatibility for this service.
 // Use of this interface is not recommended, as added methods to BackupsServer will

@@ -139,7 +139,7 @@ func (c *clusterClient) GetRoutingMetadata(ctx context.Context, in *GrpcGetRouti
 }
 
 // ClusterServer is the server API for Cluster service.
-// All implementations must embed UnimplementedClusterServer
+// All implementations should embed UnimplementedClusterServer
 // for forward compatibility.
 //
 // Cluster tells who the members are and where requests should go.
@@ -152,10 +152,9 @@ type ClusterServer interface {
 	SplitRange(context.Context, *GrpcSplitRangeRequest) (*GrpcSplitRangeResponse, error)
 	MergeRanges(context.Context, *GrpcMergeRangesRequest) (*GrpcMergeRangesResponse, error)
 	GetRoutingMetadata(context.Context, *GrpcGetRoutingMetadataRequest) (*GrpcGetRoutingMetadataResponse, error)
-	mustEmbedUnimplementedClusterServer()
 }
 
-// UnimplementedClusterServer must be embedded to have
+// UnimplementedClusterServer should be embedded to have
 // forward compatible implementations.
 //
 // NOTE: this should be embedded by value instead of pointer to avoid a nil
@@ -186,8 +185,7 @@ func (UnimplementedClusterServer) MergeRanges(context.Context, *GrpcMergeRangesR
 func (UnimplementedClusterServer) GetRoutingMetadata(context.Context, *GrpcGetRoutingMetadataRequest) (*GrpcGetRoutingMetadataResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRoutingMetadata not implemented")
 }
-func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
-func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
+func (UnimplementedClusterServer) testEmbeddedByValue() {}
 
 // UnsafeClusterServer may be embedded to opt out of forward compatibility for this service.
 // Use of this interface is not recommended, as added methods to ClusterServer will

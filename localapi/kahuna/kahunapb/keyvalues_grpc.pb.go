@@ -403,7 +403,7 @@ func (c *keyValuerClient) GetSnapshotFloor(ctx context.Context, in *GrpcGetSnaps
 }
 
 // KeyValuerServer is the server API for KeyValuer service.
-// All implementations must embed UnimplementedKeyValuerServer
+// All implementations should embed UnimplementedKeyValuerServer
 // for forward compatibility.
 //
 // KeyValuer serves keys, scans, as-of reads, transactions and scripts.
@@ -437,10 +437,9 @@ type KeyValuerServer interface {
 	RenewSnapshotHold(context.Context, *GrpcRenewSnapshotHoldRequest) (*GrpcRenewSnapshotHoldResponse, error)
 	ReleaseSnapshotHold(context.Context, *GrpcReleaseSnapshotHoldRequest) (*GrpcReleaseSnapshotHoldResponse, error)
 	GetSnapshotFloor(context.Context, *GrpcGetSnapshotFloorRequest) (*GrpcGetSnapshotFloorResponse, error)
-	mustEmbedUnimplementedKeyValuerServer()
 }
 
-// UnimplementedKeyValuerServer must be embedded to have
+// UnimplementedKeyValuerServer should be embedded to have
 // forward compatible implementations.
 //
 // NOTE: this should be embedded by value instead of pointer to avoid a nil
@@ -534,8 +533,7 @@ func (UnimplementedKeyValuerServer) ReleaseSnapshotHold(context.Context, *GrpcRe
 func (UnimplementedKeyValuerServer) GetSnapshotFloor(context.Context, *GrpcGetSnapshotFloorRequest) (*GrpcGetSnapshotFloorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSnapshotFloor not implemented")
 }
-func (UnimplementedKeyValuerServer) mustEmbedUnimplementedKeyValuerServer() {}
-func (UnimplementedKeyValuerServer) testEmbeddedByValue()                   {}
+func (UnimplementedKeyValuerServer) testEmbeddedByValue() {}
 
 // UnsafeKeyValuerServer may be embedded to opt out of forward compatibility for this service.
 // Use of this interface is not recommended, as added methods to KeyValuerServer will

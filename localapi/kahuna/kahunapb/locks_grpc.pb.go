@@ -106,7 +106,7 @@ func (c *lockerClient) BatchClientLockRequests(ctx context.Context, opts ...grpc
 type Locker_BatchClientLockRequestsClient = grpc.BidiStreamingClient[GrpcBatchClientLockRequest, GrpcBatchClientLockResponse]
 
 // LockerServer is the server API for Locker service.
-// All implementations must embed UnimplementedLockerServer
+// All implementations should embed UnimplementedLockerServer
 // for forward compatibility.
 //
 // Locker serves locks with a lease of their own.
@@ -116,10 +116,9 @@ type LockerServer interface {
 	Unlock(context.Context, *GrpcUnlockRequest) (*GrpcUnlockResponse, error)
 	GetLock(context.Context, *GrpcGetLockRequest) (*GrpcGetLockResponse, error)
 	BatchClientLockRequests(grpc.BidiStreamingServer[GrpcBatchClientLockRequest, GrpcBatchClientLockResponse]) error
-	mustEmbedUnimplementedLockerServer()
 }
 
-// UnimplementedLockerServer must be embedded to have
+// UnimplementedLockerServer should be embedded to have
 // forward compatible implementations.
 //
 // NOTE: this should be embedded by value instead of pointer to avoid a nil
@@ -141,8 +140,7 @@ func (UnimplementedLockerServer) GetLock(context.Context, *GrpcGetLockRequest) (
 func (UnimplementedLockerServer) BatchClientLockRequests(grpc.BidiStreamingServer[GrpcBatchClientLockRequest, GrpcBatchClientLockResponse]) error {
 	return status.Error(codes.Unimplemented, "method BatchClientLockRequests not implemented")
 }
-func (UnimplementedLockerServer) mustEmbedUnimplementedLockerServer() {}
-func (UnimplementedLockerServer) testEmbeddedByValue()                {}
+func (UnimplementedLockerServer) testEmbeddedByValue() {}
 
 // UnsafeLockerServer may be embedded to opt out of forward compatibility for this service.
 // Use of this interface is not recommended, as added methods to LockerServer will

@@ -115,7 +115,7 @@ func (c *sequencerClient) DeleteSequence(ctx context.Context, in *GrpcDeleteSequ
 }
 
 // SequencerServer is the server API for Sequencer service.
-// All implementations must embed UnimplementedSequencerServer
+// All implementations should embed UnimplementedSequencerServer
 // for forward compatibility.
 //
 // Sequencer serves ordered sequences.
@@ -126,10 +126,9 @@ type SequencerServer interface {
 	NextSequenceValue(context.Context, *GrpcNextSequenceRequest) (*GrpcSequenceAllocationResponse, error)
 	ReserveSequenceRange(context.Context, *GrpcReserveSequenceRangeRequest) (*GrpcSequenceAllocationResponse, error)
 	DeleteSequence(context.Context, *GrpcDeleteSequenceRequest) (*GrpcSequenceResponse, error)
-	mustEmbedUnimplementedSequencerServer()
 }
 
-// UnimplementedSequencerServer must be embedded to have
+// UnimplementedSequencerServer should be embedded to have
 // forward compatible implementations.
 //
 // NOTE: this should be embedded by value instead of pointer to avoid a nil
@@ -154,8 +153,7 @@ func (UnimplementedSequencerServer) ReserveSequenceRange(context.Context, *GrpcR
 func (UnimplementedSequencerServer) DeleteSequence(context.Context, *GrpcDeleteSequenceRequest) (*GrpcSequenceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSequence not implemented")
 }
-func (UnimplementedSequencerServer) mustEmbedUnimplementedSequencerServer() {}
-func (UnimplementedSequencerServer) testEmbeddedByValue()                   {}
+func (UnimplementedSequencerServer) testEmbeddedByValue() {}
 
 // UnsafeSequencerServer may be embedded to opt out of forward compatibility for this service.
 // Use of this interface is not recommended, as added methods to SequencerServer will

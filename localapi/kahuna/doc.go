@@ -1,0 +1,2 @@
+// Package kahuna speaks the wire of Kahuna's clients.
+package kahuna
