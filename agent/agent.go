@@ -115,7 +115,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	}
 	a.registry.MustRegister(&collector{a: a})
 	a.log.Info("agent started", "node", a.identity.node, "name", cfg.NodeName, "role", string(cfg.Role),
-		"socket", cfg.Socket, "advertise", a.quorum.advertise, "version", o.Version)
+		"socket", a.cfg.Socket, "advertise", a.quorum.advertise, "version", o.Version)
 	o.Ready()
 	return a.serve(ctx, sockets)
 }
