@@ -61,6 +61,16 @@ func (d *Dialer) dial(ctx context.Context, address, protocol, node string) (*Con
 	return &Conn{Conn: tc, peer: peer}, nil
 }
 
+// Gossip connects to whoever is at address for a stream of memberlist. Any agent
+// with the cluster's secret answers.
+func (d *Dialer) Gossip(ctx context.Context, address string) (net.Conn, error) {
+	c, err := d.dial(ctx, address, ProtocolGossip, "")
+	if err != nil {
+		return nil, err // not a nil *Conn in a net.Conn
+	}
+	return c, nil
+}
+
 // Raft is raft's stream layer on the agents' port. Raft's addresses are node
 // ids (HAZARDS.md 23): Dial resolves them, and makes sure that whoever answers
 // is that very node.

@@ -6,8 +6,8 @@
 // refused from everybody else; that a request is answered, or fails with
 // ErrBroken when the connection was lost; and that strangers, slow handshakes
 // and dead peers cost bounded memory and nobody else's time. Listener
-// demultiplexes by ALPN into raft's own connections (Raft, a raft.StreamLayer)
-// and kahu's multiplexed streams (Server, Pool). Where nodes are is told by a
+// demultiplexes by ALPN into raft's own connections (Raft, a raft.StreamLayer),
+// kahu's multiplexed streams (Server, Pool), and gossip's streams (Dialer.Gossip). Where nodes are is told by a
 // function; who they are, by the certificates; whom to ask, by package forward.
 package link
 
@@ -26,6 +26,9 @@ import (
 const (
 	ProtocolRaft = "kahu-raft/1" // voters only, on both ends
 	ProtocolLink = "kahu-link/1" // voters and proxies
+	// ProtocolGossip is memberlist's streams, voters and proxies. Its packets go
+	// by UDP on the same port number, encrypted with the gossip key.
+	ProtocolGossip = "kahu-gossip/1"
 )
 
 // Voter is what a voter serves to other agents.

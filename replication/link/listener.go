@@ -42,6 +42,7 @@ type Listener struct {
 	config *tls.Config
 	raft   *protocolListener
 	link   *protocolListener
+	gossip *protocolListener
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -80,8 +81,10 @@ func NewListener(inner net.Listener, o ListenerOptions) *Listener {
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.raft = newProtocolListener(inner.Addr())
 	l.link = newProtocolListener(inner.Addr())
+	l.gossip = newProtocolListener(inner.Addr())
 	linkConfig := withProtocol(o.Security.Server, ProtocolLink)
 	raftConfig := withProtocol(o.Security.RaftServer, ProtocolRaft)
+	gossipConfig := withProtocol(o.Security.Server, ProtocolGossip)
 	l.config = linkConfig.Clone()
 	l.config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		switch {
@@ -89,6 +92,8 @@ func NewListener(inner net.Listener, o ListenerOptions) *Listener {
 			return raftConfig, nil
 		case slices.Contains(hello.SupportedProtos, ProtocolLink):
 			return linkConfig, nil
+		case slices.Contains(hello.SupportedProtos, ProtocolGossip):
+			return gossipConfig, nil
 		}
 		return nil, fmt.Errorf("the client speaks %q, which is not served here", hello.SupportedProtos)
 	}
@@ -110,26 +115,28 @@ func withProtocol(c *tls.Config, protocol string) *tls.Config {
 // Addr returns the address that is listened on.
 func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 
-// Protocol returns the listener of ProtocolRaft or ProtocolLink, the same each
-// time. What it accepts is a *Conn. Closing it closes what it would have
-// accepted from then on, and leaves the port and the other protocol alone.
+// Protocol returns the listener of one of the protocols, the same each time. What it accepts is a *Conn. Closing it closes what it would have
+// accepted from then on, and leaves the port and the other protocols alone.
 func (l *Listener) Protocol(name string) net.Listener {
 	switch name {
 	case ProtocolRaft:
 		return l.raft
 	case ProtocolLink:
 		return l.link
+	case ProtocolGossip:
+		return l.gossip
 	}
-	panic(fmt.Sprintf("link: protocol %q is neither %q nor %q", name, ProtocolRaft, ProtocolLink))
+	panic(fmt.Sprintf("link: protocol %q is none of %q, %q and %q", name, ProtocolRaft, ProtocolLink, ProtocolGossip))
 }
 
-// Close stops listening, ends handshakes and both protocols' listeners, and
+// Close stops listening, ends handshakes and the protocols' listeners, and
 // waits for its goroutines. Accepted connections stay with who accepted them.
 func (l *Listener) Close() error {
 	err := l.inner.Close()
 	l.cancel()
 	l.raft.Close()
 	l.link.Close()
+	l.gossip.Close()
 	l.running.Wait()
 	if errors.Is(err, net.ErrClosed) {
 		return nil
@@ -212,7 +219,10 @@ func (l *Listener) handshake(conn net.Conn) error {
 		return err
 	}
 	to := l.link
-	if state.NegotiatedProtocol == ProtocolRaft {
+	switch state.NegotiatedProtocol {
+	case ProtocolGossip:
+		to = l.gossip
+	case ProtocolRaft:
 		if !peer.Voter {
 			return fmt.Errorf("node %s is a proxy and may not speak %s", peer.Node, ProtocolRaft)
 		}

@@ -1,0 +1,27 @@
+// Package discovery finds the other agents of a cluster, by gossip.
+//
+// It promises that an agent which was told one address of its cluster, or a
+// cloud's way to list them, sooner or later knows every other agent: who it is,
+// at which address, in which role; that it remembers them on disk and goes on
+// trying for ever, so that two halves which were apart for days find each other
+// again; and that clusters with different secrets or ids never mix, although
+// they share a network. The main types are Finder (serf over a transport of its
+// own) and Seeds (what the operator wrote, as addresses).
+//
+// # One port
+//
+// Packets go by UDP on the agents' one port number, encrypted by memberlist
+// with the gossip key, and labelled with the cluster's id: what has another
+// label or key is dropped, and said once. Streams go over connections that
+// somebody else dials, accepts and secures; they are handed in, as keys and the
+// logger are. Gossip begins when the agent knows its cluster's id, which it
+// learns from a verified voter and not from gossip.
+//
+// # What it does not do
+//
+// Gossip finds, and decides nothing. That a member is silent means that its
+// address is not worth much; no lease, no vote and no session depends on it.
+// Addresses that come from here are hints: who is really there is found out by
+// the certificate of whoever answers. Who votes is the Raft configuration's to
+// say (package replication/membership).
+package discovery
