@@ -98,9 +98,11 @@ const (
 	Code_CODE_EXISTS Code = 6
 	// The sequence has fewer values left than asked for.
 	Code_CODE_EXHAUSTED Code = 7
-	// The idempotency key was used with another count.
+	// The idempotency key was used with another count, or the operation id for
+	// another operation.
 	Code_CODE_KEY_REUSED Code = 8
-	// A transaction session holds a lock on the key.
+	// Another transaction holds a lock that is in the way: see holder. Nothing was
+	// changed, and no receipt is kept: the same request may be sent again.
 	Code_CODE_LOCKED Code = 9
 	// The session is unknown or has ended.
 	Code_CODE_SESSION_LOST Code = 10
@@ -118,6 +120,10 @@ const (
 	Code_CODE_DENIED Code = 16
 	// A conflict inside a transaction; nothing was changed.
 	Code_CODE_ABORTED Code = 17
+	// No slot for another transaction became free in time; nothing was started.
+	Code_CODE_ADMISSION_REFUSED Code = 18
+	// A script in one command used up its fuel; nothing was changed. Run it as a session.
+	Code_CODE_FUEL_SPENT Code = 19
 )
 
 // Enum value maps for Code.
@@ -141,26 +147,30 @@ var (
 		15: "CODE_HELD",
 		16: "CODE_DENIED",
 		17: "CODE_ABORTED",
+		18: "CODE_ADMISSION_REFUSED",
+		19: "CODE_FUEL_SPENT",
 	}
 	Code_value = map[string]int32{
-		"CODE_OK":               0,
-		"CODE_INVALID":          1,
-		"CODE_NOT_FOUND":        2,
-		"CODE_BUSY":             3,
-		"CODE_INVALID_OWNER":    4,
-		"CODE_CONDITION_FAILED": 5,
-		"CODE_EXISTS":           6,
-		"CODE_EXHAUSTED":        7,
-		"CODE_KEY_REUSED":       8,
-		"CODE_LOCKED":           9,
-		"CODE_SESSION_LOST":     10,
-		"CODE_PROPOSE_AGAIN":    11,
-		"CODE_UNKNOWN_OUTCOME":  12,
-		"CODE_TOO_OLD":          13,
-		"CODE_LIMIT":            14,
-		"CODE_HELD":             15,
-		"CODE_DENIED":           16,
-		"CODE_ABORTED":          17,
+		"CODE_OK":                0,
+		"CODE_INVALID":           1,
+		"CODE_NOT_FOUND":         2,
+		"CODE_BUSY":              3,
+		"CODE_INVALID_OWNER":     4,
+		"CODE_CONDITION_FAILED":  5,
+		"CODE_EXISTS":            6,
+		"CODE_EXHAUSTED":         7,
+		"CODE_KEY_REUSED":        8,
+		"CODE_LOCKED":            9,
+		"CODE_SESSION_LOST":      10,
+		"CODE_PROPOSE_AGAIN":     11,
+		"CODE_UNKNOWN_OUTCOME":   12,
+		"CODE_TOO_OLD":           13,
+		"CODE_LIMIT":             14,
+		"CODE_HELD":              15,
+		"CODE_DENIED":            16,
+		"CODE_ABORTED":           17,
+		"CODE_ADMISSION_REFUSED": 18,
+		"CODE_FUEL_SPENT":        19,
 	}
 )
 
@@ -240,6 +250,291 @@ func (WriteKind) EnumDescriptor() ([]byte, []int) {
 	return file_replication_replication_proto_rawDescGZIP(), []int{2}
 }
 
+// Numbers are Kahuna's (keyvalues.proto).
+type TxLocking int32
+
+const (
+	TxLocking_TX_LOCKING_PESSIMISTIC TxLocking = 0
+	TxLocking_TX_LOCKING_OPTIMISTIC  TxLocking = 1
+)
+
+// Enum value maps for TxLocking.
+var (
+	TxLocking_name = map[int32]string{
+		0: "TX_LOCKING_PESSIMISTIC",
+		1: "TX_LOCKING_OPTIMISTIC",
+	}
+	TxLocking_value = map[string]int32{
+		"TX_LOCKING_PESSIMISTIC": 0,
+		"TX_LOCKING_OPTIMISTIC":  1,
+	}
+)
+
+func (x TxLocking) Enum() *TxLocking {
+	p := new(TxLocking)
+	*p = x
+	return p
+}
+
+func (x TxLocking) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TxLocking) Descriptor() protoreflect.EnumDescriptor {
+	return file_replication_replication_proto_enumTypes[3].Descriptor()
+}
+
+func (TxLocking) Type() protoreflect.EnumType {
+	return &file_replication_replication_proto_enumTypes[3]
+}
+
+func (x TxLocking) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TxLocking.Descriptor instead.
+func (TxLocking) EnumDescriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{3}
+}
+
+// TxPriority orders who waits for admission. Numbers are those of Kahuna's
+// gRPC; REST counts from background = 0.
+type TxPriority int32
+
+const (
+	TxPriority_TX_PRIORITY_UNSPECIFIED TxPriority = 0 // normal
+	TxPriority_TX_PRIORITY_BACKGROUND  TxPriority = 1
+	TxPriority_TX_PRIORITY_LOW         TxPriority = 2
+	TxPriority_TX_PRIORITY_NORMAL      TxPriority = 3
+	TxPriority_TX_PRIORITY_HIGH        TxPriority = 4
+	TxPriority_TX_PRIORITY_CRITICAL    TxPriority = 5
+)
+
+// Enum value maps for TxPriority.
+var (
+	TxPriority_name = map[int32]string{
+		0: "TX_PRIORITY_UNSPECIFIED",
+		1: "TX_PRIORITY_BACKGROUND",
+		2: "TX_PRIORITY_LOW",
+		3: "TX_PRIORITY_NORMAL",
+		4: "TX_PRIORITY_HIGH",
+		5: "TX_PRIORITY_CRITICAL",
+	}
+	TxPriority_value = map[string]int32{
+		"TX_PRIORITY_UNSPECIFIED": 0,
+		"TX_PRIORITY_BACKGROUND":  1,
+		"TX_PRIORITY_LOW":         2,
+		"TX_PRIORITY_NORMAL":      3,
+		"TX_PRIORITY_HIGH":        4,
+		"TX_PRIORITY_CRITICAL":    5,
+	}
+)
+
+func (x TxPriority) Enum() *TxPriority {
+	p := new(TxPriority)
+	*p = x
+	return p
+}
+
+func (x TxPriority) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TxPriority) Descriptor() protoreflect.EnumDescriptor {
+	return file_replication_replication_proto_enumTypes[4].Descriptor()
+}
+
+func (TxPriority) Type() protoreflect.EnumType {
+	return &file_replication_replication_proto_enumTypes[4]
+}
+
+func (x TxPriority) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TxPriority.Descriptor instead.
+func (TxPriority) EnumDescriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{4}
+}
+
+type TxLockKind int32
+
+const (
+	TxLockKind_TX_LOCK_KIND_KEY    TxLockKind = 0
+	TxLockKind_TX_LOCK_KIND_PREFIX TxLockKind = 1 // the bucket: exactly P/<rest without slash>
+	TxLockKind_TX_LOCK_KIND_RANGE  TxLockKind = 2 // all keys under the prefix between the bounds
+)
+
+// Enum value maps for TxLockKind.
+var (
+	TxLockKind_name = map[int32]string{
+		0: "TX_LOCK_KIND_KEY",
+		1: "TX_LOCK_KIND_PREFIX",
+		2: "TX_LOCK_KIND_RANGE",
+	}
+	TxLockKind_value = map[string]int32{
+		"TX_LOCK_KIND_KEY":    0,
+		"TX_LOCK_KIND_PREFIX": 1,
+		"TX_LOCK_KIND_RANGE":  2,
+	}
+)
+
+func (x TxLockKind) Enum() *TxLockKind {
+	p := new(TxLockKind)
+	*p = x
+	return p
+}
+
+func (x TxLockKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TxLockKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_replication_replication_proto_enumTypes[5].Descriptor()
+}
+
+func (TxLockKind) Type() protoreflect.EnumType {
+	return &file_replication_replication_proto_enumTypes[5]
+}
+
+func (x TxLockKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TxLockKind.Descriptor instead.
+func (TxLockKind) EnumDescriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{5}
+}
+
+type TxOutcome int32
+
+const (
+	TxOutcome_TX_OUTCOME_UNKNOWN     TxOutcome = 0 // with CODE_NOT_FOUND
+	TxOutcome_TX_OUTCOME_COMMITTED   TxOutcome = 1
+	TxOutcome_TX_OUTCOME_ROLLED_BACK TxOutcome = 2 // also: ended by the clock
+	TxOutcome_TX_OUTCOME_ABORTED     TxOutcome = 3 // with CODE_ABORTED
+)
+
+// Enum value maps for TxOutcome.
+var (
+	TxOutcome_name = map[int32]string{
+		0: "TX_OUTCOME_UNKNOWN",
+		1: "TX_OUTCOME_COMMITTED",
+		2: "TX_OUTCOME_ROLLED_BACK",
+		3: "TX_OUTCOME_ABORTED",
+	}
+	TxOutcome_value = map[string]int32{
+		"TX_OUTCOME_UNKNOWN":     0,
+		"TX_OUTCOME_COMMITTED":   1,
+		"TX_OUTCOME_ROLLED_BACK": 2,
+		"TX_OUTCOME_ABORTED":     3,
+	}
+)
+
+func (x TxOutcome) Enum() *TxOutcome {
+	p := new(TxOutcome)
+	*p = x
+	return p
+}
+
+func (x TxOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TxOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_replication_replication_proto_enumTypes[6].Descriptor()
+}
+
+func (TxOutcome) Type() protoreflect.EnumType {
+	return &file_replication_replication_proto_enumTypes[6]
+}
+
+func (x TxOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TxOutcome.Descriptor instead.
+func (TxOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{6}
+}
+
+// ScriptKind says what the last statement came to. Numbers are Kahuna's.
+type ScriptKind int32
+
+const (
+	ScriptKind_SCRIPT_KIND_SET               ScriptKind = 0
+	ScriptKind_SCRIPT_KIND_NOT_SET           ScriptKind = 1
+	ScriptKind_SCRIPT_KIND_EXTENDED          ScriptKind = 2
+	ScriptKind_SCRIPT_KIND_GOT               ScriptKind = 3
+	ScriptKind_SCRIPT_KIND_DELETED           ScriptKind = 4
+	ScriptKind_SCRIPT_KIND_EXISTS            ScriptKind = 10
+	ScriptKind_SCRIPT_KIND_ERRORED           ScriptKind = 99
+	ScriptKind_SCRIPT_KIND_INVALID_INPUT     ScriptKind = 100
+	ScriptKind_SCRIPT_KIND_MUST_RETRY        ScriptKind = 101
+	ScriptKind_SCRIPT_KIND_ABORTED           ScriptKind = 102
+	ScriptKind_SCRIPT_KIND_DOES_NOT_EXIST    ScriptKind = 103
+	ScriptKind_SCRIPT_KIND_ADMISSION_REFUSED ScriptKind = 108
+)
+
+// Enum value maps for ScriptKind.
+var (
+	ScriptKind_name = map[int32]string{
+		0:   "SCRIPT_KIND_SET",
+		1:   "SCRIPT_KIND_NOT_SET",
+		2:   "SCRIPT_KIND_EXTENDED",
+		3:   "SCRIPT_KIND_GOT",
+		4:   "SCRIPT_KIND_DELETED",
+		10:  "SCRIPT_KIND_EXISTS",
+		99:  "SCRIPT_KIND_ERRORED",
+		100: "SCRIPT_KIND_INVALID_INPUT",
+		101: "SCRIPT_KIND_MUST_RETRY",
+		102: "SCRIPT_KIND_ABORTED",
+		103: "SCRIPT_KIND_DOES_NOT_EXIST",
+		108: "SCRIPT_KIND_ADMISSION_REFUSED",
+	}
+	ScriptKind_value = map[string]int32{
+		"SCRIPT_KIND_SET":               0,
+		"SCRIPT_KIND_NOT_SET":           1,
+		"SCRIPT_KIND_EXTENDED":          2,
+		"SCRIPT_KIND_GOT":               3,
+		"SCRIPT_KIND_DELETED":           4,
+		"SCRIPT_KIND_EXISTS":            10,
+		"SCRIPT_KIND_ERRORED":           99,
+		"SCRIPT_KIND_INVALID_INPUT":     100,
+		"SCRIPT_KIND_MUST_RETRY":        101,
+		"SCRIPT_KIND_ABORTED":           102,
+		"SCRIPT_KIND_DOES_NOT_EXIST":    103,
+		"SCRIPT_KIND_ADMISSION_REFUSED": 108,
+	}
+)
+
+func (x ScriptKind) Enum() *ScriptKind {
+	p := new(ScriptKind)
+	*p = x
+	return p
+}
+
+func (x ScriptKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ScriptKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_replication_replication_proto_enumTypes[7].Descriptor()
+}
+
+func (ScriptKind) Type() protoreflect.EnumType {
+	return &file_replication_replication_proto_enumTypes[7]
+}
+
+func (x ScriptKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ScriptKind.Descriptor instead.
+func (ScriptKind) EnumDescriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{7}
+}
+
 type Event_Kind int32
 
 const (
@@ -284,11 +579,11 @@ func (x Event_Kind) String() string {
 }
 
 func (Event_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_replication_replication_proto_enumTypes[3].Descriptor()
+	return file_replication_replication_proto_enumTypes[8].Descriptor()
 }
 
 func (Event_Kind) Type() protoreflect.EnumType {
-	return &file_replication_replication_proto_enumTypes[3]
+	return &file_replication_replication_proto_enumTypes[8]
 }
 
 func (x Event_Kind) Number() protoreflect.EnumNumber {
@@ -297,7 +592,7 @@ func (x Event_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Event_Kind.Descriptor instead.
 func (Event_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{50, 0}
+	return file_replication_replication_proto_rawDescGZIP(), []int{78, 0}
 }
 
 // Timestamp is a hybrid logical clock reading: it labels, it never decides.
@@ -305,6 +600,7 @@ type Timestamp struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PhysicalMs    int64                  `protobuf:"varint,1,opt,name=physical_ms,json=physicalMs,proto3" json:"physical_ms,omitempty"` // milliseconds since 1970 UTC
 	Counter       uint32                 `protobuf:"varint,2,opt,name=counter,proto3" json:"counter,omitempty"`                         // distinguishes commands within one millisecond
+	Node          int32                  `protobuf:"varint,3,opt,name=node,proto3" json:"node,omitempty"`                               // as a client sent it; kahu's own labels have 0
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -353,6 +649,13 @@ func (x *Timestamp) GetCounter() uint32 {
 	return 0
 }
 
+func (x *Timestamp) GetNode() int32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
 // Request is one thing asked of the service.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -377,6 +680,17 @@ type Request struct {
 	//	*Request_LockBreak
 	//	*Request_LockDetach
 	//	*Request_Write
+	//	*Request_TxStart
+	//	*Request_TxLock
+	//	*Request_TxRead
+	//	*Request_TxWrite
+	//	*Request_TxEnd
+	//	*Request_Script
+	//	*Request_TxUnlock
+	//	*Request_SnapshotHoldAcquire
+	//	*Request_SnapshotHoldRenew
+	//	*Request_SnapshotHoldRelease
+	//	*Request_KeySpaceSet
 	//	*Request_SequenceCreate
 	//	*Request_SequenceNext
 	//	*Request_SequenceUpdate
@@ -385,6 +699,7 @@ type Request struct {
 	//	*Request_Sweep
 	//	*Request_SetLevel
 	//	*Request_Digest
+	//	*Request_Advance
 	//	*Request_LockGet
 	//	*Request_LockList
 	//	*Request_Get
@@ -394,6 +709,10 @@ type Request struct {
 	//	*Request_SequenceList
 	//	*Request_SessionGet
 	//	*Request_MachineGet
+	//	*Request_SnapshotFloorGet
+	//	*Request_KeySpaceList
+	//	*Request_ScriptRead
+	//	*Request_TxList
 	Op            isRequest_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -563,6 +882,105 @@ func (x *Request) GetWrite() *Write {
 	return nil
 }
 
+func (x *Request) GetTxStart() *TxStart {
+	if x != nil {
+		if x, ok := x.Op.(*Request_TxStart); ok {
+			return x.TxStart
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetTxLock() *TxLock {
+	if x != nil {
+		if x, ok := x.Op.(*Request_TxLock); ok {
+			return x.TxLock
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetTxRead() *TxRead {
+	if x != nil {
+		if x, ok := x.Op.(*Request_TxRead); ok {
+			return x.TxRead
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetTxWrite() *TxWrite {
+	if x != nil {
+		if x, ok := x.Op.(*Request_TxWrite); ok {
+			return x.TxWrite
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetTxEnd() *TxEnd {
+	if x != nil {
+		if x, ok := x.Op.(*Request_TxEnd); ok {
+			return x.TxEnd
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetScript() *Script {
+	if x != nil {
+		if x, ok := x.Op.(*Request_Script); ok {
+			return x.Script
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetTxUnlock() *TxUnlock {
+	if x != nil {
+		if x, ok := x.Op.(*Request_TxUnlock); ok {
+			return x.TxUnlock
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetSnapshotHoldAcquire() *SnapshotHoldAcquire {
+	if x != nil {
+		if x, ok := x.Op.(*Request_SnapshotHoldAcquire); ok {
+			return x.SnapshotHoldAcquire
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetSnapshotHoldRenew() *SnapshotHoldRenew {
+	if x != nil {
+		if x, ok := x.Op.(*Request_SnapshotHoldRenew); ok {
+			return x.SnapshotHoldRenew
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetSnapshotHoldRelease() *SnapshotHoldRelease {
+	if x != nil {
+		if x, ok := x.Op.(*Request_SnapshotHoldRelease); ok {
+			return x.SnapshotHoldRelease
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetKeySpaceSet() *KeySpaceSet {
+	if x != nil {
+		if x, ok := x.Op.(*Request_KeySpaceSet); ok {
+			return x.KeySpaceSet
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetSequenceCreate() *SequenceCreate {
 	if x != nil {
 		if x, ok := x.Op.(*Request_SequenceCreate); ok {
@@ -630,6 +1048,15 @@ func (x *Request) GetDigest() *Digest {
 	if x != nil {
 		if x, ok := x.Op.(*Request_Digest); ok {
 			return x.Digest
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetAdvance() *Advance {
+	if x != nil {
+		if x, ok := x.Op.(*Request_Advance); ok {
+			return x.Advance
 		}
 	}
 	return nil
@@ -716,6 +1143,42 @@ func (x *Request) GetMachineGet() *MachineGet {
 	return nil
 }
 
+func (x *Request) GetSnapshotFloorGet() *SnapshotFloorGet {
+	if x != nil {
+		if x, ok := x.Op.(*Request_SnapshotFloorGet); ok {
+			return x.SnapshotFloorGet
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetKeySpaceList() *KeySpaceList {
+	if x != nil {
+		if x, ok := x.Op.(*Request_KeySpaceList); ok {
+			return x.KeySpaceList
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetScriptRead() *Script {
+	if x != nil {
+		if x, ok := x.Op.(*Request_ScriptRead); ok {
+			return x.ScriptRead
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetTxList() *TxList {
+	if x != nil {
+		if x, ok := x.Op.(*Request_TxList); ok {
+			return x.TxList
+		}
+	}
+	return nil
+}
+
 type isRequest_Op interface {
 	isRequest_Op()
 }
@@ -764,6 +1227,51 @@ type Request_Write struct {
 	Write *Write `protobuf:"bytes,30,opt,name=write,proto3,oneof"`
 }
 
+type Request_TxStart struct {
+	// Transactions, scripts, snapshot holds and key spaces: from feature level 2 on.
+	TxStart *TxStart `protobuf:"bytes,31,opt,name=tx_start,json=txStart,proto3,oneof"`
+}
+
+type Request_TxLock struct {
+	TxLock *TxLock `protobuf:"bytes,32,opt,name=tx_lock,json=txLock,proto3,oneof"`
+}
+
+type Request_TxRead struct {
+	TxRead *TxRead `protobuf:"bytes,33,opt,name=tx_read,json=txRead,proto3,oneof"`
+}
+
+type Request_TxWrite struct {
+	TxWrite *TxWrite `protobuf:"bytes,34,opt,name=tx_write,json=txWrite,proto3,oneof"`
+}
+
+type Request_TxEnd struct {
+	TxEnd *TxEnd `protobuf:"bytes,35,opt,name=tx_end,json=txEnd,proto3,oneof"`
+}
+
+type Request_Script struct {
+	Script *Script `protobuf:"bytes,36,opt,name=script,proto3,oneof"`
+}
+
+type Request_TxUnlock struct {
+	TxUnlock *TxUnlock `protobuf:"bytes,37,opt,name=tx_unlock,json=txUnlock,proto3,oneof"`
+}
+
+type Request_SnapshotHoldAcquire struct {
+	SnapshotHoldAcquire *SnapshotHoldAcquire `protobuf:"bytes,44,opt,name=snapshot_hold_acquire,json=snapshotHoldAcquire,proto3,oneof"`
+}
+
+type Request_SnapshotHoldRenew struct {
+	SnapshotHoldRenew *SnapshotHoldRenew `protobuf:"bytes,45,opt,name=snapshot_hold_renew,json=snapshotHoldRenew,proto3,oneof"`
+}
+
+type Request_SnapshotHoldRelease struct {
+	SnapshotHoldRelease *SnapshotHoldRelease `protobuf:"bytes,46,opt,name=snapshot_hold_release,json=snapshotHoldRelease,proto3,oneof"`
+}
+
+type Request_KeySpaceSet struct {
+	KeySpaceSet *KeySpaceSet `protobuf:"bytes,47,opt,name=key_space_set,json=keySpaceSet,proto3,oneof"`
+}
+
 type Request_SequenceCreate struct {
 	SequenceCreate *SequenceCreate `protobuf:"bytes,40,opt,name=sequence_create,json=sequenceCreate,proto3,oneof"`
 }
@@ -795,6 +1303,10 @@ type Request_SetLevel struct {
 
 type Request_Digest struct {
 	Digest *Digest `protobuf:"bytes,53,opt,name=digest,proto3,oneof"`
+}
+
+type Request_Advance struct {
+	Advance *Advance `protobuf:"bytes,54,opt,name=advance,proto3,oneof"`
 }
 
 type Request_LockGet struct {
@@ -834,6 +1346,22 @@ type Request_MachineGet struct {
 	MachineGet *MachineGet `protobuf:"bytes,68,opt,name=machine_get,json=machineGet,proto3,oneof"`
 }
 
+type Request_SnapshotFloorGet struct {
+	SnapshotFloorGet *SnapshotFloorGet `protobuf:"bytes,69,opt,name=snapshot_floor_get,json=snapshotFloorGet,proto3,oneof"`
+}
+
+type Request_KeySpaceList struct {
+	KeySpaceList *KeySpaceList `protobuf:"bytes,70,opt,name=key_space_list,json=keySpaceList,proto3,oneof"`
+}
+
+type Request_ScriptRead struct {
+	ScriptRead *Script `protobuf:"bytes,71,opt,name=script_read,json=scriptRead,proto3,oneof"` // a script that only reads, on the read path
+}
+
+type Request_TxList struct {
+	TxList *TxList `protobuf:"bytes,72,opt,name=tx_list,json=txList,proto3,oneof"`
+}
+
 func (*Request_SessionOpen) isRequest_Op() {}
 
 func (*Request_SessionRenew) isRequest_Op() {}
@@ -856,6 +1384,28 @@ func (*Request_LockDetach) isRequest_Op() {}
 
 func (*Request_Write) isRequest_Op() {}
 
+func (*Request_TxStart) isRequest_Op() {}
+
+func (*Request_TxLock) isRequest_Op() {}
+
+func (*Request_TxRead) isRequest_Op() {}
+
+func (*Request_TxWrite) isRequest_Op() {}
+
+func (*Request_TxEnd) isRequest_Op() {}
+
+func (*Request_Script) isRequest_Op() {}
+
+func (*Request_TxUnlock) isRequest_Op() {}
+
+func (*Request_SnapshotHoldAcquire) isRequest_Op() {}
+
+func (*Request_SnapshotHoldRenew) isRequest_Op() {}
+
+func (*Request_SnapshotHoldRelease) isRequest_Op() {}
+
+func (*Request_KeySpaceSet) isRequest_Op() {}
+
 func (*Request_SequenceCreate) isRequest_Op() {}
 
 func (*Request_SequenceNext) isRequest_Op() {}
@@ -871,6 +1421,8 @@ func (*Request_Sweep) isRequest_Op() {}
 func (*Request_SetLevel) isRequest_Op() {}
 
 func (*Request_Digest) isRequest_Op() {}
+
+func (*Request_Advance) isRequest_Op() {}
 
 func (*Request_LockGet) isRequest_Op() {}
 
@@ -889,6 +1441,14 @@ func (*Request_SequenceList) isRequest_Op() {}
 func (*Request_SessionGet) isRequest_Op() {}
 
 func (*Request_MachineGet) isRequest_Op() {}
+
+func (*Request_SnapshotFloorGet) isRequest_Op() {}
+
+func (*Request_KeySpaceList) isRequest_Op() {}
+
+func (*Request_ScriptRead) isRequest_Op() {}
+
+func (*Request_TxList) isRequest_Op() {}
 
 // Answer is what became of one Request.
 type Answer struct {
@@ -910,9 +1470,17 @@ type Answer struct {
 	//	*Answer_Locks
 	//	*Answer_Written
 	//	*Answer_Entries
+	//	*Answer_TxStarted
+	//	*Answer_TxLocked
+	//	*Answer_TxEnded
+	//	*Answer_ScriptResult
+	//	*Answer_Transactions
 	//	*Answer_Sequence
 	//	*Answer_Allocation
 	//	*Answer_Sequences
+	//	*Answer_SnapshotHold
+	//	*Answer_SnapshotFloor
+	//	*Answer_KeySpaces
 	//	*Answer_Swept
 	//	*Answer_Machine
 	Result        isAnswer_Result `protobuf_oneof:"result"`
@@ -1046,6 +1614,51 @@ func (x *Answer) GetEntries() *Entries {
 	return nil
 }
 
+func (x *Answer) GetTxStarted() *TxStarted {
+	if x != nil {
+		if x, ok := x.Result.(*Answer_TxStarted); ok {
+			return x.TxStarted
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetTxLocked() *TxLocked {
+	if x != nil {
+		if x, ok := x.Result.(*Answer_TxLocked); ok {
+			return x.TxLocked
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetTxEnded() *TxEnded {
+	if x != nil {
+		if x, ok := x.Result.(*Answer_TxEnded); ok {
+			return x.TxEnded
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetScriptResult() *ScriptResult {
+	if x != nil {
+		if x, ok := x.Result.(*Answer_ScriptResult); ok {
+			return x.ScriptResult
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetTransactions() *Transactions {
+	if x != nil {
+		if x, ok := x.Result.(*Answer_Transactions); ok {
+			return x.Transactions
+		}
+	}
+	return nil
+}
+
 func (x *Answer) GetSequence() *Sequence {
 	if x != nil {
 		if x, ok := x.Result.(*Answer_Sequence); ok {
@@ -1068,6 +1681,33 @@ func (x *Answer) GetSequences() *Sequences {
 	if x != nil {
 		if x, ok := x.Result.(*Answer_Sequences); ok {
 			return x.Sequences
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetSnapshotHold() *SnapshotHold {
+	if x != nil {
+		if x, ok := x.Result.(*Answer_SnapshotHold); ok {
+			return x.SnapshotHold
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetSnapshotFloor() *SnapshotFloor {
+	if x != nil {
+		if x, ok := x.Result.(*Answer_SnapshotFloor); ok {
+			return x.SnapshotFloor
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetKeySpaces() *KeySpaces {
+	if x != nil {
+		if x, ok := x.Result.(*Answer_KeySpaces); ok {
+			return x.KeySpaces
 		}
 	}
 	return nil
@@ -1119,6 +1759,26 @@ type Answer_Entries struct {
 	Entries *Entries `protobuf:"bytes,31,opt,name=entries,proto3,oneof"`
 }
 
+type Answer_TxStarted struct {
+	TxStarted *TxStarted `protobuf:"bytes,32,opt,name=tx_started,json=txStarted,proto3,oneof"`
+}
+
+type Answer_TxLocked struct {
+	TxLocked *TxLocked `protobuf:"bytes,33,opt,name=tx_locked,json=txLocked,proto3,oneof"`
+}
+
+type Answer_TxEnded struct {
+	TxEnded *TxEnded `protobuf:"bytes,34,opt,name=tx_ended,json=txEnded,proto3,oneof"`
+}
+
+type Answer_ScriptResult struct {
+	ScriptResult *ScriptResult `protobuf:"bytes,35,opt,name=script_result,json=scriptResult,proto3,oneof"`
+}
+
+type Answer_Transactions struct {
+	Transactions *Transactions `protobuf:"bytes,36,opt,name=transactions,proto3,oneof"`
+}
+
 type Answer_Sequence struct {
 	Sequence *Sequence `protobuf:"bytes,40,opt,name=sequence,proto3,oneof"`
 }
@@ -1129,6 +1789,18 @@ type Answer_Allocation struct {
 
 type Answer_Sequences struct {
 	Sequences *Sequences `protobuf:"bytes,42,opt,name=sequences,proto3,oneof"`
+}
+
+type Answer_SnapshotHold struct {
+	SnapshotHold *SnapshotHold `protobuf:"bytes,43,opt,name=snapshot_hold,json=snapshotHold,proto3,oneof"`
+}
+
+type Answer_SnapshotFloor struct {
+	SnapshotFloor *SnapshotFloor `protobuf:"bytes,44,opt,name=snapshot_floor,json=snapshotFloor,proto3,oneof"`
+}
+
+type Answer_KeySpaces struct {
+	KeySpaces *KeySpaces `protobuf:"bytes,45,opt,name=key_spaces,json=keySpaces,proto3,oneof"`
 }
 
 type Answer_Swept struct {
@@ -1151,11 +1823,27 @@ func (*Answer_Written) isAnswer_Result() {}
 
 func (*Answer_Entries) isAnswer_Result() {}
 
+func (*Answer_TxStarted) isAnswer_Result() {}
+
+func (*Answer_TxLocked) isAnswer_Result() {}
+
+func (*Answer_TxEnded) isAnswer_Result() {}
+
+func (*Answer_ScriptResult) isAnswer_Result() {}
+
+func (*Answer_Transactions) isAnswer_Result() {}
+
 func (*Answer_Sequence) isAnswer_Result() {}
 
 func (*Answer_Allocation) isAnswer_Result() {}
 
 func (*Answer_Sequences) isAnswer_Result() {}
+
+func (*Answer_SnapshotHold) isAnswer_Result() {}
+
+func (*Answer_SnapshotFloor) isAnswer_Result() {}
+
+func (*Answer_KeySpaces) isAnswer_Result() {}
 
 func (*Answer_Swept) isAnswer_Result() {}
 
@@ -2595,6 +3283,7 @@ type WriteItem struct {
 	CompareValue    []byte                 `protobuf:"bytes,10,opt,name=compare_value,json=compareValue,proto3,oneof" json:"compare_value,omitempty"` // a missing key compares as empty
 	IfRevision      bool                   `protobuf:"varint,11,opt,name=if_revision,json=ifRevision,proto3" json:"if_revision,omitempty"`
 	CompareRevision int64                  `protobuf:"varint,12,opt,name=compare_revision,json=compareRevision,proto3" json:"compare_revision,omitempty"` // -1 matches a key never written
+	Yield           bool                   `protobuf:"varint,13,opt,name=yield,proto3" json:"yield,omitempty"`                                            // does not take over the lock of a yielding transaction
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2713,6 +3402,13 @@ func (x *WriteItem) GetCompareRevision() int64 {
 	return 0
 }
 
+func (x *WriteItem) GetYield() bool {
+	if x != nil {
+		return x.Yield
+	}
+	return false
+}
+
 // Written answers Write, an item for each item.
 type Written struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2764,6 +3460,7 @@ type WrittenItem struct {
 	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`                            // new one, or the current one when refused; -1: never written
 	Modified      *Timestamp             `protobuf:"bytes,3,opt,name=modified,proto3" json:"modified,omitempty"`                             // of that revision
 	ExpiresAtMs   int64                  `protobuf:"varint,4,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"` // wall label, 0: never
+	Holder        *Timestamp             `protobuf:"bytes,5,opt,name=holder,proto3" json:"holder,omitempty"`                                 // LOCKED: id of the transaction whose lock is in the way
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2824,6 +3521,13 @@ func (x *WrittenItem) GetExpiresAtMs() int64 {
 		return x.ExpiresAtMs
 	}
 	return 0
+}
+
+func (x *WrittenItem) GetHolder() *Timestamp {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 // Get reads keys, an entry for each in the order asked; a missing one has found = false.
@@ -3303,6 +4007,1789 @@ func (x *Entry) GetDurability() Durability {
 	return Durability_DURABILITY_EPHEMERAL
 }
 
+// TxRef says in which transaction an operation is, and which operation it is.
+type TxRef struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             *Timestamp             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                                               // as TxStarted gave it
+	CoordinatorKey string                 `protobuf:"bytes,2,opt,name=coordinator_key,json=coordinatorKey,proto3" json:"coordinator_key,omitempty"` // compared with the one of TxStart unless empty
+	// 16 bytes that name this operation for ever, or empty. Sent again, it gets its
+	// first answer; a read is carried out again. LOCKED is not remembered.
+	Operation     []byte `protobuf:"bytes,3,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxRef) Reset() {
+	*x = TxRef{}
+	mi := &file_replication_replication_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxRef) ProtoMessage() {}
+
+func (x *TxRef) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxRef.ProtoReflect.Descriptor instead.
+func (*TxRef) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *TxRef) GetId() *Timestamp {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *TxRef) GetCoordinatorKey() string {
+	if x != nil {
+		return x.CoordinatorKey
+	}
+	return ""
+}
+
+func (x *TxRef) GetOperation() []byte {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+// TxStart begins an interactive transaction; its id is the label of this
+// command. The leader admits it before it is proposed: CODE_ADMISSION_REFUSED.
+type TxStart struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	CoordinatorKey  string                 `protobuf:"bytes,1,opt,name=coordinator_key,json=coordinatorKey,proto3" json:"coordinator_key,omitempty"`
+	Locking         TxLocking              `protobuf:"varint,2,opt,name=locking,proto3,enum=kahu.replication.v1.TxLocking" json:"locking,omitempty"` // shown; which locks are taken is the client's choice
+	TimeoutMs       int64                  `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`               // <= 0: 5,000; at most 300,000. It ends 15 s later.
+	AsyncRelease    bool                   `protobuf:"varint,4,opt,name=async_release,json=asyncRelease,proto3" json:"async_release,omitempty"`      // kept and shown: a commit frees its locks at once
+	AutoCommit      bool                   `protobuf:"varint,5,opt,name=auto_commit,json=autoCommit,proto3" json:"auto_commit,omitempty"`            // kept and shown
+	ValidateReads   bool                   `protobuf:"varint,6,opt,name=validate_reads,json=validateReads,proto3" json:"validate_reads,omitempty"`   // INVALID together with read_timestamp; reads are always validated
+	Durable         bool                   `protobuf:"varint,7,opt,name=durable,proto3" json:"durable,omitempty"`                                    // a commit with an ephemeral write is ABORTED
+	ReadTimestamp   *Timestamp             `protobuf:"bytes,8,opt,name=read_timestamp,json=readTimestamp,proto3" json:"read_timestamp,omitempty"`    // reads see the state as of then; absent or zero: the present one
+	Priority        TxPriority             `protobuf:"varint,9,opt,name=priority,proto3,enum=kahu.replication.v1.TxPriority" json:"priority,omitempty"`
+	AdmissionWaitMs int64                  `protobuf:"varint,10,opt,name=admission_wait_ms,json=admissionWaitMs,proto3" json:"admission_wait_ms,omitempty"` // <= 0: 5,000; at most 30,000
+	Yield           bool                   `protobuf:"varint,11,opt,name=yield,proto3" json:"yield,omitempty"`                                              // gives way to whoever wants a key that it has locked
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *TxStart) Reset() {
+	*x = TxStart{}
+	mi := &file_replication_replication_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxStart) ProtoMessage() {}
+
+func (x *TxStart) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxStart.ProtoReflect.Descriptor instead.
+func (*TxStart) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *TxStart) GetCoordinatorKey() string {
+	if x != nil {
+		return x.CoordinatorKey
+	}
+	return ""
+}
+
+func (x *TxStart) GetLocking() TxLocking {
+	if x != nil {
+		return x.Locking
+	}
+	return TxLocking_TX_LOCKING_PESSIMISTIC
+}
+
+func (x *TxStart) GetTimeoutMs() int64 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *TxStart) GetAsyncRelease() bool {
+	if x != nil {
+		return x.AsyncRelease
+	}
+	return false
+}
+
+func (x *TxStart) GetAutoCommit() bool {
+	if x != nil {
+		return x.AutoCommit
+	}
+	return false
+}
+
+func (x *TxStart) GetValidateReads() bool {
+	if x != nil {
+		return x.ValidateReads
+	}
+	return false
+}
+
+func (x *TxStart) GetDurable() bool {
+	if x != nil {
+		return x.Durable
+	}
+	return false
+}
+
+func (x *TxStart) GetReadTimestamp() *Timestamp {
+	if x != nil {
+		return x.ReadTimestamp
+	}
+	return nil
+}
+
+func (x *TxStart) GetPriority() TxPriority {
+	if x != nil {
+		return x.Priority
+	}
+	return TxPriority_TX_PRIORITY_UNSPECIFIED
+}
+
+func (x *TxStart) GetAdmissionWaitMs() int64 {
+	if x != nil {
+		return x.AdmissionWaitMs
+	}
+	return 0
+}
+
+func (x *TxStart) GetYield() bool {
+	if x != nil {
+		return x.Yield
+	}
+	return false
+}
+
+type TxStarted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *Timestamp             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	RemainingMs   int64                  `protobuf:"varint,2,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"` // until it is ended by the clock
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxStarted) Reset() {
+	*x = TxStarted{}
+	mi := &file_replication_replication_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxStarted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxStarted) ProtoMessage() {}
+
+func (x *TxStarted) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxStarted.ProtoReflect.Descriptor instead.
+func (*TxStarted) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *TxStarted) GetId() *Timestamp {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *TxStarted) GetRemainingMs() int64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
+}
+
+type TxLockItem struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Kind           TxLockKind             `protobuf:"varint,1,opt,name=kind,proto3,enum=kahu.replication.v1.TxLockKind" json:"kind,omitempty"`
+	Durability     Durability             `protobuf:"varint,2,opt,name=durability,proto3,enum=kahu.replication.v1.Durability" json:"durability,omitempty"`
+	Key            string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`           // KEY: the key; PREFIX, RANGE: the prefix
+	Start          *string                `protobuf:"bytes,4,opt,name=start,proto3,oneof" json:"start,omitempty"` // RANGE: absent is open
+	StartExclusive bool                   `protobuf:"varint,5,opt,name=start_exclusive,json=startExclusive,proto3" json:"start_exclusive,omitempty"`
+	End            *string                `protobuf:"bytes,6,opt,name=end,proto3,oneof" json:"end,omitempty"`
+	EndInclusive   bool                   `protobuf:"varint,7,opt,name=end_inclusive,json=endInclusive,proto3" json:"end_inclusive,omitempty"`
+	Shared         bool                   `protobuf:"varint,8,opt,name=shared,proto3" json:"shared,omitempty"`            // RANGE
+	TtlMs          int64                  `protobuf:"varint,9,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // 0: as long as the transaction; negative: INVALID
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *TxLockItem) Reset() {
+	*x = TxLockItem{}
+	mi := &file_replication_replication_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxLockItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxLockItem) ProtoMessage() {}
+
+func (x *TxLockItem) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxLockItem.ProtoReflect.Descriptor instead.
+func (*TxLockItem) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *TxLockItem) GetKind() TxLockKind {
+	if x != nil {
+		return x.Kind
+	}
+	return TxLockKind_TX_LOCK_KIND_KEY
+}
+
+func (x *TxLockItem) GetDurability() Durability {
+	if x != nil {
+		return x.Durability
+	}
+	return Durability_DURABILITY_EPHEMERAL
+}
+
+func (x *TxLockItem) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *TxLockItem) GetStart() string {
+	if x != nil && x.Start != nil {
+		return *x.Start
+	}
+	return ""
+}
+
+func (x *TxLockItem) GetStartExclusive() bool {
+	if x != nil {
+		return x.StartExclusive
+	}
+	return false
+}
+
+func (x *TxLockItem) GetEnd() string {
+	if x != nil && x.End != nil {
+		return *x.End
+	}
+	return ""
+}
+
+func (x *TxLockItem) GetEndInclusive() bool {
+	if x != nil {
+		return x.EndInclusive
+	}
+	return false
+}
+
+func (x *TxLockItem) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+func (x *TxLockItem) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+// TxLock takes all locks or none: LOCKED names who is in the way. Own locks pass
+// and are renewed. ABORTED when the transaction is unknown or has ended.
+type TxLock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tx            *TxRef                 `protobuf:"bytes,1,opt,name=tx,proto3" json:"tx,omitempty"`
+	Locks         []*TxLockItem          `protobuf:"bytes,2,rep,name=locks,proto3" json:"locks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxLock) Reset() {
+	*x = TxLock{}
+	mi := &file_replication_replication_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxLock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxLock) ProtoMessage() {}
+
+func (x *TxLock) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxLock.ProtoReflect.Descriptor instead.
+func (*TxLock) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *TxLock) GetTx() *TxRef {
+	if x != nil {
+		return x.Tx
+	}
+	return nil
+}
+
+func (x *TxLock) GetLocks() []*TxLockItem {
+	if x != nil {
+		return x.Locks
+	}
+	return nil
+}
+
+type TxLocked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        *Timestamp             `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`                               // LOCKED: who holds the lock that is in the way
+	Blocked       uint32                 `protobuf:"varint,2,opt,name=blocked,proto3" json:"blocked,omitempty"`                            // LOCKED: position of the lock that was refused
+	RemainingMs   int64                  `protobuf:"varint,3,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"` // LOCKED: of the lock in the way
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxLocked) Reset() {
+	*x = TxLocked{}
+	mi := &file_replication_replication_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxLocked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxLocked) ProtoMessage() {}
+
+func (x *TxLocked) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxLocked.ProtoReflect.Descriptor instead.
+func (*TxLocked) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *TxLocked) GetHolder() *Timestamp {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
+}
+
+func (x *TxLocked) GetBlocked() uint32 {
+	if x != nil {
+		return x.Blocked
+	}
+	return 0
+}
+
+func (x *TxLocked) GetRemainingMs() int64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
+}
+
+// TxUnlock gives locks up before the end. What is not locked is no error.
+type TxUnlock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tx            *TxRef                 `protobuf:"bytes,1,opt,name=tx,proto3" json:"tx,omitempty"`
+	Locks         []*TxLockItem          `protobuf:"bytes,2,rep,name=locks,proto3" json:"locks,omitempty"` // key, prefix and bounds as they were locked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxUnlock) Reset() {
+	*x = TxUnlock{}
+	mi := &file_replication_replication_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxUnlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxUnlock) ProtoMessage() {}
+
+func (x *TxUnlock) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxUnlock.ProtoReflect.Descriptor instead.
+func (*TxUnlock) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *TxUnlock) GetTx() *TxRef {
+	if x != nil {
+		return x.Tx
+	}
+	return nil
+}
+
+func (x *TxUnlock) GetLocks() []*TxLockItem {
+	if x != nil {
+		return x.Locks
+	}
+	return nil
+}
+
+// TxRead reads keys or a range with the transaction's own writes in it, and
+// notes what the commit depends on. Answered by Entries. ABORTED when something
+// read before has changed.
+type TxRead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tx            *TxRef                 `protobuf:"bytes,1,opt,name=tx,proto3" json:"tx,omitempty"`
+	Keys          []*GetKey              `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	Range         *Range                 `protobuf:"bytes,3,opt,name=range,proto3" json:"range,omitempty"` // instead of keys; its as_of is not looked at
+	KeysOnly      bool                   `protobuf:"varint,4,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	AsOf          *Timestamp             `protobuf:"bytes,5,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"` // instead of the transaction's read_timestamp
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxRead) Reset() {
+	*x = TxRead{}
+	mi := &file_replication_replication_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxRead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxRead) ProtoMessage() {}
+
+func (x *TxRead) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxRead.ProtoReflect.Descriptor instead.
+func (*TxRead) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *TxRead) GetTx() *TxRef {
+	if x != nil {
+		return x.Tx
+	}
+	return nil
+}
+
+func (x *TxRead) GetKeys() []*GetKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *TxRead) GetRange() *Range {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *TxRead) GetKeysOnly() bool {
+	if x != nil {
+		return x.KeysOnly
+	}
+	return false
+}
+
+func (x *TxRead) GetAsOf() *Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+// TxWrite stages writes; conditions are judged on the transaction's own view.
+// Answered by Written: items LOCKED when another transaction's lock covers them.
+type TxWrite struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tx            *TxRef                 `protobuf:"bytes,1,opt,name=tx,proto3" json:"tx,omitempty"`
+	Items         []*WriteItem           `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"` // each stands for itself
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxWrite) Reset() {
+	*x = TxWrite{}
+	mi := &file_replication_replication_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxWrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxWrite) ProtoMessage() {}
+
+func (x *TxWrite) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxWrite.ProtoReflect.Descriptor instead.
+func (*TxWrite) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *TxWrite) GetTx() *TxRef {
+	if x != nil {
+		return x.Tx
+	}
+	return nil
+}
+
+func (x *TxWrite) GetItems() []*WriteItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// TxEnd commits or rolls back. The first end decides: whoever asks again, for
+// whichever, gets its outcome. NOT_FOUND: never heard of, or long forgotten.
+type TxEnd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tx            *TxRef                 `protobuf:"bytes,1,opt,name=tx,proto3" json:"tx,omitempty"`
+	Commit        bool                   `protobuf:"varint,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxEnd) Reset() {
+	*x = TxEnd{}
+	mi := &file_replication_replication_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxEnd) ProtoMessage() {}
+
+func (x *TxEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxEnd.ProtoReflect.Descriptor instead.
+func (*TxEnd) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *TxEnd) GetTx() *TxRef {
+	if x != nil {
+		return x.Tx
+	}
+	return nil
+}
+
+func (x *TxEnd) GetCommit() bool {
+	if x != nil {
+		return x.Commit
+	}
+	return false
+}
+
+type TxEnded struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Outcome         TxOutcome              `protobuf:"varint,1,opt,name=outcome,proto3,enum=kahu.replication.v1.TxOutcome" json:"outcome,omitempty"`
+	RecordAnchorKey string                 `protobuf:"bytes,2,opt,name=record_anchor_key,json=recordAnchorKey,proto3" json:"record_anchor_key,omitempty"` // first persistent key written, empty: none
+	Writes          uint32                 `protobuf:"varint,3,opt,name=writes,proto3" json:"writes,omitempty"`                                           // staged writes applied
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *TxEnded) Reset() {
+	*x = TxEnded{}
+	mi := &file_replication_replication_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxEnded) ProtoMessage() {}
+
+func (x *TxEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxEnded.ProtoReflect.Descriptor instead.
+func (*TxEnded) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *TxEnded) GetOutcome() TxOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return TxOutcome_TX_OUTCOME_UNKNOWN
+}
+
+func (x *TxEnded) GetRecordAnchorKey() string {
+	if x != nil {
+		return x.RecordAnchorKey
+	}
+	return ""
+}
+
+func (x *TxEnded) GetWrites() uint32 {
+	if x != nil {
+		return x.Writes
+	}
+	return 0
+}
+
+// TxList shows open transactions in order of their start.
+type TxList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         *Timestamp             `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxList) Reset() {
+	*x = TxList{}
+	mi := &file_replication_replication_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxList) ProtoMessage() {}
+
+func (x *TxList) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxList.ProtoReflect.Descriptor instead.
+func (*TxList) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *TxList) GetAfter() *Timestamp {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *TxList) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type Transactions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Transactions  []*Transaction         `protobuf:"bytes,1,rep,name=transactions,proto3" json:"transactions,omitempty"`
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Transactions) Reset() {
+	*x = Transactions{}
+	mi := &file_replication_replication_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Transactions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Transactions) ProtoMessage() {}
+
+func (x *Transactions) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Transactions.ProtoReflect.Descriptor instead.
+func (*Transactions) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Transactions) GetTransactions() []*Transaction {
+	if x != nil {
+		return x.Transactions
+	}
+	return nil
+}
+
+func (x *Transactions) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type Transaction struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             *Timestamp             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	CoordinatorKey string                 `protobuf:"bytes,2,opt,name=coordinator_key,json=coordinatorKey,proto3" json:"coordinator_key,omitempty"`
+	RemainingMs    int64                  `protobuf:"varint,3,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	Priority       TxPriority             `protobuf:"varint,4,opt,name=priority,proto3,enum=kahu.replication.v1.TxPriority" json:"priority,omitempty"`
+	Locking        TxLocking              `protobuf:"varint,5,opt,name=locking,proto3,enum=kahu.replication.v1.TxLocking" json:"locking,omitempty"`
+	Writes         uint32                 `protobuf:"varint,6,opt,name=writes,proto3" json:"writes,omitempty"`
+	Reads          uint32                 `protobuf:"varint,7,opt,name=reads,proto3" json:"reads,omitempty"`
+	Locks          uint32                 `protobuf:"varint,8,opt,name=locks,proto3" json:"locks,omitempty"`
+	Yield          bool                   `protobuf:"varint,9,opt,name=yield,proto3" json:"yield,omitempty"`
+	ReadTimestamp  *Timestamp             `protobuf:"bytes,10,opt,name=read_timestamp,json=readTimestamp,proto3" json:"read_timestamp,omitempty"`
+	Trouble        string                 `protobuf:"bytes,11,opt,name=trouble,proto3" json:"trouble,omitempty"` // why it cannot commit any more, empty: it can
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Transaction) Reset() {
+	*x = Transaction{}
+	mi := &file_replication_replication_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Transaction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Transaction) ProtoMessage() {}
+
+func (x *Transaction) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
+func (*Transaction) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *Transaction) GetId() *Timestamp {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Transaction) GetCoordinatorKey() string {
+	if x != nil {
+		return x.CoordinatorKey
+	}
+	return ""
+}
+
+func (x *Transaction) GetRemainingMs() int64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
+}
+
+func (x *Transaction) GetPriority() TxPriority {
+	if x != nil {
+		return x.Priority
+	}
+	return TxPriority_TX_PRIORITY_UNSPECIFIED
+}
+
+func (x *Transaction) GetLocking() TxLocking {
+	if x != nil {
+		return x.Locking
+	}
+	return TxLocking_TX_LOCKING_PESSIMISTIC
+}
+
+func (x *Transaction) GetWrites() uint32 {
+	if x != nil {
+		return x.Writes
+	}
+	return 0
+}
+
+func (x *Transaction) GetReads() uint32 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
+func (x *Transaction) GetLocks() uint32 {
+	if x != nil {
+		return x.Locks
+	}
+	return 0
+}
+
+func (x *Transaction) GetYield() bool {
+	if x != nil {
+		return x.Yield
+	}
+	return false
+}
+
+func (x *Transaction) GetReadTimestamp() *Timestamp {
+	if x != nil {
+		return x.ReadTimestamp
+	}
+	return nil
+}
+
+func (x *Transaction) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+type ScriptParameter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`         // with its @
+	Value         *string                `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"` // absent: null
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScriptParameter) Reset() {
+	*x = ScriptParameter{}
+	mi := &file_replication_replication_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScriptParameter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScriptParameter) ProtoMessage() {}
+
+func (x *ScriptParameter) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScriptParameter.ProtoReflect.Descriptor instead.
+func (*ScriptParameter) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ScriptParameter) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ScriptParameter) GetValue() string {
+	if x != nil && x.Value != nil {
+		return *x.Value
+	}
+	return ""
+}
+
+// Script is evaluated in one command when it is applied, or on the read path.
+type Script struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Text          []byte                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"` // as the client sent it
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // as the client sent it; never trusted
+	Parameters    []*ScriptParameter     `protobuf:"bytes,3,rep,name=parameters,proto3" json:"parameters,omitempty"`
+	Fuel          uint64                 `protobuf:"varint,4,opt,name=fuel,proto3" json:"fuel,omitempty"` // 0: the most that one command may use
+	Priority      TxPriority             `protobuf:"varint,5,opt,name=priority,proto3,enum=kahu.replication.v1.TxPriority" json:"priority,omitempty"`
+	Yield         bool                   `protobuf:"varint,6,opt,name=yield,proto3" json:"yield,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Script) Reset() {
+	*x = Script{}
+	mi := &file_replication_replication_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Script) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Script) ProtoMessage() {}
+
+func (x *Script) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Script.ProtoReflect.Descriptor instead.
+func (*Script) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *Script) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *Script) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Script) GetParameters() []*ScriptParameter {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *Script) GetFuel() uint64 {
+	if x != nil {
+		return x.Fuel
+	}
+	return 0
+}
+
+func (x *Script) GetPriority() TxPriority {
+	if x != nil {
+		return x.Priority
+	}
+	return TxPriority_TX_PRIORITY_UNSPECIFIED
+}
+
+func (x *Script) GetYield() bool {
+	if x != nil {
+		return x.Yield
+	}
+	return false
+}
+
+type ScriptValue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	Revision      int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	ExpiresAtMs   int64                  `protobuf:"varint,4,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
+	Modified      *Timestamp             `protobuf:"bytes,5,opt,name=modified,proto3" json:"modified,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScriptValue) Reset() {
+	*x = ScriptValue{}
+	mi := &file_replication_replication_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScriptValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScriptValue) ProtoMessage() {}
+
+func (x *ScriptValue) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScriptValue.ProtoReflect.Descriptor instead.
+func (*ScriptValue) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ScriptValue) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ScriptValue) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *ScriptValue) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ScriptValue) GetExpiresAtMs() int64 {
+	if x != nil {
+		return x.ExpiresAtMs
+	}
+	return 0
+}
+
+func (x *ScriptValue) GetModified() *Timestamp {
+	if x != nil {
+		return x.Modified
+	}
+	return nil
+}
+
+// ScriptResult answers Script. Answer.code is OK also when the script itself
+// failed: kind and reason say so, and nothing was changed. LOCKED: a written key
+// is locked. FUEL_SPENT: run it as a session.
+type ScriptResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          ScriptKind             `protobuf:"varint,1,opt,name=kind,proto3,enum=kahu.replication.v1.ScriptKind" json:"kind,omitempty"`
+	Values        []*ScriptValue         `protobuf:"bytes,2,rep,name=values,proto3" json:"values,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	FuelUsed      uint64                 `protobuf:"varint,4,opt,name=fuel_used,json=fuelUsed,proto3" json:"fuel_used,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScriptResult) Reset() {
+	*x = ScriptResult{}
+	mi := &file_replication_replication_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScriptResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScriptResult) ProtoMessage() {}
+
+func (x *ScriptResult) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScriptResult.ProtoReflect.Descriptor instead.
+func (*ScriptResult) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ScriptResult) GetKind() ScriptKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ScriptKind_SCRIPT_KIND_SET
+}
+
+func (x *ScriptResult) GetValues() []*ScriptValue {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *ScriptResult) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ScriptResult) GetFuelUsed() uint64 {
+	if x != nil {
+		return x.FuelUsed
+	}
+	return 0
+}
+
+// SnapshotHoldAcquire keeps the history that reads as of timestamp need. The
+// same holder and timestamp: the same hold, with a new lease.
+type SnapshotHoldAcquire struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	Timestamp     *Timestamp             `protobuf:"bytes,2,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
+	LeaseMs       int64                  `protobuf:"varint,3,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"` // > 0
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotHoldAcquire) Reset() {
+	*x = SnapshotHoldAcquire{}
+	mi := &file_replication_replication_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotHoldAcquire) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotHoldAcquire) ProtoMessage() {}
+
+func (x *SnapshotHoldAcquire) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotHoldAcquire.ProtoReflect.Descriptor instead.
+func (*SnapshotHoldAcquire) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *SnapshotHoldAcquire) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *SnapshotHoldAcquire) GetTimestamp() *Timestamp {
+	if x != nil {
+		return x.Timestamp
+	}
+	return nil
+}
+
+func (x *SnapshotHoldAcquire) GetLeaseMs() int64 {
+	if x != nil {
+		return x.LeaseMs
+	}
+	return 0
+}
+
+// SnapshotHoldRenew sets end = L + lease. NOT_FOUND: unknown or lapsed.
+type SnapshotHoldRenew struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	LeaseMs       int64                  `protobuf:"varint,2,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotHoldRenew) Reset() {
+	*x = SnapshotHoldRenew{}
+	mi := &file_replication_replication_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotHoldRenew) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotHoldRenew) ProtoMessage() {}
+
+func (x *SnapshotHoldRenew) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotHoldRenew.ProtoReflect.Descriptor instead.
+func (*SnapshotHoldRenew) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *SnapshotHoldRenew) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SnapshotHoldRenew) GetLeaseMs() int64 {
+	if x != nil {
+		return x.LeaseMs
+	}
+	return 0
+}
+
+type SnapshotHoldRelease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotHoldRelease) Reset() {
+	*x = SnapshotHoldRelease{}
+	mi := &file_replication_replication_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotHoldRelease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotHoldRelease) ProtoMessage() {}
+
+func (x *SnapshotHoldRelease) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotHoldRelease.ProtoReflect.Descriptor instead.
+func (*SnapshotHoldRelease) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *SnapshotHoldRelease) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type SnapshotHold struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // 32 lower-case hex characters
+	Holder        string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	Timestamp     *Timestamp             `protobuf:"bytes,3,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
+	RemainingMs   int64                  `protobuf:"varint,4,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotHold) Reset() {
+	*x = SnapshotHold{}
+	mi := &file_replication_replication_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotHold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotHold) ProtoMessage() {}
+
+func (x *SnapshotHold) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotHold.ProtoReflect.Descriptor instead.
+func (*SnapshotHold) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *SnapshotHold) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SnapshotHold) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *SnapshotHold) GetTimestamp() *Timestamp {
+	if x != nil {
+		return x.Timestamp
+	}
+	return nil
+}
+
+func (x *SnapshotHold) GetRemainingMs() int64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
+}
+
+// SnapshotFloorGet asks for the lowest timestamp that is held.
+type SnapshotFloorGet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	List          bool                   `protobuf:"varint,1,opt,name=list,proto3" json:"list,omitempty"` // with the holds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotFloorGet) Reset() {
+	*x = SnapshotFloorGet{}
+	mi := &file_replication_replication_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotFloorGet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotFloorGet) ProtoMessage() {}
+
+func (x *SnapshotFloorGet) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotFloorGet.ProtoReflect.Descriptor instead.
+func (*SnapshotFloorGet) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *SnapshotFloorGet) GetList() bool {
+	if x != nil {
+		return x.List
+	}
+	return false
+}
+
+type SnapshotFloor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Floor         *Timestamp             `protobuf:"bytes,1,opt,name=floor,proto3" json:"floor,omitempty"` // absent: nothing is held
+	Holds         uint32                 `protobuf:"varint,2,opt,name=holds,proto3" json:"holds,omitempty"`
+	List          []*SnapshotHold        `protobuf:"bytes,3,rep,name=list,proto3" json:"list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotFloor) Reset() {
+	*x = SnapshotFloor{}
+	mi := &file_replication_replication_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotFloor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotFloor) ProtoMessage() {}
+
+func (x *SnapshotFloor) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotFloor.ProtoReflect.Descriptor instead.
+func (*SnapshotFloor) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *SnapshotFloor) GetFloor() *Timestamp {
+	if x != nil {
+		return x.Floor
+	}
+	return nil
+}
+
+func (x *SnapshotFloor) GetHolds() uint32 {
+	if x != nil {
+		return x.Holds
+	}
+	return 0
+}
+
+func (x *SnapshotFloor) GetList() []*SnapshotHold {
+	if x != nil {
+		return x.List
+	}
+	return nil
+}
+
+// KeySpaceSet records that a key space is ordered by key ("ranged"), or not.
+// Nothing depends on it: there is one group. INVALID: empty, or ends in /meta.
+type KeySpaceSet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Ranged        bool                   `protobuf:"varint,2,opt,name=ranged,proto3" json:"ranged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeySpaceSet) Reset() {
+	*x = KeySpaceSet{}
+	mi := &file_replication_replication_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeySpaceSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeySpaceSet) ProtoMessage() {}
+
+func (x *KeySpaceSet) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeySpaceSet.ProtoReflect.Descriptor instead.
+func (*KeySpaceSet) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *KeySpaceSet) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KeySpaceSet) GetRanged() bool {
+	if x != nil {
+		return x.Ranged
+	}
+	return false
+}
+
+type KeySpaceList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // this one alone; empty: all
+	After         string                 `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeySpaceList) Reset() {
+	*x = KeySpaceList{}
+	mi := &file_replication_replication_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeySpaceList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeySpaceList) ProtoMessage() {}
+
+func (x *KeySpaceList) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeySpaceList.ProtoReflect.Descriptor instead.
+func (*KeySpaceList) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *KeySpaceList) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KeySpaceList) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *KeySpaceList) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// KeySpaces answers both.
+type KeySpaces struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"` // those that are ranged, in order
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"` // KeySpaceSet: it was not so before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeySpaces) Reset() {
+	*x = KeySpaces{}
+	mi := &file_replication_replication_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeySpaces) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeySpaces) ProtoMessage() {}
+
+func (x *KeySpaces) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeySpaces.ProtoReflect.Descriptor instead.
+func (*KeySpaces) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *KeySpaces) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *KeySpaces) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *KeySpaces) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
 type SequenceCreate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -3316,7 +5803,7 @@ type SequenceCreate struct {
 
 func (x *SequenceCreate) Reset() {
 	*x = SequenceCreate{}
-	mi := &file_replication_replication_proto_msgTypes[32]
+	mi := &file_replication_replication_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3328,7 +5815,7 @@ func (x *SequenceCreate) String() string {
 func (*SequenceCreate) ProtoMessage() {}
 
 func (x *SequenceCreate) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[32]
+	mi := &file_replication_replication_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3341,7 +5828,7 @@ func (x *SequenceCreate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequenceCreate.ProtoReflect.Descriptor instead.
 func (*SequenceCreate) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{32}
+	return file_replication_replication_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SequenceCreate) GetName() string {
@@ -3391,7 +5878,7 @@ type SequenceNext struct {
 
 func (x *SequenceNext) Reset() {
 	*x = SequenceNext{}
-	mi := &file_replication_replication_proto_msgTypes[33]
+	mi := &file_replication_replication_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3403,7 +5890,7 @@ func (x *SequenceNext) String() string {
 func (*SequenceNext) ProtoMessage() {}
 
 func (x *SequenceNext) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[33]
+	mi := &file_replication_replication_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3416,7 +5903,7 @@ func (x *SequenceNext) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequenceNext.ProtoReflect.Descriptor instead.
 func (*SequenceNext) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{33}
+	return file_replication_replication_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SequenceNext) GetName() string {
@@ -3456,7 +5943,7 @@ type SequenceUpdate struct {
 
 func (x *SequenceUpdate) Reset() {
 	*x = SequenceUpdate{}
-	mi := &file_replication_replication_proto_msgTypes[34]
+	mi := &file_replication_replication_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3468,7 +5955,7 @@ func (x *SequenceUpdate) String() string {
 func (*SequenceUpdate) ProtoMessage() {}
 
 func (x *SequenceUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[34]
+	mi := &file_replication_replication_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3481,7 +5968,7 @@ func (x *SequenceUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequenceUpdate.ProtoReflect.Descriptor instead.
 func (*SequenceUpdate) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{34}
+	return file_replication_replication_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SequenceUpdate) GetName() string {
@@ -3549,7 +6036,7 @@ type SequenceDelete struct {
 
 func (x *SequenceDelete) Reset() {
 	*x = SequenceDelete{}
-	mi := &file_replication_replication_proto_msgTypes[35]
+	mi := &file_replication_replication_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +6048,7 @@ func (x *SequenceDelete) String() string {
 func (*SequenceDelete) ProtoMessage() {}
 
 func (x *SequenceDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[35]
+	mi := &file_replication_replication_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +6061,7 @@ func (x *SequenceDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequenceDelete.ProtoReflect.Descriptor instead.
 func (*SequenceDelete) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{35}
+	return file_replication_replication_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *SequenceDelete) GetName() string {
@@ -3593,7 +6080,7 @@ type SequenceGet struct {
 
 func (x *SequenceGet) Reset() {
 	*x = SequenceGet{}
-	mi := &file_replication_replication_proto_msgTypes[36]
+	mi := &file_replication_replication_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3605,7 +6092,7 @@ func (x *SequenceGet) String() string {
 func (*SequenceGet) ProtoMessage() {}
 
 func (x *SequenceGet) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[36]
+	mi := &file_replication_replication_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3618,7 +6105,7 @@ func (x *SequenceGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequenceGet.ProtoReflect.Descriptor instead.
 func (*SequenceGet) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{36}
+	return file_replication_replication_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *SequenceGet) GetName() string {
@@ -3639,7 +6126,7 @@ type SequenceList struct {
 
 func (x *SequenceList) Reset() {
 	*x = SequenceList{}
-	mi := &file_replication_replication_proto_msgTypes[37]
+	mi := &file_replication_replication_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +6138,7 @@ func (x *SequenceList) String() string {
 func (*SequenceList) ProtoMessage() {}
 
 func (x *SequenceList) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[37]
+	mi := &file_replication_replication_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +6151,7 @@ func (x *SequenceList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequenceList.ProtoReflect.Descriptor instead.
 func (*SequenceList) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{37}
+	return file_replication_replication_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *SequenceList) GetPrefix() string {
@@ -3706,7 +6193,7 @@ type Sequence struct {
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_replication_replication_proto_msgTypes[38]
+	mi := &file_replication_replication_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3718,7 +6205,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[38]
+	mi := &file_replication_replication_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3731,7 +6218,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{38}
+	return file_replication_replication_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Sequence) GetName() string {
@@ -3818,7 +6305,7 @@ type Allocation struct {
 
 func (x *Allocation) Reset() {
 	*x = Allocation{}
-	mi := &file_replication_replication_proto_msgTypes[39]
+	mi := &file_replication_replication_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3830,7 +6317,7 @@ func (x *Allocation) String() string {
 func (*Allocation) ProtoMessage() {}
 
 func (x *Allocation) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[39]
+	mi := &file_replication_replication_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3843,7 +6330,7 @@ func (x *Allocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocation.ProtoReflect.Descriptor instead.
 func (*Allocation) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{39}
+	return file_replication_replication_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Allocation) GetName() string {
@@ -3898,7 +6385,7 @@ type Sequences struct {
 
 func (x *Sequences) Reset() {
 	*x = Sequences{}
-	mi := &file_replication_replication_proto_msgTypes[40]
+	mi := &file_replication_replication_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3910,7 +6397,7 @@ func (x *Sequences) String() string {
 func (*Sequences) ProtoMessage() {}
 
 func (x *Sequences) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[40]
+	mi := &file_replication_replication_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3923,7 +6410,7 @@ func (x *Sequences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequences.ProtoReflect.Descriptor instead.
 func (*Sequences) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{40}
+	return file_replication_replication_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Sequences) GetSequences() []*Sequence {
@@ -3950,7 +6437,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_replication_replication_proto_msgTypes[41]
+	mi := &file_replication_replication_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3962,7 +6449,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[41]
+	mi := &file_replication_replication_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3975,7 +6462,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{41}
+	return file_replication_replication_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Opening) GetNode() string {
@@ -3995,7 +6482,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_replication_replication_proto_msgTypes[42]
+	mi := &file_replication_replication_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4007,7 +6494,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[42]
+	mi := &file_replication_replication_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4020,7 +6507,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{42}
+	return file_replication_replication_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -4039,7 +6526,7 @@ type Swept struct {
 
 func (x *Swept) Reset() {
 	*x = Swept{}
-	mi := &file_replication_replication_proto_msgTypes[43]
+	mi := &file_replication_replication_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4051,7 +6538,7 @@ func (x *Swept) String() string {
 func (*Swept) ProtoMessage() {}
 
 func (x *Swept) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[43]
+	mi := &file_replication_replication_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4064,7 +6551,7 @@ func (x *Swept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Swept.ProtoReflect.Descriptor instead.
 func (*Swept) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{43}
+	return file_replication_replication_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Swept) GetCount() uint32 {
@@ -4084,7 +6571,7 @@ type SetLevel struct {
 
 func (x *SetLevel) Reset() {
 	*x = SetLevel{}
-	mi := &file_replication_replication_proto_msgTypes[44]
+	mi := &file_replication_replication_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4096,7 +6583,7 @@ func (x *SetLevel) String() string {
 func (*SetLevel) ProtoMessage() {}
 
 func (x *SetLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[44]
+	mi := &file_replication_replication_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4109,7 +6596,7 @@ func (x *SetLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLevel.ProtoReflect.Descriptor instead.
 func (*SetLevel) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{44}
+	return file_replication_replication_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *SetLevel) GetLevel() uint32 {
@@ -4130,7 +6617,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_replication_replication_proto_msgTypes[45]
+	mi := &file_replication_replication_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +6629,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[45]
+	mi := &file_replication_replication_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +6642,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{45}
+	return file_replication_replication_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Digest) GetIndex() uint64 {
@@ -4172,6 +6659,52 @@ func (x *Digest) GetHash() []byte {
 	return nil
 }
 
+// Advance is an empty command that brings the labels above a time: a read as of
+// it is served only from a state that has passed it.
+type Advance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AboveMs       int64                  `protobuf:"varint,1,opt,name=above_ms,json=aboveMs,proto3" json:"above_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Advance) Reset() {
+	*x = Advance{}
+	mi := &file_replication_replication_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Advance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Advance) ProtoMessage() {}
+
+func (x *Advance) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Advance.ProtoReflect.Descriptor instead.
+func (*Advance) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *Advance) GetAboveMs() int64 {
+	if x != nil {
+		return x.AboveMs
+	}
+	return 0
+}
+
 type SessionGet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4181,7 +6714,7 @@ type SessionGet struct {
 
 func (x *SessionGet) Reset() {
 	*x = SessionGet{}
-	mi := &file_replication_replication_proto_msgTypes[46]
+	mi := &file_replication_replication_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4193,7 +6726,7 @@ func (x *SessionGet) String() string {
 func (*SessionGet) ProtoMessage() {}
 
 func (x *SessionGet) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[46]
+	mi := &file_replication_replication_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4206,7 +6739,7 @@ func (x *SessionGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionGet.ProtoReflect.Descriptor instead.
 func (*SessionGet) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{46}
+	return file_replication_replication_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *SessionGet) GetId() []byte {
@@ -4225,7 +6758,7 @@ type MachineGet struct {
 
 func (x *MachineGet) Reset() {
 	*x = MachineGet{}
-	mi := &file_replication_replication_proto_msgTypes[47]
+	mi := &file_replication_replication_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4237,7 +6770,7 @@ func (x *MachineGet) String() string {
 func (*MachineGet) ProtoMessage() {}
 
 func (x *MachineGet) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[47]
+	mi := &file_replication_replication_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4250,7 +6783,7 @@ func (x *MachineGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineGet.ProtoReflect.Descriptor instead.
 func (*MachineGet) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{47}
+	return file_replication_replication_proto_rawDescGZIP(), []int{75}
 }
 
 // MachineState describes the replicated state as a whole.
@@ -4272,7 +6805,7 @@ type MachineState struct {
 
 func (x *MachineState) Reset() {
 	*x = MachineState{}
-	mi := &file_replication_replication_proto_msgTypes[48]
+	mi := &file_replication_replication_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4284,7 +6817,7 @@ func (x *MachineState) String() string {
 func (*MachineState) ProtoMessage() {}
 
 func (x *MachineState) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[48]
+	mi := &file_replication_replication_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4297,7 +6830,7 @@ func (x *MachineState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineState.ProtoReflect.Descriptor instead.
 func (*MachineState) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{48}
+	return file_replication_replication_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *MachineState) GetAppliedIndex() uint64 {
@@ -4385,7 +6918,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_replication_replication_proto_msgTypes[49]
+	mi := &file_replication_replication_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4397,7 +6930,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[49]
+	mi := &file_replication_replication_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4410,7 +6943,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{49}
+	return file_replication_replication_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *LogEntry) GetFormat() uint32 {
@@ -4469,7 +7002,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_replication_replication_proto_msgTypes[50]
+	mi := &file_replication_replication_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4481,7 +7014,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[50]
+	mi := &file_replication_replication_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4494,7 +7027,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{50}
+	return file_replication_replication_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Event) GetKind() Event_Kind {
@@ -4536,11 +7069,12 @@ var File_replication_replication_proto protoreflect.FileDescriptor
 
 const file_replication_replication_proto_rawDesc = "" +
 	"\n" +
-	"\x1dreplication/replication.proto\x12\x13kahu.replication.v1\"F\n" +
+	"\x1dreplication/replication.proto\x12\x13kahu.replication.v1\"Z\n" +
 	"\tTimestamp\x12\x1f\n" +
 	"\vphysical_ms\x18\x01 \x01(\x03R\n" +
 	"physicalMs\x12\x18\n" +
-	"\acounter\x18\x02 \x01(\rR\acounter\"\x9a\x0f\n" +
+	"\acounter\x18\x02 \x01(\rR\acounter\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\x05R\x04node\"\xe0\x17\n" +
 	"\aRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1d\n" +
@@ -4563,7 +7097,18 @@ const file_replication_replication_proto_rawDesc = "" +
 	"lock_break\x18\x19 \x01(\v2\x1e.kahu.replication.v1.LockBreakH\x00R\tlockBreak\x12B\n" +
 	"\vlock_detach\x18\x1a \x01(\v2\x1f.kahu.replication.v1.LockDetachH\x00R\n" +
 	"lockDetach\x122\n" +
-	"\x05write\x18\x1e \x01(\v2\x1a.kahu.replication.v1.WriteH\x00R\x05write\x12N\n" +
+	"\x05write\x18\x1e \x01(\v2\x1a.kahu.replication.v1.WriteH\x00R\x05write\x129\n" +
+	"\btx_start\x18\x1f \x01(\v2\x1c.kahu.replication.v1.TxStartH\x00R\atxStart\x126\n" +
+	"\atx_lock\x18  \x01(\v2\x1b.kahu.replication.v1.TxLockH\x00R\x06txLock\x126\n" +
+	"\atx_read\x18! \x01(\v2\x1b.kahu.replication.v1.TxReadH\x00R\x06txRead\x129\n" +
+	"\btx_write\x18\" \x01(\v2\x1c.kahu.replication.v1.TxWriteH\x00R\atxWrite\x123\n" +
+	"\x06tx_end\x18# \x01(\v2\x1a.kahu.replication.v1.TxEndH\x00R\x05txEnd\x125\n" +
+	"\x06script\x18$ \x01(\v2\x1b.kahu.replication.v1.ScriptH\x00R\x06script\x12<\n" +
+	"\ttx_unlock\x18% \x01(\v2\x1d.kahu.replication.v1.TxUnlockH\x00R\btxUnlock\x12^\n" +
+	"\x15snapshot_hold_acquire\x18, \x01(\v2(.kahu.replication.v1.SnapshotHoldAcquireH\x00R\x13snapshotHoldAcquire\x12X\n" +
+	"\x13snapshot_hold_renew\x18- \x01(\v2&.kahu.replication.v1.SnapshotHoldRenewH\x00R\x11snapshotHoldRenew\x12^\n" +
+	"\x15snapshot_hold_release\x18. \x01(\v2(.kahu.replication.v1.SnapshotHoldReleaseH\x00R\x13snapshotHoldRelease\x12F\n" +
+	"\rkey_space_set\x18/ \x01(\v2 .kahu.replication.v1.KeySpaceSetH\x00R\vkeySpaceSet\x12N\n" +
 	"\x0fsequence_create\x18( \x01(\v2#.kahu.replication.v1.SequenceCreateH\x00R\x0esequenceCreate\x12H\n" +
 	"\rsequence_next\x18) \x01(\v2!.kahu.replication.v1.SequenceNextH\x00R\fsequenceNext\x12N\n" +
 	"\x0fsequence_update\x18* \x01(\v2#.kahu.replication.v1.SequenceUpdateH\x00R\x0esequenceUpdate\x12N\n" +
@@ -4571,7 +7116,8 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\aopening\x182 \x01(\v2\x1c.kahu.replication.v1.OpeningH\x00R\aopening\x122\n" +
 	"\x05sweep\x183 \x01(\v2\x1a.kahu.replication.v1.SweepH\x00R\x05sweep\x12<\n" +
 	"\tset_level\x184 \x01(\v2\x1d.kahu.replication.v1.SetLevelH\x00R\bsetLevel\x125\n" +
-	"\x06digest\x185 \x01(\v2\x1b.kahu.replication.v1.DigestH\x00R\x06digest\x129\n" +
+	"\x06digest\x185 \x01(\v2\x1b.kahu.replication.v1.DigestH\x00R\x06digest\x128\n" +
+	"\aadvance\x186 \x01(\v2\x1c.kahu.replication.v1.AdvanceH\x00R\aadvance\x129\n" +
 	"\block_get\x18< \x01(\v2\x1c.kahu.replication.v1.LockGetH\x00R\alockGet\x12<\n" +
 	"\tlock_list\x18= \x01(\v2\x1d.kahu.replication.v1.LockListH\x00R\blockList\x12,\n" +
 	"\x03get\x18> \x01(\v2\x18.kahu.replication.v1.GetH\x00R\x03get\x122\n" +
@@ -4582,8 +7128,14 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\vsession_get\x18C \x01(\v2\x1f.kahu.replication.v1.SessionGetH\x00R\n" +
 	"sessionGet\x12B\n" +
 	"\vmachine_get\x18D \x01(\v2\x1f.kahu.replication.v1.MachineGetH\x00R\n" +
-	"machineGetB\x04\n" +
-	"\x02op\"\xc1\x06\n" +
+	"machineGet\x12U\n" +
+	"\x12snapshot_floor_get\x18E \x01(\v2%.kahu.replication.v1.SnapshotFloorGetH\x00R\x10snapshotFloorGet\x12I\n" +
+	"\x0ekey_space_list\x18F \x01(\v2!.kahu.replication.v1.KeySpaceListH\x00R\fkeySpaceList\x12>\n" +
+	"\vscript_read\x18G \x01(\v2\x1b.kahu.replication.v1.ScriptH\x00R\n" +
+	"scriptRead\x126\n" +
+	"\atx_list\x18H \x01(\v2\x1b.kahu.replication.v1.TxListH\x00R\x06txListB\x04\n" +
+	"\x02op\"\xe6\n" +
+	"\n" +
 	"\x06Answer\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.kahu.replication.v1.CodeR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x14\n" +
@@ -4597,12 +7149,22 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\x04lock\x18\x15 \x01(\v2\x19.kahu.replication.v1.LockH\x00R\x04lock\x122\n" +
 	"\x05locks\x18\x16 \x01(\v2\x1a.kahu.replication.v1.LocksH\x00R\x05locks\x128\n" +
 	"\awritten\x18\x1e \x01(\v2\x1c.kahu.replication.v1.WrittenH\x00R\awritten\x128\n" +
-	"\aentries\x18\x1f \x01(\v2\x1c.kahu.replication.v1.EntriesH\x00R\aentries\x12;\n" +
+	"\aentries\x18\x1f \x01(\v2\x1c.kahu.replication.v1.EntriesH\x00R\aentries\x12?\n" +
+	"\n" +
+	"tx_started\x18  \x01(\v2\x1e.kahu.replication.v1.TxStartedH\x00R\ttxStarted\x12<\n" +
+	"\ttx_locked\x18! \x01(\v2\x1d.kahu.replication.v1.TxLockedH\x00R\btxLocked\x129\n" +
+	"\btx_ended\x18\" \x01(\v2\x1c.kahu.replication.v1.TxEndedH\x00R\atxEnded\x12H\n" +
+	"\rscript_result\x18# \x01(\v2!.kahu.replication.v1.ScriptResultH\x00R\fscriptResult\x12G\n" +
+	"\ftransactions\x18$ \x01(\v2!.kahu.replication.v1.TransactionsH\x00R\ftransactions\x12;\n" +
 	"\bsequence\x18( \x01(\v2\x1d.kahu.replication.v1.SequenceH\x00R\bsequence\x12A\n" +
 	"\n" +
 	"allocation\x18) \x01(\v2\x1f.kahu.replication.v1.AllocationH\x00R\n" +
 	"allocation\x12>\n" +
-	"\tsequences\x18* \x01(\v2\x1e.kahu.replication.v1.SequencesH\x00R\tsequences\x122\n" +
+	"\tsequences\x18* \x01(\v2\x1e.kahu.replication.v1.SequencesH\x00R\tsequences\x12H\n" +
+	"\rsnapshot_hold\x18+ \x01(\v2!.kahu.replication.v1.SnapshotHoldH\x00R\fsnapshotHold\x12K\n" +
+	"\x0esnapshot_floor\x18, \x01(\v2\".kahu.replication.v1.SnapshotFloorH\x00R\rsnapshotFloor\x12?\n" +
+	"\n" +
+	"key_spaces\x18- \x01(\v2\x1e.kahu.replication.v1.KeySpacesH\x00R\tkeySpaces\x122\n" +
 	"\x05swept\x182 \x01(\v2\x1a.kahu.replication.v1.SweptH\x00R\x05swept\x12=\n" +
 	"\amachine\x183 \x01(\v2!.kahu.replication.v1.MachineStateH\x00R\amachineB\b\n" +
 	"\x06result\"\\\n" +
@@ -4740,7 +7302,7 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\x04more\x18\x02 \x01(\bR\x04more\"U\n" +
 	"\x05Write\x124\n" +
 	"\x05items\x18\x01 \x03(\v2\x1e.kahu.replication.v1.WriteItemR\x05items\x12\x16\n" +
-	"\x06atomic\x18\x02 \x01(\bR\x06atomic\"\xd9\x03\n" +
+	"\x06atomic\x18\x02 \x01(\bR\x06atomic\"\xef\x03\n" +
 	"\tWriteItem\x122\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1e.kahu.replication.v1.WriteKindR\x04kind\x12?\n" +
 	"\n" +
@@ -4759,16 +7321,18 @@ const file_replication_replication_proto_rawDesc = "" +
 	" \x01(\fH\x01R\fcompareValue\x88\x01\x01\x12\x1f\n" +
 	"\vif_revision\x18\v \x01(\bR\n" +
 	"ifRevision\x12)\n" +
-	"\x10compare_revision\x18\f \x01(\x03R\x0fcompareRevisionB\b\n" +
+	"\x10compare_revision\x18\f \x01(\x03R\x0fcompareRevision\x12\x14\n" +
+	"\x05yield\x18\r \x01(\bR\x05yieldB\b\n" +
 	"\x06_valueB\x10\n" +
 	"\x0e_compare_value\"A\n" +
 	"\aWritten\x126\n" +
-	"\x05items\x18\x01 \x03(\v2 .kahu.replication.v1.WrittenItemR\x05items\"\xb8\x01\n" +
+	"\x05items\x18\x01 \x03(\v2 .kahu.replication.v1.WrittenItemR\x05items\"\xf0\x01\n" +
 	"\vWrittenItem\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.kahu.replication.v1.CodeR\x04code\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12:\n" +
 	"\bmodified\x18\x03 \x01(\v2\x1e.kahu.replication.v1.TimestampR\bmodified\x12\"\n" +
-	"\rexpires_at_ms\x18\x04 \x01(\x03R\vexpiresAtMs\"\x88\x01\n" +
+	"\rexpires_at_ms\x18\x04 \x01(\x03R\vexpiresAtMs\x126\n" +
+	"\x06holder\x18\x05 \x01(\v2\x1e.kahu.replication.v1.TimestampR\x06holder\"\x88\x01\n" +
 	"\x03Get\x12/\n" +
 	"\x04keys\x18\x01 \x03(\v2\x1b.kahu.replication.v1.GetKeyR\x04keys\x12\x1b\n" +
 	"\tkeys_only\x18\x02 \x01(\bR\bkeysOnly\x123\n" +
@@ -4822,7 +7386,145 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\n" +
 	"durability\x18\t \x01(\x0e2\x1f.kahu.replication.v1.DurabilityR\n" +
 	"durabilityB\b\n" +
-	"\x06_value\"\xba\x01\n" +
+	"\x06_value\"~\n" +
+	"\x05TxRef\x12.\n" +
+	"\x02id\x18\x01 \x01(\v2\x1e.kahu.replication.v1.TimestampR\x02id\x12'\n" +
+	"\x0fcoordinator_key\x18\x02 \x01(\tR\x0ecoordinatorKey\x12\x1c\n" +
+	"\toperation\x18\x03 \x01(\fR\toperation\"\xd8\x03\n" +
+	"\aTxStart\x12'\n" +
+	"\x0fcoordinator_key\x18\x01 \x01(\tR\x0ecoordinatorKey\x128\n" +
+	"\alocking\x18\x02 \x01(\x0e2\x1e.kahu.replication.v1.TxLockingR\alocking\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x03 \x01(\x03R\ttimeoutMs\x12#\n" +
+	"\rasync_release\x18\x04 \x01(\bR\fasyncRelease\x12\x1f\n" +
+	"\vauto_commit\x18\x05 \x01(\bR\n" +
+	"autoCommit\x12%\n" +
+	"\x0evalidate_reads\x18\x06 \x01(\bR\rvalidateReads\x12\x18\n" +
+	"\adurable\x18\a \x01(\bR\adurable\x12E\n" +
+	"\x0eread_timestamp\x18\b \x01(\v2\x1e.kahu.replication.v1.TimestampR\rreadTimestamp\x12;\n" +
+	"\bpriority\x18\t \x01(\x0e2\x1f.kahu.replication.v1.TxPriorityR\bpriority\x12*\n" +
+	"\x11admission_wait_ms\x18\n" +
+	" \x01(\x03R\x0fadmissionWaitMs\x12\x14\n" +
+	"\x05yield\x18\v \x01(\bR\x05yield\"^\n" +
+	"\tTxStarted\x12.\n" +
+	"\x02id\x18\x01 \x01(\v2\x1e.kahu.replication.v1.TimestampR\x02id\x12!\n" +
+	"\fremaining_ms\x18\x02 \x01(\x03R\vremainingMs\"\xd5\x02\n" +
+	"\n" +
+	"TxLockItem\x123\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1f.kahu.replication.v1.TxLockKindR\x04kind\x12?\n" +
+	"\n" +
+	"durability\x18\x02 \x01(\x0e2\x1f.kahu.replication.v1.DurabilityR\n" +
+	"durability\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x19\n" +
+	"\x05start\x18\x04 \x01(\tH\x00R\x05start\x88\x01\x01\x12'\n" +
+	"\x0fstart_exclusive\x18\x05 \x01(\bR\x0estartExclusive\x12\x15\n" +
+	"\x03end\x18\x06 \x01(\tH\x01R\x03end\x88\x01\x01\x12#\n" +
+	"\rend_inclusive\x18\a \x01(\bR\fendInclusive\x12\x16\n" +
+	"\x06shared\x18\b \x01(\bR\x06shared\x12\x15\n" +
+	"\x06ttl_ms\x18\t \x01(\x03R\x05ttlMsB\b\n" +
+	"\x06_startB\x06\n" +
+	"\x04_end\"k\n" +
+	"\x06TxLock\x12*\n" +
+	"\x02tx\x18\x01 \x01(\v2\x1a.kahu.replication.v1.TxRefR\x02tx\x125\n" +
+	"\x05locks\x18\x02 \x03(\v2\x1f.kahu.replication.v1.TxLockItemR\x05locks\"\x7f\n" +
+	"\bTxLocked\x126\n" +
+	"\x06holder\x18\x01 \x01(\v2\x1e.kahu.replication.v1.TimestampR\x06holder\x12\x18\n" +
+	"\ablocked\x18\x02 \x01(\rR\ablocked\x12!\n" +
+	"\fremaining_ms\x18\x03 \x01(\x03R\vremainingMs\"m\n" +
+	"\bTxUnlock\x12*\n" +
+	"\x02tx\x18\x01 \x01(\v2\x1a.kahu.replication.v1.TxRefR\x02tx\x125\n" +
+	"\x05locks\x18\x02 \x03(\v2\x1f.kahu.replication.v1.TxLockItemR\x05locks\"\xe9\x01\n" +
+	"\x06TxRead\x12*\n" +
+	"\x02tx\x18\x01 \x01(\v2\x1a.kahu.replication.v1.TxRefR\x02tx\x12/\n" +
+	"\x04keys\x18\x02 \x03(\v2\x1b.kahu.replication.v1.GetKeyR\x04keys\x120\n" +
+	"\x05range\x18\x03 \x01(\v2\x1a.kahu.replication.v1.RangeR\x05range\x12\x1b\n" +
+	"\tkeys_only\x18\x04 \x01(\bR\bkeysOnly\x123\n" +
+	"\x05as_of\x18\x05 \x01(\v2\x1e.kahu.replication.v1.TimestampR\x04asOf\"k\n" +
+	"\aTxWrite\x12*\n" +
+	"\x02tx\x18\x01 \x01(\v2\x1a.kahu.replication.v1.TxRefR\x02tx\x124\n" +
+	"\x05items\x18\x02 \x03(\v2\x1e.kahu.replication.v1.WriteItemR\x05items\"K\n" +
+	"\x05TxEnd\x12*\n" +
+	"\x02tx\x18\x01 \x01(\v2\x1a.kahu.replication.v1.TxRefR\x02tx\x12\x16\n" +
+	"\x06commit\x18\x02 \x01(\bR\x06commit\"\x87\x01\n" +
+	"\aTxEnded\x128\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2\x1e.kahu.replication.v1.TxOutcomeR\aoutcome\x12*\n" +
+	"\x11record_anchor_key\x18\x02 \x01(\tR\x0frecordAnchorKey\x12\x16\n" +
+	"\x06writes\x18\x03 \x01(\rR\x06writes\"T\n" +
+	"\x06TxList\x124\n" +
+	"\x05after\x18\x01 \x01(\v2\x1e.kahu.replication.v1.TimestampR\x05after\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"h\n" +
+	"\fTransactions\x12D\n" +
+	"\ftransactions\x18\x01 \x03(\v2 .kahu.replication.v1.TransactionR\ftransactions\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xbb\x03\n" +
+	"\vTransaction\x12.\n" +
+	"\x02id\x18\x01 \x01(\v2\x1e.kahu.replication.v1.TimestampR\x02id\x12'\n" +
+	"\x0fcoordinator_key\x18\x02 \x01(\tR\x0ecoordinatorKey\x12!\n" +
+	"\fremaining_ms\x18\x03 \x01(\x03R\vremainingMs\x12;\n" +
+	"\bpriority\x18\x04 \x01(\x0e2\x1f.kahu.replication.v1.TxPriorityR\bpriority\x128\n" +
+	"\alocking\x18\x05 \x01(\x0e2\x1e.kahu.replication.v1.TxLockingR\alocking\x12\x16\n" +
+	"\x06writes\x18\x06 \x01(\rR\x06writes\x12\x14\n" +
+	"\x05reads\x18\a \x01(\rR\x05reads\x12\x14\n" +
+	"\x05locks\x18\b \x01(\rR\x05locks\x12\x14\n" +
+	"\x05yield\x18\t \x01(\bR\x05yield\x12E\n" +
+	"\x0eread_timestamp\x18\n" +
+	" \x01(\v2\x1e.kahu.replication.v1.TimestampR\rreadTimestamp\x12\x18\n" +
+	"\atrouble\x18\v \x01(\tR\atrouble\"J\n" +
+	"\x0fScriptParameter\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\x05value\x18\x02 \x01(\tH\x00R\x05value\x88\x01\x01B\b\n" +
+	"\x06_value\"\xdd\x01\n" +
+	"\x06Script\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12D\n" +
+	"\n" +
+	"parameters\x18\x03 \x03(\v2$.kahu.replication.v1.ScriptParameterR\n" +
+	"parameters\x12\x12\n" +
+	"\x04fuel\x18\x04 \x01(\x04R\x04fuel\x12;\n" +
+	"\bpriority\x18\x05 \x01(\x0e2\x1f.kahu.replication.v1.TxPriorityR\bpriority\x12\x14\n" +
+	"\x05yield\x18\x06 \x01(\bR\x05yield\"\xc0\x01\n" +
+	"\vScriptValue\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x19\n" +
+	"\x05value\x18\x02 \x01(\fH\x00R\x05value\x88\x01\x01\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\"\n" +
+	"\rexpires_at_ms\x18\x04 \x01(\x03R\vexpiresAtMs\x12:\n" +
+	"\bmodified\x18\x05 \x01(\v2\x1e.kahu.replication.v1.TimestampR\bmodifiedB\b\n" +
+	"\x06_value\"\xb2\x01\n" +
+	"\fScriptResult\x123\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1f.kahu.replication.v1.ScriptKindR\x04kind\x128\n" +
+	"\x06values\x18\x02 \x03(\v2 .kahu.replication.v1.ScriptValueR\x06values\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1b\n" +
+	"\tfuel_used\x18\x04 \x01(\x04R\bfuelUsed\"\x86\x01\n" +
+	"\x13SnapshotHoldAcquire\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12<\n" +
+	"\ttimestamp\x18\x02 \x01(\v2\x1e.kahu.replication.v1.TimestampR\ttimestamp\x12\x19\n" +
+	"\blease_ms\x18\x03 \x01(\x03R\aleaseMs\">\n" +
+	"\x11SnapshotHoldRenew\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
+	"\blease_ms\x18\x02 \x01(\x03R\aleaseMs\"%\n" +
+	"\x13SnapshotHoldRelease\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x97\x01\n" +
+	"\fSnapshotHold\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12<\n" +
+	"\ttimestamp\x18\x03 \x01(\v2\x1e.kahu.replication.v1.TimestampR\ttimestamp\x12!\n" +
+	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\"&\n" +
+	"\x10SnapshotFloorGet\x12\x12\n" +
+	"\x04list\x18\x01 \x01(\bR\x04list\"\x92\x01\n" +
+	"\rSnapshotFloor\x124\n" +
+	"\x05floor\x18\x01 \x01(\v2\x1e.kahu.replication.v1.TimestampR\x05floor\x12\x14\n" +
+	"\x05holds\x18\x02 \x01(\rR\x05holds\x125\n" +
+	"\x04list\x18\x03 \x03(\v2!.kahu.replication.v1.SnapshotHoldR\x04list\"9\n" +
+	"\vKeySpaceSet\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06ranged\x18\x02 \x01(\bR\x06ranged\"N\n" +
+	"\fKeySpaceList\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"O\n" +
+	"\tKeySpaces\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\"\xba\x01\n" +
 	"\x0eSequenceCreate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\ainitial\x18\x02 \x01(\x03R\ainitial\x12\x1c\n" +
@@ -4901,7 +7603,9 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\x05level\x18\x01 \x01(\rR\x05level\"2\n" +
 	"\x06Digest\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\fR\x04hash\"\x1c\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"$\n" +
+	"\aAdvance\x12\x19\n" +
+	"\babove_ms\x18\x01 \x01(\x03R\aaboveMs\"\x1c\n" +
 	"\n" +
 	"SessionGet\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\"\f\n" +
@@ -4943,7 +7647,7 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\n" +
 	"Durability\x12\x18\n" +
 	"\x14DURABILITY_EPHEMERAL\x10\x00\x12\x19\n" +
-	"\x15DURABILITY_PERSISTENT\x10\x01*\xe3\x02\n" +
+	"\x15DURABILITY_PERSISTENT\x10\x01*\x94\x03\n" +
 	"\x04Code\x12\v\n" +
 	"\aCODE_OK\x10\x00\x12\x10\n" +
 	"\fCODE_INVALID\x10\x01\x12\x12\n" +
@@ -4964,11 +7668,49 @@ const file_replication_replication_proto_rawDesc = "" +
 	"CODE_LIMIT\x10\x0e\x12\r\n" +
 	"\tCODE_HELD\x10\x0f\x12\x0f\n" +
 	"\vCODE_DENIED\x10\x10\x12\x10\n" +
-	"\fCODE_ABORTED\x10\x11*M\n" +
+	"\fCODE_ABORTED\x10\x11\x12\x1a\n" +
+	"\x16CODE_ADMISSION_REFUSED\x10\x12\x12\x13\n" +
+	"\x0fCODE_FUEL_SPENT\x10\x13*M\n" +
 	"\tWriteKind\x12\x12\n" +
 	"\x0eWRITE_KIND_SET\x10\x00\x12\x15\n" +
 	"\x11WRITE_KIND_DELETE\x10\x01\x12\x15\n" +
-	"\x11WRITE_KIND_EXTEND\x10\x02B1Z/github.com/kahu-sh/kahu/replication;replicationb\x06proto3"
+	"\x11WRITE_KIND_EXTEND\x10\x02*B\n" +
+	"\tTxLocking\x12\x1a\n" +
+	"\x16TX_LOCKING_PESSIMISTIC\x10\x00\x12\x19\n" +
+	"\x15TX_LOCKING_OPTIMISTIC\x10\x01*\xa2\x01\n" +
+	"\n" +
+	"TxPriority\x12\x1b\n" +
+	"\x17TX_PRIORITY_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16TX_PRIORITY_BACKGROUND\x10\x01\x12\x13\n" +
+	"\x0fTX_PRIORITY_LOW\x10\x02\x12\x16\n" +
+	"\x12TX_PRIORITY_NORMAL\x10\x03\x12\x14\n" +
+	"\x10TX_PRIORITY_HIGH\x10\x04\x12\x18\n" +
+	"\x14TX_PRIORITY_CRITICAL\x10\x05*S\n" +
+	"\n" +
+	"TxLockKind\x12\x14\n" +
+	"\x10TX_LOCK_KIND_KEY\x10\x00\x12\x17\n" +
+	"\x13TX_LOCK_KIND_PREFIX\x10\x01\x12\x16\n" +
+	"\x12TX_LOCK_KIND_RANGE\x10\x02*q\n" +
+	"\tTxOutcome\x12\x16\n" +
+	"\x12TX_OUTCOME_UNKNOWN\x10\x00\x12\x18\n" +
+	"\x14TX_OUTCOME_COMMITTED\x10\x01\x12\x1a\n" +
+	"\x16TX_OUTCOME_ROLLED_BACK\x10\x02\x12\x16\n" +
+	"\x12TX_OUTCOME_ABORTED\x10\x03*\xca\x02\n" +
+	"\n" +
+	"ScriptKind\x12\x13\n" +
+	"\x0fSCRIPT_KIND_SET\x10\x00\x12\x17\n" +
+	"\x13SCRIPT_KIND_NOT_SET\x10\x01\x12\x18\n" +
+	"\x14SCRIPT_KIND_EXTENDED\x10\x02\x12\x13\n" +
+	"\x0fSCRIPT_KIND_GOT\x10\x03\x12\x17\n" +
+	"\x13SCRIPT_KIND_DELETED\x10\x04\x12\x16\n" +
+	"\x12SCRIPT_KIND_EXISTS\x10\n" +
+	"\x12\x17\n" +
+	"\x13SCRIPT_KIND_ERRORED\x10c\x12\x1d\n" +
+	"\x19SCRIPT_KIND_INVALID_INPUT\x10d\x12\x1a\n" +
+	"\x16SCRIPT_KIND_MUST_RETRY\x10e\x12\x17\n" +
+	"\x13SCRIPT_KIND_ABORTED\x10f\x12\x1e\n" +
+	"\x1aSCRIPT_KIND_DOES_NOT_EXIST\x10g\x12!\n" +
+	"\x1dSCRIPT_KIND_ADMISSION_REFUSED\x10lB1Z/github.com/kahu-sh/kahu/replication;replicationb\x06proto3"
 
 var (
 	file_replication_replication_proto_rawDescOnce sync.Once
@@ -4982,152 +7724,245 @@ func file_replication_replication_proto_rawDescGZIP() []byte {
 	return file_replication_replication_proto_rawDescData
 }
 
-var file_replication_replication_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_replication_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_replication_replication_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_replication_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_replication_replication_proto_goTypes = []any{
-	(Durability)(0),        // 0: kahu.replication.v1.Durability
-	(Code)(0),              // 1: kahu.replication.v1.Code
-	(WriteKind)(0),         // 2: kahu.replication.v1.WriteKind
-	(Event_Kind)(0),        // 3: kahu.replication.v1.Event.Kind
-	(*Timestamp)(nil),      // 4: kahu.replication.v1.Timestamp
-	(*Request)(nil),        // 5: kahu.replication.v1.Request
-	(*Answer)(nil),         // 6: kahu.replication.v1.Answer
-	(*SessionOpen)(nil),    // 7: kahu.replication.v1.SessionOpen
-	(*SessionRenew)(nil),   // 8: kahu.replication.v1.SessionRenew
-	(*SessionClose)(nil),   // 9: kahu.replication.v1.SessionClose
-	(*Session)(nil),        // 10: kahu.replication.v1.Session
-	(*SessionHold)(nil),    // 11: kahu.replication.v1.SessionHold
-	(*HolderInfo)(nil),     // 12: kahu.replication.v1.HolderInfo
-	(*LockTry)(nil),        // 13: kahu.replication.v1.LockTry
-	(*LockWait)(nil),       // 14: kahu.replication.v1.LockWait
-	(*LockCancel)(nil),     // 15: kahu.replication.v1.LockCancel
-	(*LockExtend)(nil),     // 16: kahu.replication.v1.LockExtend
-	(*LockUnlock)(nil),     // 17: kahu.replication.v1.LockUnlock
-	(*LockBreak)(nil),      // 18: kahu.replication.v1.LockBreak
-	(*LockDetach)(nil),     // 19: kahu.replication.v1.LockDetach
-	(*LockGrant)(nil),      // 20: kahu.replication.v1.LockGrant
-	(*LockGet)(nil),        // 21: kahu.replication.v1.LockGet
-	(*LockList)(nil),       // 22: kahu.replication.v1.LockList
-	(*Lock)(nil),           // 23: kahu.replication.v1.Lock
-	(*Waiter)(nil),         // 24: kahu.replication.v1.Waiter
-	(*Locks)(nil),          // 25: kahu.replication.v1.Locks
-	(*Write)(nil),          // 26: kahu.replication.v1.Write
-	(*WriteItem)(nil),      // 27: kahu.replication.v1.WriteItem
-	(*Written)(nil),        // 28: kahu.replication.v1.Written
-	(*WrittenItem)(nil),    // 29: kahu.replication.v1.WrittenItem
-	(*Get)(nil),            // 30: kahu.replication.v1.Get
-	(*GetKey)(nil),         // 31: kahu.replication.v1.GetKey
-	(*Range)(nil),          // 32: kahu.replication.v1.Range
-	(*History)(nil),        // 33: kahu.replication.v1.History
-	(*Entries)(nil),        // 34: kahu.replication.v1.Entries
-	(*Entry)(nil),          // 35: kahu.replication.v1.Entry
-	(*SequenceCreate)(nil), // 36: kahu.replication.v1.SequenceCreate
-	(*SequenceNext)(nil),   // 37: kahu.replication.v1.SequenceNext
-	(*SequenceUpdate)(nil), // 38: kahu.replication.v1.SequenceUpdate
-	(*SequenceDelete)(nil), // 39: kahu.replication.v1.SequenceDelete
-	(*SequenceGet)(nil),    // 40: kahu.replication.v1.SequenceGet
-	(*SequenceList)(nil),   // 41: kahu.replication.v1.SequenceList
-	(*Sequence)(nil),       // 42: kahu.replication.v1.Sequence
-	(*Allocation)(nil),     // 43: kahu.replication.v1.Allocation
-	(*Sequences)(nil),      // 44: kahu.replication.v1.Sequences
-	(*Opening)(nil),        // 45: kahu.replication.v1.Opening
-	(*Sweep)(nil),          // 46: kahu.replication.v1.Sweep
-	(*Swept)(nil),          // 47: kahu.replication.v1.Swept
-	(*SetLevel)(nil),       // 48: kahu.replication.v1.SetLevel
-	(*Digest)(nil),         // 49: kahu.replication.v1.Digest
-	(*SessionGet)(nil),     // 50: kahu.replication.v1.SessionGet
-	(*MachineGet)(nil),     // 51: kahu.replication.v1.MachineGet
-	(*MachineState)(nil),   // 52: kahu.replication.v1.MachineState
-	(*LogEntry)(nil),       // 53: kahu.replication.v1.LogEntry
-	(*Event)(nil),          // 54: kahu.replication.v1.Event
+	(Durability)(0),             // 0: kahu.replication.v1.Durability
+	(Code)(0),                   // 1: kahu.replication.v1.Code
+	(WriteKind)(0),              // 2: kahu.replication.v1.WriteKind
+	(TxLocking)(0),              // 3: kahu.replication.v1.TxLocking
+	(TxPriority)(0),             // 4: kahu.replication.v1.TxPriority
+	(TxLockKind)(0),             // 5: kahu.replication.v1.TxLockKind
+	(TxOutcome)(0),              // 6: kahu.replication.v1.TxOutcome
+	(ScriptKind)(0),             // 7: kahu.replication.v1.ScriptKind
+	(Event_Kind)(0),             // 8: kahu.replication.v1.Event.Kind
+	(*Timestamp)(nil),           // 9: kahu.replication.v1.Timestamp
+	(*Request)(nil),             // 10: kahu.replication.v1.Request
+	(*Answer)(nil),              // 11: kahu.replication.v1.Answer
+	(*SessionOpen)(nil),         // 12: kahu.replication.v1.SessionOpen
+	(*SessionRenew)(nil),        // 13: kahu.replication.v1.SessionRenew
+	(*SessionClose)(nil),        // 14: kahu.replication.v1.SessionClose
+	(*Session)(nil),             // 15: kahu.replication.v1.Session
+	(*SessionHold)(nil),         // 16: kahu.replication.v1.SessionHold
+	(*HolderInfo)(nil),          // 17: kahu.replication.v1.HolderInfo
+	(*LockTry)(nil),             // 18: kahu.replication.v1.LockTry
+	(*LockWait)(nil),            // 19: kahu.replication.v1.LockWait
+	(*LockCancel)(nil),          // 20: kahu.replication.v1.LockCancel
+	(*LockExtend)(nil),          // 21: kahu.replication.v1.LockExtend
+	(*LockUnlock)(nil),          // 22: kahu.replication.v1.LockUnlock
+	(*LockBreak)(nil),           // 23: kahu.replication.v1.LockBreak
+	(*LockDetach)(nil),          // 24: kahu.replication.v1.LockDetach
+	(*LockGrant)(nil),           // 25: kahu.replication.v1.LockGrant
+	(*LockGet)(nil),             // 26: kahu.replication.v1.LockGet
+	(*LockList)(nil),            // 27: kahu.replication.v1.LockList
+	(*Lock)(nil),                // 28: kahu.replication.v1.Lock
+	(*Waiter)(nil),              // 29: kahu.replication.v1.Waiter
+	(*Locks)(nil),               // 30: kahu.replication.v1.Locks
+	(*Write)(nil),               // 31: kahu.replication.v1.Write
+	(*WriteItem)(nil),           // 32: kahu.replication.v1.WriteItem
+	(*Written)(nil),             // 33: kahu.replication.v1.Written
+	(*WrittenItem)(nil),         // 34: kahu.replication.v1.WrittenItem
+	(*Get)(nil),                 // 35: kahu.replication.v1.Get
+	(*GetKey)(nil),              // 36: kahu.replication.v1.GetKey
+	(*Range)(nil),               // 37: kahu.replication.v1.Range
+	(*History)(nil),             // 38: kahu.replication.v1.History
+	(*Entries)(nil),             // 39: kahu.replication.v1.Entries
+	(*Entry)(nil),               // 40: kahu.replication.v1.Entry
+	(*TxRef)(nil),               // 41: kahu.replication.v1.TxRef
+	(*TxStart)(nil),             // 42: kahu.replication.v1.TxStart
+	(*TxStarted)(nil),           // 43: kahu.replication.v1.TxStarted
+	(*TxLockItem)(nil),          // 44: kahu.replication.v1.TxLockItem
+	(*TxLock)(nil),              // 45: kahu.replication.v1.TxLock
+	(*TxLocked)(nil),            // 46: kahu.replication.v1.TxLocked
+	(*TxUnlock)(nil),            // 47: kahu.replication.v1.TxUnlock
+	(*TxRead)(nil),              // 48: kahu.replication.v1.TxRead
+	(*TxWrite)(nil),             // 49: kahu.replication.v1.TxWrite
+	(*TxEnd)(nil),               // 50: kahu.replication.v1.TxEnd
+	(*TxEnded)(nil),             // 51: kahu.replication.v1.TxEnded
+	(*TxList)(nil),              // 52: kahu.replication.v1.TxList
+	(*Transactions)(nil),        // 53: kahu.replication.v1.Transactions
+	(*Transaction)(nil),         // 54: kahu.replication.v1.Transaction
+	(*ScriptParameter)(nil),     // 55: kahu.replication.v1.ScriptParameter
+	(*Script)(nil),              // 56: kahu.replication.v1.Script
+	(*ScriptValue)(nil),         // 57: kahu.replication.v1.ScriptValue
+	(*ScriptResult)(nil),        // 58: kahu.replication.v1.ScriptResult
+	(*SnapshotHoldAcquire)(nil), // 59: kahu.replication.v1.SnapshotHoldAcquire
+	(*SnapshotHoldRenew)(nil),   // 60: kahu.replication.v1.SnapshotHoldRenew
+	(*SnapshotHoldRelease)(nil), // 61: kahu.replication.v1.SnapshotHoldRelease
+	(*SnapshotHold)(nil),        // 62: kahu.replication.v1.SnapshotHold
+	(*SnapshotFloorGet)(nil),    // 63: kahu.replication.v1.SnapshotFloorGet
+	(*SnapshotFloor)(nil),       // 64: kahu.replication.v1.SnapshotFloor
+	(*KeySpaceSet)(nil),         // 65: kahu.replication.v1.KeySpaceSet
+	(*KeySpaceList)(nil),        // 66: kahu.replication.v1.KeySpaceList
+	(*KeySpaces)(nil),           // 67: kahu.replication.v1.KeySpaces
+	(*SequenceCreate)(nil),      // 68: kahu.replication.v1.SequenceCreate
+	(*SequenceNext)(nil),        // 69: kahu.replication.v1.SequenceNext
+	(*SequenceUpdate)(nil),      // 70: kahu.replication.v1.SequenceUpdate
+	(*SequenceDelete)(nil),      // 71: kahu.replication.v1.SequenceDelete
+	(*SequenceGet)(nil),         // 72: kahu.replication.v1.SequenceGet
+	(*SequenceList)(nil),        // 73: kahu.replication.v1.SequenceList
+	(*Sequence)(nil),            // 74: kahu.replication.v1.Sequence
+	(*Allocation)(nil),          // 75: kahu.replication.v1.Allocation
+	(*Sequences)(nil),           // 76: kahu.replication.v1.Sequences
+	(*Opening)(nil),             // 77: kahu.replication.v1.Opening
+	(*Sweep)(nil),               // 78: kahu.replication.v1.Sweep
+	(*Swept)(nil),               // 79: kahu.replication.v1.Swept
+	(*SetLevel)(nil),            // 80: kahu.replication.v1.SetLevel
+	(*Digest)(nil),              // 81: kahu.replication.v1.Digest
+	(*Advance)(nil),             // 82: kahu.replication.v1.Advance
+	(*SessionGet)(nil),          // 83: kahu.replication.v1.SessionGet
+	(*MachineGet)(nil),          // 84: kahu.replication.v1.MachineGet
+	(*MachineState)(nil),        // 85: kahu.replication.v1.MachineState
+	(*LogEntry)(nil),            // 86: kahu.replication.v1.LogEntry
+	(*Event)(nil),               // 87: kahu.replication.v1.Event
 }
 var file_replication_replication_proto_depIdxs = []int32{
-	7,  // 0: kahu.replication.v1.Request.session_open:type_name -> kahu.replication.v1.SessionOpen
-	8,  // 1: kahu.replication.v1.Request.session_renew:type_name -> kahu.replication.v1.SessionRenew
-	9,  // 2: kahu.replication.v1.Request.session_close:type_name -> kahu.replication.v1.SessionClose
-	13, // 3: kahu.replication.v1.Request.lock_try:type_name -> kahu.replication.v1.LockTry
-	14, // 4: kahu.replication.v1.Request.lock_wait:type_name -> kahu.replication.v1.LockWait
-	15, // 5: kahu.replication.v1.Request.lock_cancel:type_name -> kahu.replication.v1.LockCancel
-	16, // 6: kahu.replication.v1.Request.lock_extend:type_name -> kahu.replication.v1.LockExtend
-	17, // 7: kahu.replication.v1.Request.lock_unlock:type_name -> kahu.replication.v1.LockUnlock
-	18, // 8: kahu.replication.v1.Request.lock_break:type_name -> kahu.replication.v1.LockBreak
-	19, // 9: kahu.replication.v1.Request.lock_detach:type_name -> kahu.replication.v1.LockDetach
-	26, // 10: kahu.replication.v1.Request.write:type_name -> kahu.replication.v1.Write
-	36, // 11: kahu.replication.v1.Request.sequence_create:type_name -> kahu.replication.v1.SequenceCreate
-	37, // 12: kahu.replication.v1.Request.sequence_next:type_name -> kahu.replication.v1.SequenceNext
-	38, // 13: kahu.replication.v1.Request.sequence_update:type_name -> kahu.replication.v1.SequenceUpdate
-	39, // 14: kahu.replication.v1.Request.sequence_delete:type_name -> kahu.replication.v1.SequenceDelete
-	45, // 15: kahu.replication.v1.Request.opening:type_name -> kahu.replication.v1.Opening
-	46, // 16: kahu.replication.v1.Request.sweep:type_name -> kahu.replication.v1.Sweep
-	48, // 17: kahu.replication.v1.Request.set_level:type_name -> kahu.replication.v1.SetLevel
-	49, // 18: kahu.replication.v1.Request.digest:type_name -> kahu.replication.v1.Digest
-	21, // 19: kahu.replication.v1.Request.lock_get:type_name -> kahu.replication.v1.LockGet
-	22, // 20: kahu.replication.v1.Request.lock_list:type_name -> kahu.replication.v1.LockList
-	30, // 21: kahu.replication.v1.Request.get:type_name -> kahu.replication.v1.Get
-	32, // 22: kahu.replication.v1.Request.range:type_name -> kahu.replication.v1.Range
-	33, // 23: kahu.replication.v1.Request.history:type_name -> kahu.replication.v1.History
-	40, // 24: kahu.replication.v1.Request.sequence_get:type_name -> kahu.replication.v1.SequenceGet
-	41, // 25: kahu.replication.v1.Request.sequence_list:type_name -> kahu.replication.v1.SequenceList
-	50, // 26: kahu.replication.v1.Request.session_get:type_name -> kahu.replication.v1.SessionGet
-	51, // 27: kahu.replication.v1.Request.machine_get:type_name -> kahu.replication.v1.MachineGet
-	1,  // 28: kahu.replication.v1.Answer.code:type_name -> kahu.replication.v1.Code
-	4,  // 29: kahu.replication.v1.Answer.time:type_name -> kahu.replication.v1.Timestamp
-	10, // 30: kahu.replication.v1.Answer.session:type_name -> kahu.replication.v1.Session
-	20, // 31: kahu.replication.v1.Answer.lock_grant:type_name -> kahu.replication.v1.LockGrant
-	23, // 32: kahu.replication.v1.Answer.lock:type_name -> kahu.replication.v1.Lock
-	25, // 33: kahu.replication.v1.Answer.locks:type_name -> kahu.replication.v1.Locks
-	28, // 34: kahu.replication.v1.Answer.written:type_name -> kahu.replication.v1.Written
-	34, // 35: kahu.replication.v1.Answer.entries:type_name -> kahu.replication.v1.Entries
-	42, // 36: kahu.replication.v1.Answer.sequence:type_name -> kahu.replication.v1.Sequence
-	43, // 37: kahu.replication.v1.Answer.allocation:type_name -> kahu.replication.v1.Allocation
-	44, // 38: kahu.replication.v1.Answer.sequences:type_name -> kahu.replication.v1.Sequences
-	47, // 39: kahu.replication.v1.Answer.swept:type_name -> kahu.replication.v1.Swept
-	52, // 40: kahu.replication.v1.Answer.machine:type_name -> kahu.replication.v1.MachineState
-	11, // 41: kahu.replication.v1.Session.holds:type_name -> kahu.replication.v1.SessionHold
-	0,  // 42: kahu.replication.v1.SessionHold.durability:type_name -> kahu.replication.v1.Durability
-	0,  // 43: kahu.replication.v1.LockTry.durability:type_name -> kahu.replication.v1.Durability
-	12, // 44: kahu.replication.v1.LockTry.info:type_name -> kahu.replication.v1.HolderInfo
-	0,  // 45: kahu.replication.v1.LockWait.durability:type_name -> kahu.replication.v1.Durability
-	12, // 46: kahu.replication.v1.LockWait.info:type_name -> kahu.replication.v1.HolderInfo
-	0,  // 47: kahu.replication.v1.LockCancel.durability:type_name -> kahu.replication.v1.Durability
-	0,  // 48: kahu.replication.v1.LockExtend.durability:type_name -> kahu.replication.v1.Durability
-	0,  // 49: kahu.replication.v1.LockUnlock.durability:type_name -> kahu.replication.v1.Durability
-	0,  // 50: kahu.replication.v1.LockBreak.durability:type_name -> kahu.replication.v1.Durability
-	0,  // 51: kahu.replication.v1.LockDetach.durability:type_name -> kahu.replication.v1.Durability
-	0,  // 52: kahu.replication.v1.LockGet.durability:type_name -> kahu.replication.v1.Durability
-	0,  // 53: kahu.replication.v1.LockList.durability:type_name -> kahu.replication.v1.Durability
-	0,  // 54: kahu.replication.v1.Lock.durability:type_name -> kahu.replication.v1.Durability
-	12, // 55: kahu.replication.v1.Lock.info:type_name -> kahu.replication.v1.HolderInfo
-	24, // 56: kahu.replication.v1.Lock.queue:type_name -> kahu.replication.v1.Waiter
-	12, // 57: kahu.replication.v1.Waiter.info:type_name -> kahu.replication.v1.HolderInfo
-	23, // 58: kahu.replication.v1.Locks.locks:type_name -> kahu.replication.v1.Lock
-	27, // 59: kahu.replication.v1.Write.items:type_name -> kahu.replication.v1.WriteItem
-	2,  // 60: kahu.replication.v1.WriteItem.kind:type_name -> kahu.replication.v1.WriteKind
-	0,  // 61: kahu.replication.v1.WriteItem.durability:type_name -> kahu.replication.v1.Durability
-	29, // 62: kahu.replication.v1.Written.items:type_name -> kahu.replication.v1.WrittenItem
-	1,  // 63: kahu.replication.v1.WrittenItem.code:type_name -> kahu.replication.v1.Code
-	4,  // 64: kahu.replication.v1.WrittenItem.modified:type_name -> kahu.replication.v1.Timestamp
-	31, // 65: kahu.replication.v1.Get.keys:type_name -> kahu.replication.v1.GetKey
-	4,  // 66: kahu.replication.v1.Get.as_of:type_name -> kahu.replication.v1.Timestamp
-	0,  // 67: kahu.replication.v1.GetKey.durability:type_name -> kahu.replication.v1.Durability
-	0,  // 68: kahu.replication.v1.Range.durability:type_name -> kahu.replication.v1.Durability
-	4,  // 69: kahu.replication.v1.Range.as_of:type_name -> kahu.replication.v1.Timestamp
-	0,  // 70: kahu.replication.v1.History.durability:type_name -> kahu.replication.v1.Durability
-	35, // 71: kahu.replication.v1.Entries.entries:type_name -> kahu.replication.v1.Entry
-	4,  // 72: kahu.replication.v1.Entry.modified:type_name -> kahu.replication.v1.Timestamp
-	0,  // 73: kahu.replication.v1.Entry.durability:type_name -> kahu.replication.v1.Durability
-	4,  // 74: kahu.replication.v1.Sequence.created:type_name -> kahu.replication.v1.Timestamp
-	4,  // 75: kahu.replication.v1.Sequence.updated:type_name -> kahu.replication.v1.Timestamp
-	42, // 76: kahu.replication.v1.Sequences.sequences:type_name -> kahu.replication.v1.Sequence
-	5,  // 77: kahu.replication.v1.LogEntry.requests:type_name -> kahu.replication.v1.Request
-	3,  // 78: kahu.replication.v1.Event.kind:type_name -> kahu.replication.v1.Event.Kind
-	11, // 79: kahu.replication.v1.Event.hold:type_name -> kahu.replication.v1.SessionHold
-	11, // 80: kahu.replication.v1.Event.holds:type_name -> kahu.replication.v1.SessionHold
-	81, // [81:81] is the sub-list for method output_type
-	81, // [81:81] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	12,  // 0: kahu.replication.v1.Request.session_open:type_name -> kahu.replication.v1.SessionOpen
+	13,  // 1: kahu.replication.v1.Request.session_renew:type_name -> kahu.replication.v1.SessionRenew
+	14,  // 2: kahu.replication.v1.Request.session_close:type_name -> kahu.replication.v1.SessionClose
+	18,  // 3: kahu.replication.v1.Request.lock_try:type_name -> kahu.replication.v1.LockTry
+	19,  // 4: kahu.replication.v1.Request.lock_wait:type_name -> kahu.replication.v1.LockWait
+	20,  // 5: kahu.replication.v1.Request.lock_cancel:type_name -> kahu.replication.v1.LockCancel
+	21,  // 6: kahu.replication.v1.Request.lock_extend:type_name -> kahu.replication.v1.LockExtend
+	22,  // 7: kahu.replication.v1.Request.lock_unlock:type_name -> kahu.replication.v1.LockUnlock
+	23,  // 8: kahu.replication.v1.Request.lock_break:type_name -> kahu.replication.v1.LockBreak
+	24,  // 9: kahu.replication.v1.Request.lock_detach:type_name -> kahu.replication.v1.LockDetach
+	31,  // 10: kahu.replication.v1.Request.write:type_name -> kahu.replication.v1.Write
+	42,  // 11: kahu.replication.v1.Request.tx_start:type_name -> kahu.replication.v1.TxStart
+	45,  // 12: kahu.replication.v1.Request.tx_lock:type_name -> kahu.replication.v1.TxLock
+	48,  // 13: kahu.replication.v1.Request.tx_read:type_name -> kahu.replication.v1.TxRead
+	49,  // 14: kahu.replication.v1.Request.tx_write:type_name -> kahu.replication.v1.TxWrite
+	50,  // 15: kahu.replication.v1.Request.tx_end:type_name -> kahu.replication.v1.TxEnd
+	56,  // 16: kahu.replication.v1.Request.script:type_name -> kahu.replication.v1.Script
+	47,  // 17: kahu.replication.v1.Request.tx_unlock:type_name -> kahu.replication.v1.TxUnlock
+	59,  // 18: kahu.replication.v1.Request.snapshot_hold_acquire:type_name -> kahu.replication.v1.SnapshotHoldAcquire
+	60,  // 19: kahu.replication.v1.Request.snapshot_hold_renew:type_name -> kahu.replication.v1.SnapshotHoldRenew
+	61,  // 20: kahu.replication.v1.Request.snapshot_hold_release:type_name -> kahu.replication.v1.SnapshotHoldRelease
+	65,  // 21: kahu.replication.v1.Request.key_space_set:type_name -> kahu.replication.v1.KeySpaceSet
+	68,  // 22: kahu.replication.v1.Request.sequence_create:type_name -> kahu.replication.v1.SequenceCreate
+	69,  // 23: kahu.replication.v1.Request.sequence_next:type_name -> kahu.replication.v1.SequenceNext
+	70,  // 24: kahu.replication.v1.Request.sequence_update:type_name -> kahu.replication.v1.SequenceUpdate
+	71,  // 25: kahu.replication.v1.Request.sequence_delete:type_name -> kahu.replication.v1.SequenceDelete
+	77,  // 26: kahu.replication.v1.Request.opening:type_name -> kahu.replication.v1.Opening
+	78,  // 27: kahu.replication.v1.Request.sweep:type_name -> kahu.replication.v1.Sweep
+	80,  // 28: kahu.replication.v1.Request.set_level:type_name -> kahu.replication.v1.SetLevel
+	81,  // 29: kahu.replication.v1.Request.digest:type_name -> kahu.replication.v1.Digest
+	82,  // 30: kahu.replication.v1.Request.advance:type_name -> kahu.replication.v1.Advance
+	26,  // 31: kahu.replication.v1.Request.lock_get:type_name -> kahu.replication.v1.LockGet
+	27,  // 32: kahu.replication.v1.Request.lock_list:type_name -> kahu.replication.v1.LockList
+	35,  // 33: kahu.replication.v1.Request.get:type_name -> kahu.replication.v1.Get
+	37,  // 34: kahu.replication.v1.Request.range:type_name -> kahu.replication.v1.Range
+	38,  // 35: kahu.replication.v1.Request.history:type_name -> kahu.replication.v1.History
+	72,  // 36: kahu.replication.v1.Request.sequence_get:type_name -> kahu.replication.v1.SequenceGet
+	73,  // 37: kahu.replication.v1.Request.sequence_list:type_name -> kahu.replication.v1.SequenceList
+	83,  // 38: kahu.replication.v1.Request.session_get:type_name -> kahu.replication.v1.SessionGet
+	84,  // 39: kahu.replication.v1.Request.machine_get:type_name -> kahu.replication.v1.MachineGet
+	63,  // 40: kahu.replication.v1.Request.snapshot_floor_get:type_name -> kahu.replication.v1.SnapshotFloorGet
+	66,  // 41: kahu.replication.v1.Request.key_space_list:type_name -> kahu.replication.v1.KeySpaceList
+	56,  // 42: kahu.replication.v1.Request.script_read:type_name -> kahu.replication.v1.Script
+	52,  // 43: kahu.replication.v1.Request.tx_list:type_name -> kahu.replication.v1.TxList
+	1,   // 44: kahu.replication.v1.Answer.code:type_name -> kahu.replication.v1.Code
+	9,   // 45: kahu.replication.v1.Answer.time:type_name -> kahu.replication.v1.Timestamp
+	15,  // 46: kahu.replication.v1.Answer.session:type_name -> kahu.replication.v1.Session
+	25,  // 47: kahu.replication.v1.Answer.lock_grant:type_name -> kahu.replication.v1.LockGrant
+	28,  // 48: kahu.replication.v1.Answer.lock:type_name -> kahu.replication.v1.Lock
+	30,  // 49: kahu.replication.v1.Answer.locks:type_name -> kahu.replication.v1.Locks
+	33,  // 50: kahu.replication.v1.Answer.written:type_name -> kahu.replication.v1.Written
+	39,  // 51: kahu.replication.v1.Answer.entries:type_name -> kahu.replication.v1.Entries
+	43,  // 52: kahu.replication.v1.Answer.tx_started:type_name -> kahu.replication.v1.TxStarted
+	46,  // 53: kahu.replication.v1.Answer.tx_locked:type_name -> kahu.replication.v1.TxLocked
+	51,  // 54: kahu.replication.v1.Answer.tx_ended:type_name -> kahu.replication.v1.TxEnded
+	58,  // 55: kahu.replication.v1.Answer.script_result:type_name -> kahu.replication.v1.ScriptResult
+	53,  // 56: kahu.replication.v1.Answer.transactions:type_name -> kahu.replication.v1.Transactions
+	74,  // 57: kahu.replication.v1.Answer.sequence:type_name -> kahu.replication.v1.Sequence
+	75,  // 58: kahu.replication.v1.Answer.allocation:type_name -> kahu.replication.v1.Allocation
+	76,  // 59: kahu.replication.v1.Answer.sequences:type_name -> kahu.replication.v1.Sequences
+	62,  // 60: kahu.replication.v1.Answer.snapshot_hold:type_name -> kahu.replication.v1.SnapshotHold
+	64,  // 61: kahu.replication.v1.Answer.snapshot_floor:type_name -> kahu.replication.v1.SnapshotFloor
+	67,  // 62: kahu.replication.v1.Answer.key_spaces:type_name -> kahu.replication.v1.KeySpaces
+	79,  // 63: kahu.replication.v1.Answer.swept:type_name -> kahu.replication.v1.Swept
+	85,  // 64: kahu.replication.v1.Answer.machine:type_name -> kahu.replication.v1.MachineState
+	16,  // 65: kahu.replication.v1.Session.holds:type_name -> kahu.replication.v1.SessionHold
+	0,   // 66: kahu.replication.v1.SessionHold.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 67: kahu.replication.v1.LockTry.durability:type_name -> kahu.replication.v1.Durability
+	17,  // 68: kahu.replication.v1.LockTry.info:type_name -> kahu.replication.v1.HolderInfo
+	0,   // 69: kahu.replication.v1.LockWait.durability:type_name -> kahu.replication.v1.Durability
+	17,  // 70: kahu.replication.v1.LockWait.info:type_name -> kahu.replication.v1.HolderInfo
+	0,   // 71: kahu.replication.v1.LockCancel.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 72: kahu.replication.v1.LockExtend.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 73: kahu.replication.v1.LockUnlock.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 74: kahu.replication.v1.LockBreak.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 75: kahu.replication.v1.LockDetach.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 76: kahu.replication.v1.LockGet.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 77: kahu.replication.v1.LockList.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 78: kahu.replication.v1.Lock.durability:type_name -> kahu.replication.v1.Durability
+	17,  // 79: kahu.replication.v1.Lock.info:type_name -> kahu.replication.v1.HolderInfo
+	29,  // 80: kahu.replication.v1.Lock.queue:type_name -> kahu.replication.v1.Waiter
+	17,  // 81: kahu.replication.v1.Waiter.info:type_name -> kahu.replication.v1.HolderInfo
+	28,  // 82: kahu.replication.v1.Locks.locks:type_name -> kahu.replication.v1.Lock
+	32,  // 83: kahu.replication.v1.Write.items:type_name -> kahu.replication.v1.WriteItem
+	2,   // 84: kahu.replication.v1.WriteItem.kind:type_name -> kahu.replication.v1.WriteKind
+	0,   // 85: kahu.replication.v1.WriteItem.durability:type_name -> kahu.replication.v1.Durability
+	34,  // 86: kahu.replication.v1.Written.items:type_name -> kahu.replication.v1.WrittenItem
+	1,   // 87: kahu.replication.v1.WrittenItem.code:type_name -> kahu.replication.v1.Code
+	9,   // 88: kahu.replication.v1.WrittenItem.modified:type_name -> kahu.replication.v1.Timestamp
+	9,   // 89: kahu.replication.v1.WrittenItem.holder:type_name -> kahu.replication.v1.Timestamp
+	36,  // 90: kahu.replication.v1.Get.keys:type_name -> kahu.replication.v1.GetKey
+	9,   // 91: kahu.replication.v1.Get.as_of:type_name -> kahu.replication.v1.Timestamp
+	0,   // 92: kahu.replication.v1.GetKey.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 93: kahu.replication.v1.Range.durability:type_name -> kahu.replication.v1.Durability
+	9,   // 94: kahu.replication.v1.Range.as_of:type_name -> kahu.replication.v1.Timestamp
+	0,   // 95: kahu.replication.v1.History.durability:type_name -> kahu.replication.v1.Durability
+	40,  // 96: kahu.replication.v1.Entries.entries:type_name -> kahu.replication.v1.Entry
+	9,   // 97: kahu.replication.v1.Entry.modified:type_name -> kahu.replication.v1.Timestamp
+	0,   // 98: kahu.replication.v1.Entry.durability:type_name -> kahu.replication.v1.Durability
+	9,   // 99: kahu.replication.v1.TxRef.id:type_name -> kahu.replication.v1.Timestamp
+	3,   // 100: kahu.replication.v1.TxStart.locking:type_name -> kahu.replication.v1.TxLocking
+	9,   // 101: kahu.replication.v1.TxStart.read_timestamp:type_name -> kahu.replication.v1.Timestamp
+	4,   // 102: kahu.replication.v1.TxStart.priority:type_name -> kahu.replication.v1.TxPriority
+	9,   // 103: kahu.replication.v1.TxStarted.id:type_name -> kahu.replication.v1.Timestamp
+	5,   // 104: kahu.replication.v1.TxLockItem.kind:type_name -> kahu.replication.v1.TxLockKind
+	0,   // 105: kahu.replication.v1.TxLockItem.durability:type_name -> kahu.replication.v1.Durability
+	41,  // 106: kahu.replication.v1.TxLock.tx:type_name -> kahu.replication.v1.TxRef
+	44,  // 107: kahu.replication.v1.TxLock.locks:type_name -> kahu.replication.v1.TxLockItem
+	9,   // 108: kahu.replication.v1.TxLocked.holder:type_name -> kahu.replication.v1.Timestamp
+	41,  // 109: kahu.replication.v1.TxUnlock.tx:type_name -> kahu.replication.v1.TxRef
+	44,  // 110: kahu.replication.v1.TxUnlock.locks:type_name -> kahu.replication.v1.TxLockItem
+	41,  // 111: kahu.replication.v1.TxRead.tx:type_name -> kahu.replication.v1.TxRef
+	36,  // 112: kahu.replication.v1.TxRead.keys:type_name -> kahu.replication.v1.GetKey
+	37,  // 113: kahu.replication.v1.TxRead.range:type_name -> kahu.replication.v1.Range
+	9,   // 114: kahu.replication.v1.TxRead.as_of:type_name -> kahu.replication.v1.Timestamp
+	41,  // 115: kahu.replication.v1.TxWrite.tx:type_name -> kahu.replication.v1.TxRef
+	32,  // 116: kahu.replication.v1.TxWrite.items:type_name -> kahu.replication.v1.WriteItem
+	41,  // 117: kahu.replication.v1.TxEnd.tx:type_name -> kahu.replication.v1.TxRef
+	6,   // 118: kahu.replication.v1.TxEnded.outcome:type_name -> kahu.replication.v1.TxOutcome
+	9,   // 119: kahu.replication.v1.TxList.after:type_name -> kahu.replication.v1.Timestamp
+	54,  // 120: kahu.replication.v1.Transactions.transactions:type_name -> kahu.replication.v1.Transaction
+	9,   // 121: kahu.replication.v1.Transaction.id:type_name -> kahu.replication.v1.Timestamp
+	4,   // 122: kahu.replication.v1.Transaction.priority:type_name -> kahu.replication.v1.TxPriority
+	3,   // 123: kahu.replication.v1.Transaction.locking:type_name -> kahu.replication.v1.TxLocking
+	9,   // 124: kahu.replication.v1.Transaction.read_timestamp:type_name -> kahu.replication.v1.Timestamp
+	55,  // 125: kahu.replication.v1.Script.parameters:type_name -> kahu.replication.v1.ScriptParameter
+	4,   // 126: kahu.replication.v1.Script.priority:type_name -> kahu.replication.v1.TxPriority
+	9,   // 127: kahu.replication.v1.ScriptValue.modified:type_name -> kahu.replication.v1.Timestamp
+	7,   // 128: kahu.replication.v1.ScriptResult.kind:type_name -> kahu.replication.v1.ScriptKind
+	57,  // 129: kahu.replication.v1.ScriptResult.values:type_name -> kahu.replication.v1.ScriptValue
+	9,   // 130: kahu.replication.v1.SnapshotHoldAcquire.timestamp:type_name -> kahu.replication.v1.Timestamp
+	9,   // 131: kahu.replication.v1.SnapshotHold.timestamp:type_name -> kahu.replication.v1.Timestamp
+	9,   // 132: kahu.replication.v1.SnapshotFloor.floor:type_name -> kahu.replication.v1.Timestamp
+	62,  // 133: kahu.replication.v1.SnapshotFloor.list:type_name -> kahu.replication.v1.SnapshotHold
+	9,   // 134: kahu.replication.v1.Sequence.created:type_name -> kahu.replication.v1.Timestamp
+	9,   // 135: kahu.replication.v1.Sequence.updated:type_name -> kahu.replication.v1.Timestamp
+	74,  // 136: kahu.replication.v1.Sequences.sequences:type_name -> kahu.replication.v1.Sequence
+	10,  // 137: kahu.replication.v1.LogEntry.requests:type_name -> kahu.replication.v1.Request
+	8,   // 138: kahu.replication.v1.Event.kind:type_name -> kahu.replication.v1.Event.Kind
+	16,  // 139: kahu.replication.v1.Event.hold:type_name -> kahu.replication.v1.SessionHold
+	16,  // 140: kahu.replication.v1.Event.holds:type_name -> kahu.replication.v1.SessionHold
+	141, // [141:141] is the sub-list for method output_type
+	141, // [141:141] is the sub-list for method input_type
+	141, // [141:141] is the sub-list for extension type_name
+	141, // [141:141] is the sub-list for extension extendee
+	0,   // [0:141] is the sub-list for field type_name
 }
 
 func init() { file_replication_replication_proto_init() }
@@ -5147,6 +7982,17 @@ func file_replication_replication_proto_init() {
 		(*Request_LockBreak)(nil),
 		(*Request_LockDetach)(nil),
 		(*Request_Write)(nil),
+		(*Request_TxStart)(nil),
+		(*Request_TxLock)(nil),
+		(*Request_TxRead)(nil),
+		(*Request_TxWrite)(nil),
+		(*Request_TxEnd)(nil),
+		(*Request_Script)(nil),
+		(*Request_TxUnlock)(nil),
+		(*Request_SnapshotHoldAcquire)(nil),
+		(*Request_SnapshotHoldRenew)(nil),
+		(*Request_SnapshotHoldRelease)(nil),
+		(*Request_KeySpaceSet)(nil),
 		(*Request_SequenceCreate)(nil),
 		(*Request_SequenceNext)(nil),
 		(*Request_SequenceUpdate)(nil),
@@ -5155,6 +8001,7 @@ func file_replication_replication_proto_init() {
 		(*Request_Sweep)(nil),
 		(*Request_SetLevel)(nil),
 		(*Request_Digest)(nil),
+		(*Request_Advance)(nil),
 		(*Request_LockGet)(nil),
 		(*Request_LockList)(nil),
 		(*Request_Get)(nil),
@@ -5164,6 +8011,10 @@ func file_replication_replication_proto_init() {
 		(*Request_SequenceList)(nil),
 		(*Request_SessionGet)(nil),
 		(*Request_MachineGet)(nil),
+		(*Request_SnapshotFloorGet)(nil),
+		(*Request_KeySpaceList)(nil),
+		(*Request_ScriptRead)(nil),
+		(*Request_TxList)(nil),
 	}
 	file_replication_replication_proto_msgTypes[2].OneofWrappers = []any{
 		(*Answer_Session)(nil),
@@ -5172,9 +8023,17 @@ func file_replication_replication_proto_init() {
 		(*Answer_Locks)(nil),
 		(*Answer_Written)(nil),
 		(*Answer_Entries)(nil),
+		(*Answer_TxStarted)(nil),
+		(*Answer_TxLocked)(nil),
+		(*Answer_TxEnded)(nil),
+		(*Answer_ScriptResult)(nil),
+		(*Answer_Transactions)(nil),
 		(*Answer_Sequence)(nil),
 		(*Answer_Allocation)(nil),
 		(*Answer_Sequences)(nil),
+		(*Answer_SnapshotHold)(nil),
+		(*Answer_SnapshotFloor)(nil),
+		(*Answer_KeySpaces)(nil),
 		(*Answer_Swept)(nil),
 		(*Answer_Machine)(nil),
 	}
@@ -5183,16 +8042,19 @@ func file_replication_replication_proto_init() {
 	file_replication_replication_proto_msgTypes[28].OneofWrappers = []any{}
 	file_replication_replication_proto_msgTypes[29].OneofWrappers = []any{}
 	file_replication_replication_proto_msgTypes[31].OneofWrappers = []any{}
-	file_replication_replication_proto_msgTypes[32].OneofWrappers = []any{}
-	file_replication_replication_proto_msgTypes[34].OneofWrappers = []any{}
-	file_replication_replication_proto_msgTypes[38].OneofWrappers = []any{}
+	file_replication_replication_proto_msgTypes[35].OneofWrappers = []any{}
+	file_replication_replication_proto_msgTypes[46].OneofWrappers = []any{}
+	file_replication_replication_proto_msgTypes[48].OneofWrappers = []any{}
+	file_replication_replication_proto_msgTypes[59].OneofWrappers = []any{}
+	file_replication_replication_proto_msgTypes[61].OneofWrappers = []any{}
+	file_replication_replication_proto_msgTypes[65].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replication_replication_proto_rawDesc), len(file_replication_replication_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   51,
+			NumEnums:      9,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -23,6 +23,8 @@ const (
 	MaxPageBytes = 4 << 20
 	// MaxReceipts is how many receipts a session keeps above its watermark.
 	MaxReceipts = 4096
+	// OperationIDBytes is the length of a transaction's operation id.
+	OperationIDBytes = 16
 	// SessionIDBytes is the length of a session id.
 	SessionIDBytes = 16
 )
@@ -31,7 +33,8 @@ const (
 func (x *Request) IsRead() bool {
 	switch x.GetOp().(type) {
 	case *Request_LockGet, *Request_LockList, *Request_Get, *Request_Range, *Request_History,
-		*Request_SequenceGet, *Request_SequenceList, *Request_SessionGet, *Request_MachineGet:
+		*Request_SequenceGet, *Request_SequenceList, *Request_SessionGet, *Request_MachineGet,
+		*Request_SnapshotFloorGet, *Request_KeySpaceList, *Request_ScriptRead, *Request_TxList:
 		return true
 	}
 	return false
@@ -40,7 +43,7 @@ func (x *Request) IsRead() bool {
 // IsInternal reports whether r may only be proposed by a leader itself.
 func (x *Request) IsInternal() bool {
 	switch x.GetOp().(type) {
-	case *Request_Opening, *Request_Sweep, *Request_SetLevel, *Request_Digest:
+	case *Request_Opening, *Request_Sweep, *Request_SetLevel, *Request_Digest, *Request_Advance:
 		return true
 	}
 	return false
@@ -65,10 +68,23 @@ func (x *Request) IsUrgent() bool {
 	case *Request_SessionOpen, *Request_SessionRenew, *Request_SessionClose,
 		*Request_LockTry, *Request_LockWait, *Request_LockCancel, *Request_LockExtend,
 		*Request_LockUnlock, *Request_LockBreak, *Request_LockDetach,
-		*Request_Opening, *Request_Sweep:
+		*Request_Opening, *Request_Sweep, *Request_Advance:
 		return true
 	}
 	return false
+}
+
+// NeedsLevel returns the feature level from which on r is understood by every
+// voter (contract/decisions.md 8). Below it the state machine does not carry it out.
+func (x *Request) NeedsLevel() uint32 {
+	switch x.GetOp().(type) {
+	case *Request_TxStart, *Request_TxLock, *Request_TxRead, *Request_TxWrite, *Request_TxEnd, *Request_TxUnlock,
+		*Request_Script, *Request_ScriptRead, *Request_TxList, *Request_SnapshotHoldAcquire, *Request_SnapshotHoldRenew,
+		*Request_SnapshotHoldRelease, *Request_KeySpaceSet, *Request_SnapshotFloorGet, *Request_KeySpaceList,
+		*Request_Advance:
+		return 2
+	}
+	return 1
 }
 
 // HoldHash is one hold's part of SessionRenew.hold_hash: the XOR over all holds
