@@ -207,6 +207,11 @@ func (c *checker) cluster() {
 	c.cfg.BootstrapExpect = expect
 }
 
+// secretCredential is the systemd credential that holds the cluster secret
+// (LoadCredential= in kahu.service, systemd.exec(5)): a file that root provides
+// and only the service sees.
+const secretCredential = "kahu-secret"
+
 // secret finds the secret file. Only an agent that is alone may make one: made
 // twice, two secrets would look like two clusters.
 func (c *checker) secret() {
@@ -220,6 +225,12 @@ func (c *checker) secret() {
 			return // reported under data-dir
 		}
 		path = filepath.Join(c.cfg.DataDir, "secret")
+		if dir := c.host.getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+			credential := filepath.Join(dir, secretCredential)
+			if _, given := c.host.FileMode(credential); given {
+				path, byDefault = credential, false
+			}
+		}
 	}
 	path = c.path("secret-file", path, nil)
 	c.cfg.SecretFile = path

@@ -327,3 +327,25 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// systemd hands the secret over as a credential: a file of root's that only the
+// service sees.
+func TestSecretFromCredential(t *testing.T) {
+	h := host(t)
+	credential := write(t, "kahu-secret", "s")
+	h.Environ = append(h.Environ, "CREDENTIALS_DIRECTORY="+filepath.Dir(credential))
+	got, err := config.Load(h, flags(t))
+	if err != nil || got.SecretFile != credential || got.MakeSecret {
+		t.Errorf("alone: secret %q, made: %v, %v", got.SecretFile, got.MakeSecret, err)
+	}
+	own := write(t, "own", "s")
+	if got, err = config.Load(h, flags(t, "--secret-file", own)); err != nil || got.SecretFile != own {
+		t.Errorf("with a file of its own: secret %q, %v", got.SecretFile, err)
+	}
+	if err := os.Remove(credential); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = config.Load(h, flags(t)); err != nil || got.SecretFile != filepath.Join(got.DataDir, "secret") || !got.MakeSecret {
+		t.Errorf("without the credential: secret %q, made: %v, %v", got.SecretFile, got.MakeSecret, err)
+	}
+}
