@@ -102,9 +102,13 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		Coordinator: a.forward, Node: a.identity.node, Host: cfg.NodeName,
 		LeaseNow: boottime.Now, Boottime: boottime.Boottime, BootID: bootID,
 		Logger: a.log, Registerer: a.registry, AckTimeout: cfg.Timeouts.GrantAck,
-		AskTimeout: cfg.Timeouts.Request, MaxHolds: cfg.Limits.Holds,
+		AskTimeout: cfg.Timeouts.Request, MaxHolds: cfg.Limits.Holds, TablePath: a.leaseTable(),
 	})
 	if err != nil {
+		var newer *holds.NewerTableError
+		if errors.As(err, &newer) {
+			return &UnusableError{err}
+		}
 		return fmt.Errorf("preparing to keep holds: %w", err)
 	}
 

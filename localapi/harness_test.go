@@ -177,7 +177,10 @@ func (h *holder) refuse(err error) {
 	h.fail = err
 }
 
-func (h *holder) Attach(_ context.Context, id string) (localapi.Hold, error) {
+func (h *holder) Attach(_ context.Context, id string, pidfds []*os.File) (localapi.Hold, error) {
+	for _, f := range pidfds {
+		_ = f.Close()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, one := range h.holds {

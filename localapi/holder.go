@@ -54,7 +54,11 @@ type HoldRequest struct {
 	// NeedAck holds back a grant that is not acknowledged within a few seconds:
 	// it goes to the next in line.
 	NeedAck bool
-	Info    *replication.HolderInfo
+	// Resume says that the holder, whose connection is the witness, takes its hold
+	// up again by its id when the connection broke: a restart of the agent then
+	// costs nothing, and one that does not come back keeps the lock for one TTL.
+	Resume bool
+	Info   *replication.HolderInfo
 }
 
 // Holder keeps holds on behalf of local processes. agent/holds implements it.
@@ -62,9 +66,11 @@ type Holder interface {
 	// Open starts standing in line and returns at once. Errors are bad input
 	// (a TTL too short for its margin) or replication.ErrStopped.
 	Open(ctx context.Context, req HoldRequest) (Hold, error)
-	// Attach takes up a process hold again after its connection broke. It
-	// returns an error when no such hold lives in this agent.
-	Attach(ctx context.Context, id string) (Hold, error)
+	// Attach takes up a process hold again after its connection broke, and one
+	// whose connection was the witness after the agent was restarted. pidfds are
+	// the witnesses handed over again, as in HoldRequest; the Holder owns and
+	// closes them. It returns an error when no such hold lives in this agent.
+	Attach(ctx context.Context, id string, pidfds []*os.File) (Hold, error)
 	// List shows the holds of this agent in order of lock name. It does not block.
 	List() []HoldInfo
 }

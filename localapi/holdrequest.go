@@ -17,7 +17,7 @@ func (s *Server) holdRequest(who *caller.Caller, in *wire.HoldRequest) (HoldRequ
 	if err := (admission{s, who}).named(policy.Lock, "lock name", in.Lock); err != nil {
 		return out, err
 	}
-	out = HoldRequest{Lock: in.Lock, TTL: wire.DefaultHoldTTL, Witness: in.Witness, TreeEnds: in.TreeEnds, NeedAck: in.NeedAck,
+	out = HoldRequest{Lock: in.Lock, TTL: wire.DefaultHoldTTL, Witness: in.Witness, TreeEnds: in.TreeEnds, NeedAck: in.NeedAck, Resume: in.Resume,
 		Info: s.holderInfo(who, in.Command, in.Reason)}
 	d, err := wire.ParseDurability(string(in.Durability))
 	out.Durability = d.Replicated()
@@ -54,7 +54,7 @@ func (s *Server) openHold(ctx context.Context, conn *caller.Conn, in *wire.HoldR
 		return nil, wire.Refuse(wire.Stopping, "")
 	}
 	if in.Attach != "" {
-		return s.attachHold(ctx, who, in)
+		return s.attachHold(ctx, conn, in)
 	}
 	req, err := s.holdRequest(who, in)
 	if err != nil {
@@ -70,7 +70,8 @@ func (s *Server) openHold(ctx context.Context, conn *caller.Conn, in *wire.HoldR
 
 // attachHold takes up a hold again. Its id is a secret of its user; that it is
 // the same user is asked for nevertheless.
-func (s *Server) attachHold(ctx context.Context, who *caller.Caller, in *wire.HoldRequest) (Hold, error) {
+func (s *Server) attachHold(ctx context.Context, conn *caller.Conn, in *wire.HoldRequest) (Hold, error) {
+	who := conn.Caller()
 	if *in != (wire.HoldRequest{Attach: in.Attach}) {
 		return nil, invalidf("attach stands alone")
 	}
@@ -84,17 +85,27 @@ func (s *Server) attachHold(ctx context.Context, who *caller.Caller, in *wire.Ho
 		if err := (admission{s, who}).need(policy.Lock, h.Lock); err != nil {
 			return nil, err
 		}
-		return s.cfg.Holder.Attach(ctx, in.Attach)
+		pidfds, err := passedPidfds(conn)
+		if err != nil {
+			return nil, err
+		}
+		return s.cfg.Holder.Attach(ctx, in.Attach, pidfds)
 	}
 	return nil, wire.Refuse(wire.NotFound, "this agent has no such hold of yours")
 }
 
 // takePidfds claims what came with the connection's first bytes.
 func takePidfds(conn *caller.Conn) ([]*os.File, error) {
-	files, err := conn.TakeFiles()
+	files, err := passedPidfds(conn)
 	if err == nil && len(files) == 0 {
-		err = errors.New("a hold with the witness process comes with pidfds (SCM_RIGHTS) in the upgrade request")
+		err = invalidf("a hold with the witness process comes with pidfds (SCM_RIGHTS) in the upgrade request")
 	}
+	return files, err
+}
+
+// passedPidfds is takePidfds without the demand that there are any.
+func passedPidfds(conn *caller.Conn) ([]*os.File, error) {
+	files, err := conn.TakeFiles()
 	for _, f := range files {
 		if err == nil && !caller.IsPidfd(f) {
 			err = errors.New("a file descriptor was passed that is not a pidfd")

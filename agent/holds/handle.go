@@ -142,16 +142,33 @@ func (c *handle) grant() (e localapi.HoldEvent, ready bool, err error) {
 
 // Ack implements localapi.Hold.
 func (c *handle) Ack() {
-	h := c.o.h
+	h, o := c.o.h, c.o
+	h.mu.Lock()
+	wanted := c.acceptable()
+	h.mu.Unlock()
+	if !wanted {
+		return // too late, or for nothing: the last event says so
+	}
+	// Before the answer, with which the holder starts to run: the agent's
+	// successor must not take it for one that never answered.
+	if err := h.rememberAck(o); err != nil {
+		h.cfg.Logger.Warn("a grant is given back", "lock", o.lock, "error", err)
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	o := c.o
-	if o.handle != c || !c.held || o.story != nil || o.intent != keep || o.state != granted {
-		return // too late, or for nothing: the last event says so
+	if !c.acceptable() {
+		return
 	}
 	o.acked, c.ackTaken = true, true
 	stopTimer(o.ackTimer)
 	o.wake()
+}
+
+// acceptable reports whether an ack counts now. mu is held.
+func (c *handle) acceptable() bool {
+	o := c.o
+	return o.handle == c && c.held && o.story == nil && o.intent == keep && o.state == granted
 }
 
 // Release implements localapi.Hold. The error is ctx's cause, or
@@ -179,7 +196,13 @@ func (c *handle) Disconnect() {
 	defer h.mu.Unlock()
 	o := c.o
 	c.closed = true
-	if o.handle == c && o.witness == localapi.WitnessConnection {
+	switch {
+	case o.handle != c:
+	case o.orphan:
+		o.orphaned() // what it was told last may be a whole lease ahead
+	case h.closing && h.table != nil && o.outlives():
+		// It is this agent that ends the connection.
+	case o.witness == localapi.WitnessConnection:
 		o.end(unlock, ReasonDisconnected)
 	}
 }
@@ -210,8 +233,11 @@ func (o *hold) addDeadline(e *localapi.HoldEvent) {
 // List implements localapi.Holder.
 func (h *Holds) List() []localapi.HoldInfo {
 	h.mu.Lock()
-	out := make([]localapi.HoldInfo, 0, len(h.byID))
+	out := make([]localapi.HoldInfo, 0, len(h.byID)+len(h.ended))
 	for _, o := range h.byID {
+		out = append(out, o.describe())
+	}
+	for _, o := range h.ended {
 		out = append(out, o.describe())
 	}
 	h.mu.Unlock()

@@ -53,9 +53,19 @@ type hold struct {
 	reason    string // of the intent
 	releasing bool   // a release goroutine runs
 	acked     bool
-	asks      int  // how often it was asked for; outcomes of older ones are ignored
-	restarted bool // its place was lost, and it is asked for anew
-	told      bool // somebody was shown the grant, and may be running under it
+	asks      int           // how often it was asked for; outcomes of older ones are ignored
+	restarted bool          // its place was lost, and it is asked for anew
+	told      bool          // somebody was shown the grant, and may be running under it
+	resume    bool          // its client takes it up again after a restart of the agent
+	recorded  *session      // under which the table has it; nil: not at all
+	processes []process     // of its pidfds
+	waitUntil time.Duration // boot time at which the place in line is given up; 0: never
+	// Of a hold that the agent before this one kept, see resume.go.
+	restored   bool   // the quorum has not said yet whether it has it
+	orphan     bool   // nobody proves that its holder lives; it has a lease to come back
+	bootID     string // under which its processes were started
+	deadOnes   bool   // all of its witnesses had ended
+	orphanTime *time.Timer
 	// detachedUntil is the lease time at which a detached hold ends; 0: not detached.
 	detachedUntil time.Duration
 
@@ -75,7 +85,7 @@ func newHold(h *Holds, id string, req localapi.HoldRequest) *hold {
 	return &hold{
 		h: h, id: id, lock: req.Lock, durability: req.Durability, witness: req.Witness, grace: req.Grace,
 		treeEnds: req.TreeEnds, pidfds: len(req.Pidfds), needAck: req.NeedAck, noQueue: req.Wait == 0, info: req.Info,
-		over: make(chan struct{}),
+		resume: req.Resume, bootID: h.cfg.BootID, over: make(chan struct{}),
 	}
 }
 
@@ -112,15 +122,21 @@ func (o *hold) after(d time.Duration, f func()) *time.Timer {
 	})
 }
 
-// startWaiting bounds the time in line. Somebody who does not want to queue
-// still waits for a quorum for a while. mu is held.
-func (o *hold) startWaiting(wait time.Duration) {
+// limitWait bounds the time in line. Somebody who does not want to queue still
+// waits for a quorum for a while. mu is held.
+func (o *hold) limitWait(wait time.Duration) {
 	if wait < 0 {
 		return
 	}
 	if wait == 0 {
 		wait = o.h.cfg.AskTimeout
 	}
+	o.waitUntil = o.h.cfg.Boottime() + wait
+	o.startWaiting(wait)
+}
+
+// startWaiting gives the place in line up after wait. mu is held.
+func (o *hold) startWaiting(wait time.Duration) {
 	o.waitTimer = o.after(wait, func() {
 		if o.state >= granted {
 			return
@@ -157,7 +173,7 @@ func (o *hold) learn(isGranted bool, token int64, position uint32, index uint64)
 	if o.state == queued && isGranted {
 		o.state, o.token, o.position = granted, token, 0
 		stopTimer(o.waitTimer)
-		if o.intent == keep && o.needAck {
+		if o.intent == keep && o.needAck && !o.acked {
 			o.ackTimer = o.after(o.h.cfg.AckTimeout, func() {
 				if !o.acked {
 					// Lost, not released: the waiter may stand in line anew.
@@ -211,13 +227,14 @@ func (o *hold) gone(reason string) {
 		o.endStory(true, reason) // the lock, or the place in line
 	}
 	o.state = gone
-	for _, t := range []*time.Timer{o.waitTimer, o.ackTimer, o.afterTimer} {
+	for _, t := range []*time.Timer{o.waitTimer, o.ackTimer, o.afterTimer, o.orphanTime} {
 		stopTimer(t)
 	}
 	if o.giveUp != nil {
 		o.giveUp()
 	}
 	o.h.unwatch(o)
+	o.h.forget(o)
 	close(o.over)
 	o.wake()
 	o.h.maybeDrained()
@@ -261,6 +278,8 @@ func (o *hold) deadlinePassed() {
 // agentStops ends what does not outlive the agent. mu is held.
 func (o *hold) agentStops() {
 	switch {
+	case o.h.table != nil && o.outlives():
+		// The next agent takes it up; its connection breaks, and that says it.
 	case o.state != granted:
 		o.endStory(false, ReasonStopping)
 		o.end(unlock, ReasonStopping)

@@ -52,6 +52,26 @@ type Config struct {
 	AskTimeout time.Duration         // optional: 10 s
 	MaxHolds   int                   // optional: 65,536
 	MaxPidfds  int                   // optional: half of what the process may open
+
+	// TablePath is the file that lets this agent's successor take its holds up
+	// again (table.go). Optional: without one, holds end with the agent.
+	TablePath string
+	// Pidfds, optional, keeps pidfds over a restart of this process.
+	Pidfds PidfdKeeper
+}
+
+// PidfdKeeper keeps pidfds while no agent runs, as systemd's fd store does. It is
+// of use for processes that this agent cannot find again by their pid, since they
+// live in another pid namespace.
+type PidfdKeeper interface {
+	// Keep has the pidfds of a hold kept. It does not block and keeps what it
+	// can; the files stay the caller's.
+	Keep(hold string, pidfds []*os.File)
+	// Forget has them closed. It does not block.
+	Forget(hold string)
+	// Take returns what was kept for a hold, in the order given to Keep, once; nil
+	// when there is nothing. The files are the caller's.
+	Take(hold string) []*os.File
 }
 
 // Holds implements localapi.Holder. Its methods may be called concurrently.
@@ -73,6 +93,15 @@ type Holds struct {
 	usage    map[int64]usage // by uid
 	reaper   *reaper         // nil until the first process hold
 	drained  chan struct{}   // non-nil while Close waits, see maybeDrained
+
+	table *table // nil without Config.TablePath
+	// ended are holds of the agent before this one that ended before their
+	// connection came back: it is told once.
+	ended map[string]*hold
+	// strayAfter is the lease time before which nothing unknown is released in a
+	// session that was taken up with a damaged table.
+	strayAfter time.Duration
+	space      string // namespaces()
 }
 
 var (
@@ -80,7 +109,9 @@ var (
 	_ localapi.Hold   = (*handle)(nil)
 )
 
-// New returns Holds. It starts nothing before the first Open.
+// New returns Holds, with those of the agent that had the same table before: see
+// resume.go. Otherwise it starts nothing before the first Open. The error may be
+// a *NewerTableError.
 func New(cfg Config) (*Holds, error) {
 	if cfg.Coordinator == nil || cfg.LeaseNow == nil || cfg.Boottime == nil || cfg.Logger == nil {
 		return nil, errors.New("holds need a coordinator, two clocks and a logger")
@@ -100,13 +131,21 @@ func New(cfg Config) (*Holds, error) {
 			return nil, err
 		}
 	}
-	h := &Holds{cfg: cfg, byID: map[string]*hold{}, sessions: map[time.Duration]*session{}, usage: map[int64]usage{}}
+	h := &Holds{cfg: cfg, byID: map[string]*hold{}, sessions: map[time.Duration]*session{}, usage: map[int64]usage{},
+		ended: map[string]*hold{}, space: namespaces()}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	m, err := newMetrics(h, cfg.Registerer)
 	if err != nil {
 		return nil, err
 	}
 	h.metrics = m
+	if cfg.TablePath != "" {
+		if err := h.resume(); err != nil {
+			m.unregister()
+			h.cancel()
+			return nil, err
+		}
+	}
 	return h, nil
 }
 
@@ -130,6 +169,10 @@ func (h *Holds) open(req localapi.HoldRequest) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
+	processes := make([]process, len(req.Pidfds))
+	for i, f := range req.Pidfds {
+		processes[i] = processOf(f)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closing {
@@ -143,43 +186,57 @@ func (h *Holds) open(req localapi.HoldRequest) (*handle, error) {
 		return nil, err
 	}
 	o := newHold(h, id, req)
+	o.processes = processes
 	if req.Witness == localapi.WitnessProcess {
 		if err := h.watchWitnesses(o, req.Pidfds); err != nil {
 			return nil, err
 		}
+		if h.cfg.Pidfds != nil {
+			h.cfg.Pidfds.Keep(id, req.Pidfds)
+		}
 	}
 	h.byID[id] = o
 	h.charge(o)
-	o.startWaiting(req.Wait)
+	o.limitWait(req.Wait)
 	s.add(o)
 	o.handle = &handle{o: o}
 	return o.handle, nil
 }
 
-// Attach implements localapi.Holder. A connection that is still attached is cut
-// off: its Next fails. The error is a *replication.RefusedError with
-// CODE_NOT_FOUND, or replication.ErrStopped.
-func (h *Holds) Attach(_ context.Context, id string) (localapi.Hold, error) {
+// Attach implements localapi.Holder. A connection that is still attached to a
+// process hold is cut off: its Next fails. A hold with a connection as witness can
+// be taken up only after a restart of the agent. The error is a
+// *replication.RefusedError with CODE_NOT_FOUND, or replication.ErrStopped.
+func (h *Holds) Attach(_ context.Context, id string, pidfds []*os.File) (localapi.Hold, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closing {
+		closeAll(pidfds)
 		return nil, replication.ErrStopped
 	}
 	o := h.byID[id]
-	if o == nil || o.witness != localapi.WitnessProcess {
-		return nil, refuse(replication.Code_CODE_NOT_FOUND, "this agent keeps no process hold %s; it ended, or the agent was restarted", id)
+	if o == nil {
+		o = h.ended[id]
+		delete(h.ended, id)
 	}
+	if o == nil || o.witness != localapi.WitnessProcess && !o.orphan {
+		closeAll(pidfds)
+		return nil, refuse(replication.Code_CODE_NOT_FOUND, "this agent keeps no hold %s that could be taken up; it ended, or the agent was restarted", id)
+	}
+	o.takenUp(pidfds)
 	o.handle = &handle{o: o}
 	o.wake() // the one before finds out
 	return o.handle, nil
 }
 
-// Close stops keeping holds. Places in line are given up. Holders with a
-// connection as witness are told that their hold is lost, and it is released
-// once they have disconnected. Process holds are not released, since their
-// processes run on: the quorum ends them when their lease does, and their guards
-// stop them before. Close waits for the releases until ctx ends, then for every
-// goroutine; what was not confirmed by then ends with its lease.
+// Close stops keeping holds. With a lease table, what the next agent can take up
+// stays as it is: process holds, places in line, and the holds of clients that
+// come back. The others are given up: holders with a connection as witness are
+// told that their hold is lost, and it is released once they have disconnected.
+// Without a table places in line are given up, and process holds are left to
+// their lease: their guards stop the processes before it ends. Close waits for
+// the releases until ctx ends, then for every goroutine; what was not confirmed
+// by then ends with its lease.
 func (h *Holds) Close(ctx context.Context) error {
 	h.mu.Lock()
 	if h.closing {
@@ -209,20 +266,23 @@ func (h *Holds) Close(ctx context.Context) error {
 		r.close()
 	}
 	h.wg.Wait()
+	if h.table != nil {
+		h.table.close()
+	}
 	h.metrics.unregister()
 	if left > 0 {
-		h.cfg.Logger.Info("holds are left to their lease", "holds", left)
+		h.cfg.Logger.Info("holds are left to their lease, or to the next agent", "holds", left)
 	}
 	return nil
 }
 
-// maybeDrained wakes Close when only process holds are left. mu is held.
+// maybeDrained wakes Close when only those are left that outlive it. mu is held.
 func (h *Holds) maybeDrained() {
 	if h.drained == nil {
 		return
 	}
 	for _, o := range h.byID {
-		if o.state != granted || o.witness != localapi.WitnessProcess || o.intent == unlock {
+		if o.intent == unlock || !o.outlives() {
 			return
 		}
 	}

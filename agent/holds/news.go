@@ -113,9 +113,13 @@ func (s *session) learn(sh *replication.SessionHold, index uint64) {
 		o.learn(sh.GetGranted(), sh.GetToken(), sh.GetPosition(), index)
 		return
 	}
-	if s.h.byID[string(sh.GetOwner())] == nil { // a detached one is there, and this is older news
-		s.releaseStray(sh)
+	if s.h.byID[string(sh.GetOwner())] != nil {
+		return // a detached one is there, and this is older news
 	}
+	if s.resumed && s.h.cfg.LeaseNow() < s.h.strayAfter {
+		return // the table that would name it is damaged: somebody may run under it
+	}
+	s.releaseStray(sh)
 }
 
 // releaseStray gives back what nobody here knows. One try: as long as it is

@@ -122,7 +122,7 @@ func TestDeadWitnessesWithoutTreeEndsDetach(t *testing.T) {
 		t.Fatalf("held by %q, want the holder until its lease ends", o)
 	}
 	// The guard may still come and say that its tree is empty.
-	again, err := r.h.Attach(context.Background(), a.ID())
+	again, err := r.h.Attach(context.Background(), a.ID(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestAttach(t *testing.T) {
 	_, f := startProcess(t)
 	a := r.open(processRequest("l", true, f))
 	token := *r.want(a, soon, localapi.HoldHeld).Token
-	again, err := r.h.Attach(context.Background(), a.ID())
+	again, err := r.h.Attach(context.Background(), a.ID(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,17 +170,17 @@ func TestAttach(t *testing.T) {
 		t.Fatalf("attached to %+v", e)
 	}
 	var refused *replication.RefusedError
-	if _, err := r.h.Attach(context.Background(), "none"); !errors.As(err, &refused) || refused.Code != replication.Code_CODE_NOT_FOUND {
+	if _, err := r.h.Attach(context.Background(), "none", nil); !errors.As(err, &refused) || refused.Code != replication.Code_CODE_NOT_FOUND {
 		t.Fatalf("attached to nothing: %v", err)
 	}
 	c := r.open(request("other"))
-	if _, err := r.h.Attach(context.Background(), c.ID()); err == nil {
+	if _, err := r.h.Attach(context.Background(), c.ID(), nil); err == nil {
 		t.Fatal("attached to a hold whose connection is its witness")
 	}
 	if err := again.Release(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.h.Attach(context.Background(), a.ID()); err == nil {
+	if _, err := r.h.Attach(context.Background(), a.ID(), nil); err == nil {
 		t.Fatal("attached to a hold that was released")
 	}
 }

@@ -32,6 +32,8 @@ const (
 	ReasonStopping = "the agent is stopping"
 	// ReasonDisconnected: the connection that was the witness is closed.
 	ReasonDisconnected = "the connection was closed"
+	// ReasonNotTakenUp: after a restart of the agent the holder did not come back.
+	ReasonNotTakenUp = "the agent was restarted and the holder did not take its hold up again"
 	// ReasonProcessesEnded: every witness process has ended.
 	ReasonProcessesEnded = "every process of the holder has ended"
 
@@ -56,6 +58,11 @@ func (o *hold) asking(ctx context.Context, n int, s *session, restarted bool) {
 	case <-s.openedCh:
 	case <-ctx.Done():
 		o.outcome(n, nil, replication.ErrUnavailable, true) // nothing was sent
+		return
+	}
+	if err := o.h.remember(o, s); err != nil {
+		// Its holder could not be told from nobody after a restart of this agent.
+		o.refused(n, refuse(replication.Code_CODE_LIMIT, "no new holds on this host: %v; free space on that disk, or have it repaired", err))
 		return
 	}
 	pause, maybe := minPause, false // maybe: one attempt may have been applied
@@ -225,8 +232,23 @@ func (o *hold) detached() {
 	o.h.maybeDrained()
 }
 
+// refused ends a hold that was never asked for.
+func (o *hold) refused(n int, err error) {
+	o.h.mu.Lock()
+	defer o.h.mu.Unlock()
+	if o.asks == n && o.state != gone {
+		o.h.cfg.Logger.Warn("hold refused", "lock", o.lock, "error", err)
+		o.endStory(false, err.Error())
+		o.gone("")
+	}
+}
+
 // witnessesEnded is called when every witness process is gone. mu is held.
 func (o *hold) witnessesEnded() {
+	if o.restored {
+		o.deadOnes = true // what follows depends on what the quorum has
+		return
+	}
 	if o.state == granted && o.told && !o.treeEnds {
 		// Others of its tree may live: nobody may have the lock before the lease
 		// has run out and their deadline with it.

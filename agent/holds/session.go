@@ -39,6 +39,7 @@ type session struct {
 	openedCh  chan struct{} // closed when opened
 	openIndex uint64        // of the first answer to SessionOpen
 	over      bool          // lost or retired: nothing is added, news is ignored
+	resumed   bool          // opened by the agent before this one: only renewed
 
 	// leaseEnd is s + TTL of the acknowledged attempt with the newest s, in lease
 	// time. It never goes back.
@@ -173,7 +174,7 @@ func (s *session) try(now time.Duration) {
 	s.attempts = append(s.attempts, a)
 	s.dueAt = now + retryPause
 	req := &replication.Request{}
-	if s.opened {
+	if s.opened || s.resumed {
 		req.Op = &replication.Request_SessionRenew{SessionRenew: &replication.SessionRenew{
 			Id: s.id, Attempt: a.number, CheckHolds: true, HoldCount: s.count, HoldHash: s.hash}}
 	} else {
@@ -212,7 +213,7 @@ func (s *session) answered(a *attempt, ans *replication.Answer, err error) {
 		s.lose(reasonSessionEnded)
 	default:
 		s.failed(now, ans.Refused().Error())
-		if !s.opened {
+		if !s.opened && !s.resumed {
 			s.refuseAll(ans)
 		}
 	}
@@ -239,12 +240,13 @@ func (s *session) failed(now time.Duration, why string) {
 // acknowledged moves the deadline, forward only. mu is held.
 func (s *session) acknowledged(a *attempt, now time.Duration, ans *replication.Answer) {
 	got := ans.GetSession()
-	if s.opened && got.GetAttempt() != 0 && got.GetAttempt() != a.number {
+	if (s.opened || s.resumed) && got.GetAttempt() != 0 && got.GetAttempt() != a.number {
 		// An answer to another attempt would acknowledge with the wrong s.
 		s.failed(now, "the answer is to another attempt")
 		return
 	}
-	if !s.opened {
+	first := !s.opened
+	if first {
 		s.opened, s.openIndex = true, ans.GetIndex()
 		close(s.openedCh)
 		s.h.wg.Go(s.watch)
@@ -263,7 +265,9 @@ func (s *session) acknowledged(a *attempt, now time.Duration, ans *replication.A
 		}
 		return older.s < a.s
 	})
-	if got.GetHoldsListed() {
+	if first && s.resumed {
+		s.takeUp(got.GetHolds(), ans.GetIndex())
+	} else if got.GetHoldsListed() {
 		s.reconcile(got.GetHolds(), ans.GetIndex())
 	}
 }
@@ -325,7 +329,7 @@ func (s *session) lose(reason string) {
 	s.stop()
 	s.h.cfg.Logger.Warn("session lost", "ttl", s.ttl, "holds", len(s.holds), "error", reason)
 	for _, o := range s.holds {
-		if o.state == granted || o.intent != keep || s.h.closing {
+		if o.state == granted || o.intent != keep || o.restored || s.h.closing {
 			o.gone(reason)
 			continue
 		}

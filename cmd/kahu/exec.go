@@ -144,10 +144,10 @@ func (a *guardAgent) waitLeft() time.Duration {
 	return max(time.Until(a.giveUp).Round(time.Millisecond), 0)
 }
 
-// Attach does not hand the witnesses over again: an agent that knows the hold
-// has them.
-func (a *guardAgent) Attach(ctx context.Context, hold string, _ guard.Witnesses) (guard.Lock, error) {
-	h, err := client.DialAttach(ctx, a.client, hold)
+// Attach hands the witnesses over again: an agent that was restarted may not find
+// them by itself.
+func (a *guardAgent) Attach(ctx context.Context, hold string, w guard.Witnesses) (guard.Lock, error) {
+	h, err := client.DialAttach(ctx, a.client, hold, w.Pidfds...)
 	if errors.Is(err, client.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %w", guard.ErrUnknownHold, err)
 	}

@@ -47,17 +47,21 @@ type Hold struct {
 	autoAck bool
 	process bool // the connection is not the witness
 
-	stream *stream.Stream
-	end    context.CancelCauseFunc // of the stream's context
-	own    *stream.Conn            // of this hold alone, or nil
-	alarm  *alarm
+	// connect returns a connection on which the hold can be taken up again after a
+	// restart of the agent; nil: it is not.
+	connect func(context.Context) (*stream.Conn, error)
+	life    context.Context         // ends with Close
+	end     context.CancelCauseFunc // of life
+	own     *stream.Conn            // of this hold alone, or nil
+	alarm   *alarm
 
 	events chan wire.HoldEvent // written and closed by read alone
 	held   chan struct{}
 	lost   chan struct{}
 	done   chan struct{} // closed by read at its end
 
-	sending sync.Mutex     // of stream.Send
+	sending sync.Mutex     // of stream.Send; guards stream
+	stream  *stream.Stream // the last one
 	running sync.WaitGroup // read and watch
 	closing sync.Once
 
@@ -93,8 +97,9 @@ func (c *Client) Hold(ctx context.Context, o HoldOptions) (*Hold, error) {
 }
 
 // OpenHold starts standing in line and returns at once: Events, Held and Lost
-// tell the rest. The Client's connection is the witness: when it is lost, so is
-// the hold. ErrInvalid when the TTL does not cover its margin; ErrDenied,
+// tell the rest. The Client's connection is the witness: the hold ends with it.
+// When the agent is restarted the hold is taken up again by itself, and told as
+// Held once more; until then its deadline stands. ErrInvalid when the TTL does not cover its margin; ErrDenied,
 // ErrUnavailable, ErrNoAgent, ErrAnotherHost. ctx bounds the opening only; the
 // hold lives until Release or Close.
 func (c *Client) OpenHold(ctx context.Context, o HoldOptions) (*Hold, error) {
@@ -111,7 +116,9 @@ func (c *Client) open(ctx context.Context, o HoldOptions, autoAck bool) (*Hold, 
 		if err != nil {
 			return nil, about("lock", o.Lock, err)
 		}
-		h, err := openHold(ctx, conn, o.request(), autoAck)
+		r := o.request()
+		r.Resume = true
+		h, err := openHold(ctx, conn, r, autoAck, c.connection)
 		// An open that was lost with its connection left nothing behind: the
 		// connection was its witness.
 		if errors.Is(err, stream.ErrBroken) && attempt < maxAttempts && ctx.Err() == nil {
@@ -129,9 +136,11 @@ func DialHold(ctx context.Context, o Options, h HoldOptions) (*Hold, error) {
 }
 
 // DialAttach takes up the process hold of this id again on a new connection,
-// after the one before broke. ErrNotFound when the agent has no such hold.
-func DialAttach(ctx context.Context, o Options, id string) (*Hold, error) {
-	hold, err := dialHold(ctx, o, wire.HoldRequest{Attach: id}, nil)
+// after the one before broke, and hands its witnesses over again: an agent that
+// was restarted may have no other way to see them. They stay the caller's.
+// ErrNotFound when the agent has no such hold.
+func DialAttach(ctx context.Context, o Options, id string, pidfds ...*os.File) (*Hold, error) {
+	hold, err := dialHold(ctx, o, wire.HoldRequest{Attach: id}, pidfds)
 	return hold, about("hold", id, err)
 }
 
@@ -140,7 +149,7 @@ func dialHold(ctx context.Context, o Options, r wire.HoldRequest, files []*os.Fi
 	if err != nil {
 		return nil, err
 	}
-	hold, err := openHold(ctx, conn, r, false)
+	hold, err := openHold(ctx, conn, r, false, nil)
 	if err != nil {
 		_ = conn.Close() // always nil
 		return nil, err
@@ -195,8 +204,8 @@ func (h *Hold) Held() <-chan struct{} { return h.held }
 
 // Lost is closed when the holder must not go on: the agent said lost, the
 // deadline passed without a renewal, or the connection, being the witness, was
-// lost while the lock was held. It is not closed by released, and a deadline
-// that passed stays passed.
+// lost while the lock was held and the agent does not know the hold any more. It
+// is not closed by released, and a deadline that passed stays passed.
 func (h *Hold) Lost() <-chan struct{} { return h.lost }
 
 // Done is closed when no more events will come: after lost, released, or the
@@ -256,11 +265,13 @@ func (h *Hold) Release(ctx context.Context) error {
 // is released by it, a process hold lives on. It returns nil.
 func (h *Hold) Close() error {
 	h.closing.Do(func() {
+		h.end(errClosed) // nothing is taken up any more
+		h.sending.Lock()
 		_ = h.stream.Close() // always nil
+		h.sending.Unlock()
 		if h.own != nil {
 			_ = h.own.Close() // always nil
 		}
-		h.end(errClosed)
 		h.alarm.close()
 		h.running.Wait()
 	})

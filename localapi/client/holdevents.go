@@ -13,8 +13,10 @@ import (
 	"github.com/kahu-sh/kahu/replication/stream"
 )
 
-// openHold opens a hold on a connection and starts its two goroutines.
-func openHold(ctx context.Context, conn *stream.Conn, r wire.HoldRequest, autoAck bool) (*Hold, error) {
+// openHold opens a hold on a connection and starts its two goroutines. connect:
+// see Hold.
+func openHold(ctx context.Context, conn *stream.Conn, r wire.HoldRequest, autoAck bool,
+	connect func(context.Context) (*stream.Conn, error)) (*Hold, error) {
 	boot, err := bootID()
 	if err != nil {
 		return nil, fail(err.Error(), ErrInternal, err)
@@ -32,10 +34,10 @@ func openHold(ctx context.Context, conn *stream.Conn, r wire.HoldRequest, autoAc
 		end(err)
 		return nil, errorOfOpen(ctx, err)
 	}
-	h := &Hold{stream: st, end: end, bootID: boot, autoAck: autoAck, needAck: r.NeedAck,
+	h := &Hold{stream: st, life: life, end: end, connect: connect, bootID: boot, autoAck: autoAck, needAck: r.NeedAck,
 		process: r.Witness == wire.WitnessProcess || r.Attach != "",
 		events:  make(chan wire.HoldEvent, eventsKept), held: make(chan struct{}), lost: make(chan struct{}), done: make(chan struct{})}
-	err = h.greet(ctx, sent)
+	err = h.greet(ctx, st, sent)
 	if !opening() && err == nil {
 		err = errorOfOpen(ctx, context.Cause(ctx))
 	}
@@ -54,8 +56,8 @@ func openHold(ctx context.Context, conn *stream.Conn, r wire.HoldRequest, autoAc
 }
 
 // greet takes the first message and compares clocks.
-func (h *Hold) greet(ctx context.Context, sent time.Duration) error {
-	payload, err := h.stream.Recv(ctx)
+func (h *Hold) greet(ctx context.Context, st *stream.Stream, sent time.Duration) error {
+	payload, err := st.Recv(ctx)
 	received := boottime()
 	if err != nil {
 		return errorOfOpen(ctx, err)
@@ -67,7 +69,9 @@ func (h *Hold) greet(ctx context.Context, sent time.Duration) error {
 	if opened.BootID != h.bootID {
 		return fail(fmt.Sprintf("the agent runs under boot %.40q and this process under %q: its deadlines mean nothing here; use the socket of this host's agent", opened.BootID, h.bootID), ErrAnotherHost)
 	}
-	h.id = opened.Hold
+	if h.id == "" {
+		h.id = opened.Hold
+	}
 	h.offset = bootOffset(time.Duration(opened.BoottimeNS), sent, received)
 	return nil
 }
@@ -89,6 +93,9 @@ func (h *Hold) read() {
 	for {
 		payload, err := h.stream.Recv(context.Background())
 		if err != nil {
+			if h.takeUpAgain(err) {
+				continue
+			}
 			h.broken(err)
 			return
 		}
@@ -121,6 +128,10 @@ func (h *Hold) apply(e *wire.HoldEvent) (ack bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if e.Token != nil {
+		if h.isHeld && h.token != *e.Token {
+			h.err = fail("the lock was lost and granted anew", ErrLost)
+			h.loseLocked()
+		}
 		h.token = *e.Token
 	}
 	if e.DeadlineBoottimeNS != 0 {

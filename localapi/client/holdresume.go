@@ -1,0 +1,88 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/replication/stream"
+)
+
+// Bounds of the pause between two attempts to take a hold up again. An agent's
+// restart takes longer than the first, and is noticed within the last.
+const (
+	firstResumePause = 20 * time.Millisecond
+	lastResumePause  = time.Second
+)
+
+// takeUpAgain goes on with the hold after its connection broke, when its agent
+// was restarted: the id proves who asks. It blocks until the hold has a new
+// stream (true), or there is no use in trying. Meanwhile the deadline that was
+// told last stands: whoever watches Lost stops in time.
+func (h *Hold) takeUpAgain(broke error) bool {
+	if h.connect == nil || !resumable(broke) {
+		return false
+	}
+	for pause := firstResumePause; ; pause = min(2*pause, lastResumePause) {
+		if h.life.Err() != nil || h.State() == wire.HoldLost {
+			return false
+		}
+		err := h.attach()
+		if err == nil {
+			return true
+		}
+		if !errors.Is(err, ErrNoAgent) && !errors.Is(err, ErrUnavailable) {
+			return false // it answers, and does not know the hold
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-h.life.Done():
+		case <-h.lost: // the deadline
+		}
+		t.Stop()
+	}
+}
+
+// resumable reports whether an agent that stopped or was killed can be behind
+// the end of a stream.
+func resumable(err error) bool {
+	var remote *stream.RemoteError
+	if errors.As(err, &remote) {
+		return wire.KindOfNumber(remote.Code) == wire.Stopping
+	}
+	return errors.Is(err, stream.ErrBroken)
+}
+
+// attach makes one attempt.
+func (h *Hold) attach() error {
+	ctx, cancel := context.WithTimeout(h.life, dialTimeout)
+	defer cancel()
+	conn, err := h.connect(ctx)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(wire.HoldRequest{Attach: h.id})
+	if err != nil {
+		return fail("the hold cannot be encoded: "+err.Error(), ErrInternal, err)
+	}
+	sent := boottime()
+	st, err := conn.Open(h.life, wire.MethodHold, stream.Bytes(body))
+	if err != nil {
+		return errorOfOpen(ctx, err)
+	}
+	if err := h.greet(ctx, st, sent); err != nil {
+		_ = st.Close() // always nil
+		return err
+	}
+	h.sending.Lock()
+	defer h.sending.Unlock()
+	if h.life.Err() != nil { // closed meanwhile, and Close had the stream before
+		_ = st.Close() // always nil
+		return errClosed
+	}
+	h.stream = st
+	return nil
+}
