@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# packaging/build.sh [amd64|arm64]...: debs and rpms into dist/, from the commit
+# that is checked out. Two runs of one commit give identical files: no clock but
+# the commit's, no path, no order of a directory.
+#
+# amd64 is one static binary with all three engines, where RocksDB 7 and its
+# static libraries are installed. arm64 is cross-built: RocksDB cannot be, and
+# its packages say so.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+GO=${GO:-go}
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export TZ=UTC LC_ALL=C
+umask 022
+described=$(git describe --tags --match 'v[0-9]*' 2>/dev/null || echo "v0.0.0-$(git rev-list --count HEAD)-g$(git rev-parse --short=12 HEAD)")
+version=${PKG_VERSION:-$(sed -E 's/^v//; s/-([0-9]+)-g([0-9a-f]+)$/+git\1.\2/' <<<"$described")}
+dist=$PWD/dist
+tool() { "$GO" tool -modfile=packaging/tools/go.mod "$@"; }
+
+static_rocksdb='-lrocksdb -lstdc++ -lm -lz -lsnappy -llz4 -lzstd -lbz2 -ldl'
+
+have_rocksdb() {
+	[ "$("$GO" env GOHOSTARCH)" = amd64 ] && [ -e /usr/lib/x86_64-linux-gnu/librocksdb.a ]
+}
+
+binary() { # binary ARCH OUT
+	local common=(-trimpath -buildvcs=false)
+	if [ "$1" = amd64 ] && have_rocksdb; then
+		CGO_ENABLED=1 GOARCH=amd64 CGO_LDFLAGS="-static $static_rocksdb" "$GO" build "${common[@]}" \
+			-tags rocksdb,netgo,osusergo -ldflags "-s -w -X main.version=$version -linkmode external -extldflags -static" -o "$2" ./cmd/kahu
+	else
+		echo "$1: without the engine rocksdb: $([ "$1" = amd64 ] && echo 'librocksdb-dev is not installed' || echo 'it cannot be cross-built here')"
+		CGO_ENABLED=0 GOARCH=$1 "$GO" build "${common[@]}" -ldflags "-s -w -X main.version=$version" -o "$2" ./cmd/kahu
+	fi
+}
+
+# What is the same on every architecture is made by a binary of this machine.
+documents() { # documents ROOT KAHU
+	local doc=$1/usr/share/doc/kahu man=$1/usr/share/man/man1
+	mkdir -p "$doc" "$man" "$1"/usr/share/{bash-completion/completions,zsh/vendor-completions,fish/vendor_completions.d}
+	"$2" man "$man"
+	gzip -9n "$man"/*.1
+	"$2" completion bash >"$1/usr/share/bash-completion/completions/kahu"
+	"$2" completion zsh >"$1/usr/share/zsh/vendor-completions/_kahu"
+	"$2" completion fish >"$1/usr/share/fish/vendor_completions.d/kahu.fish"
+	"$2" agent --print-config >"$doc/kahu.yaml.example"
+	gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
+	printf 'kahu (%s) stable; urgency=medium\n\n  * Built from commit %s; see changelog.gz.\n\n -- The kahu authors <packages@kahu.sh>  %s\n' \
+		"$version-1" "$(git rev-parse HEAD)" "$(date -u -R -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$doc/changelog.Debian.gz"
+}
+
+rm -rf dist
+mkdir -p dist
+for arch in "${@:-amd64}"; do
+	root=$dist/root/$arch
+	mkdir -p "$root/usr/bin"
+	binary "$arch" "$root/usr/bin/kahu"
+	native=$root/usr/bin/kahu
+	if [ "$arch" != "$("$GO" env GOHOSTARCH)" ]; then
+		native=$dist/root/native
+		[ -e "$native" ] || CGO_ENABLED=0 "$GO" build -trimpath -buildvcs=false -ldflags "-X main.version=$version" -o "$native" ./cmd/kahu
+	fi
+	documents "$root" "$native"
+	"$GO" run ./packaging/licences "$root/usr/bin/kahu" | gzip -9n >"$root/usr/share/doc/kahu/licences.gz"
+	GOARCH=$arch CGO_ENABLED=0 tool cyclonedx-gomod app -json -noserial -notimestamp -std -main cmd/kahu -output "dist/kahu_${version}_$arch.cdx.json" . 2>/dev/null
+	find "$root" -exec touch --no-dereference -d "@$SOURCE_DATE_EPOCH" {} +
+	for packager in deb rpm; do
+		PKG_ARCH=$arch PKG_VERSION=$version PKG_ROOT=$root \
+			tool nfpm package --config nfpm.yaml --packager "$packager" --target dist/
+	done
+done
+rm -rf dist/root
+(cd dist && sha256sum -- *.deb *.rpm *.json >SHA256SUMS && cat SHA256SUMS)
