@@ -56,7 +56,7 @@ var rows = []row{
 	{"localapi/...", []string{"localapi/...", "replication", "replication/stream"},
 		"handlers speak to replication.Coordinator and localapi.Holder; which voter or hold is behind them is not their business"},
 
-	{"discovery/...", nil,
+	{"discovery/...", []string{"discovery/..."},
 		"finding peers is never part of a lease; it hands out names and addresses"},
 
 	{"integrations/...", []string{"integrations/..."},

@@ -1,0 +1,383 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/serf/serf"
+)
+
+// Config is what a Finder is made of. Fields without "optional" are required.
+type Config struct {
+	Node    string // id of this agent
+	Cluster string // id of its cluster: packets of another are dropped
+	Self    Self
+	Profile Profile // optional: LAN
+	// Keys encrypt packets: 16, 24 or 32 bytes each; the first is used, all are accepted.
+	Keys [][]byte
+	// Dir keeps the list of peers and serf's snapshot. Optional: in memory only.
+	Dir string
+	// Packets and Streams carry gossip. The Finder closes them.
+	Packets net.PacketConn
+	Streams net.Listener
+	// Dial opens a stream to whoever is at address, and makes sure that it is one
+	// of the cluster's.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// Seeds returns addresses (host:port) to join. It must not block. Optional.
+	Seeds func() []string
+	// Changed is called from one goroutine when a member came, went, or tells
+	// something else. Optional.
+	Changed func([]Member)
+	Logger  *slog.Logger
+
+	// timing is shortened by tests.
+	timing timing
+}
+
+// timing is how often a Finder tries what did not work.
+type timing struct {
+	alone     time.Duration // between rounds while nobody else is there
+	settled   time.Duration // between rounds otherwise
+	maxRetry  time.Duration // an address that does not answer is tried less and less often, for ever
+	reconnect time.Duration // for how long serf itself remembers who is silent
+}
+
+var defaultTiming = timing{alone: 2 * time.Second, settled: 30 * time.Second, maxRetry: 5 * time.Minute, reconnect: 24 * time.Hour}
+
+// maxAttempts is how many addresses are tried in one round.
+const maxAttempts = 8
+
+// resolveTimeout bounds looking up one host name.
+const resolveTimeout = 5 * time.Second
+
+// Finder keeps an agent in its cluster's gossip. Its methods may be called
+// concurrently.
+type Finder struct {
+	cfg     Config
+	keyring *memberlist.Keyring
+	serf    *serf.Serf
+	events  chan serf.Event
+	self    netip.AddrPort // told to the others
+
+	members atomic.Pointer[[]Member]
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	// Of the goroutine run alone.
+	peers *peers
+	tries map[string]*try // by address
+	bad   map[string]bool // members whose tags were reported
+}
+
+// try is how it went with an address.
+type try struct {
+	wait    time.Duration
+	retryAt time.Time
+}
+
+// Start joins the cluster's gossip, and goes on trying to reach those that are
+// not in it. It blocks as long as looking up the host of Self.Address takes. On
+// an error Packets and Streams are closed as well.
+func Start(cfg Config) (*Finder, error) {
+	f, err := newFinder(cfg)
+	if err != nil {
+		if cfg.Packets != nil && cfg.Streams != nil {
+			err = errors.Join(err, cfg.Packets.Close(), cfg.Streams.Close())
+		}
+		return nil, err
+	}
+	// Ends with ctx; Close waits for it.
+	f.running.Go(f.run)
+	return f, nil
+}
+
+func newFinder(cfg Config) (*Finder, error) {
+	switch {
+	case cfg.Node == "" || cfg.Cluster == "" || len(cfg.Keys) == 0 || cfg.Packets == nil || cfg.Streams == nil || cfg.Dial == nil || cfg.Logger == nil:
+		return nil, errors.New("discovery: a required field of Config is missing")
+	case len(cfg.Cluster) > memberlist.LabelMaxSize:
+		return nil, fmt.Errorf("discovery: the cluster id %.80q is longer than %d bytes", cfg.Cluster, memberlist.LabelMaxSize)
+	}
+	if cfg.timing == (timing{}) {
+		cfg.timing = defaultTiming
+	}
+	if cfg.Seeds == nil {
+		cfg.Seeds = func() []string { return nil }
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func([]Member) {}
+	}
+	if _, err := parseMember(cfg.Node, cfg.Self.tags(cfg.Cluster)); err != nil {
+		return nil, fmt.Errorf("discovery: what this agent would tell of itself: %w", err)
+	}
+	f := &Finder{cfg: cfg, tries: make(map[string]*try), bad: make(map[string]bool), events: make(chan serf.Event, 256)}
+	f.members.Store(&[]Member{})
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	var err error
+	if f.self, err = resolveOne(f.ctx, cfg.Self.Address); err != nil {
+		return nil, err
+	}
+	if f.keyring, err = memberlist.NewKeyring(cfg.Keys, cfg.Keys[0]); err != nil {
+		return nil, fmt.Errorf("discovery: the gossip key: %w", err)
+	}
+	if f.peers, err = openPeers(cfg.Dir); err != nil {
+		cfg.Logger.Warn("the list of other agents is made anew", "error", err)
+	}
+	transport := newTransport(f.self.Addr().AsSlice(), int(f.self.Port()), cfg)
+	if f.serf, err = serf.Create(f.serfConfig(transport)); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting gossip: %w", err), transport.Shutdown())
+	}
+	return f, nil
+}
+
+func (f *Finder) serfConfig(t *transport) *serf.Config {
+	c := serfConfig(f.cfg.Profile)
+	c.NodeName = f.cfg.Node
+	c.Tags = f.cfg.Self.tags(f.cfg.Cluster)
+	c.EventCh = f.events
+	c.Logger, c.LogOutput = newGossipLog(f.cfg.Logger), nil
+	c.ReconnectTimeout, c.TombstoneTimeout = f.cfg.timing.reconnect, f.cfg.timing.reconnect
+	c.ReapInterval = min(c.ReapInterval, f.cfg.timing.reconnect)
+	if f.cfg.Dir != "" {
+		c.SnapshotPath = filepath.Join(f.cfg.Dir, "serf.snapshot")
+	}
+	m := c.MemberlistConfig
+	m.Name, m.Logger, m.LogOutput = f.cfg.Node, c.Logger, nil
+	m.Transport = t
+	m.Keyring = f.keyring
+	m.Label = f.cfg.Cluster
+	// They decide nothing with a transport of our own, and have to be well-formed.
+	m.BindAddr, m.BindPort = f.self.Addr().String(), int(f.self.Port())
+	m.AdvertiseAddr, m.AdvertisePort = m.BindAddr, m.BindPort
+	return c
+}
+
+// Close leaves without a word, as a restart does: whoever is told that this
+// agent left would forget it. It waits for all goroutines.
+func (f *Finder) Close() error {
+	f.cancel()
+	err := f.serf.Shutdown() // ends the transport
+	f.running.Wait()
+	return errors.Join(err, f.peers.save())
+}
+
+// Members returns all agents heard of, this one included, in order of node id.
+// It does not block, and the result must not be changed.
+func (f *Finder) Members() []Member { return *f.members.Load() }
+
+// Tell changes what this agent tells of itself. It blocks until it was sent, or
+// for a few seconds when nobody takes it; then it goes with the next exchange.
+func (f *Finder) Tell(self Self) error {
+	if _, err := parseMember(f.cfg.Node, self.tags(f.cfg.Cluster)); err != nil {
+		return fmt.Errorf("discovery: what this agent would tell of itself: %w", err)
+	}
+	if err := f.serf.SetTags(self.tags(f.cfg.Cluster)); err != nil {
+		return fmt.Errorf("telling the others: %w", err)
+	}
+	return nil
+}
+
+// SetKeys replaces the keys: the first is used from now on, all are accepted.
+func (f *Finder) SetKeys(keys [][]byte) error {
+	if len(keys) == 0 {
+		return errors.New("discovery: no gossip key")
+	}
+	for _, k := range keys {
+		if err := f.keyring.AddKey(k); err != nil {
+			return fmt.Errorf("adding a gossip key: %w", err)
+		}
+	}
+	if err := f.keyring.UseKey(keys[0]); err != nil {
+		return fmt.Errorf("changing the gossip key: %w", err)
+	}
+	for _, old := range f.keyring.GetKeys() {
+		if !slices.ContainsFunc(keys, func(k []byte) bool { return slices.Equal(k, old) }) {
+			if err := f.keyring.RemoveKey(old); err != nil {
+				return fmt.Errorf("dropping a gossip key: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// run follows serf's events and joins whoever is missing, until Close.
+func (f *Finder) run() {
+	f.refresh()
+	f.join()
+	timer := time.NewTimer(f.pause())
+	defer timer.Stop()
+	for {
+		select {
+		case <-f.events:
+			f.refresh()
+		case <-timer.C:
+			f.refresh()
+			f.join()
+			if err := f.peers.save(); err != nil {
+				f.cfg.Logger.Warn("the list of other agents was not stored", "error", err)
+			}
+			timer.Reset(f.pause())
+		case <-f.ctx.Done():
+			return
+		}
+	}
+}
+
+// pause is the time to the next round: agents that started together must not go
+// on in lockstep.
+func (f *Finder) pause() time.Duration {
+	wait := f.cfg.timing.alone
+	if slices.ContainsFunc(f.Members(), func(m Member) bool { return m.Alive && m.Node != f.cfg.Node }) {
+		wait = f.cfg.timing.settled
+	}
+	return wait*3/4 + rand.N(wait/2)
+}
+
+// refresh takes over what serf knows.
+func (f *Finder) refresh() {
+	var members []Member
+	now := time.Now()
+	for _, s := range f.serf.Members() {
+		m, err := parseMember(s.Name, s.Tags)
+		if err != nil {
+			if !f.bad[s.Name] && len(f.bad) < maxSaid {
+				f.bad[s.Name] = true
+				f.cfg.Logger.Warn("a member of gossip tells nonsense, and is left out", "error", err)
+			}
+			continue
+		}
+		m.Alive = s.Status == serf.StatusAlive
+		if m.Alive && m.Node != f.cfg.Node {
+			f.peers.note(m, now)
+		}
+		members = append(members, m)
+	}
+	f.peers.forget(now)
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Node, b.Node) })
+	if slices.EqualFunc(members, f.Members(), equal) {
+		return
+	}
+	f.members.Store(&members)
+	f.cfg.Changed(members)
+}
+
+func equal(a, b Member) bool {
+	return a.Node == b.Node && a.Alive == b.Alive && a.Name == b.Name && a.Address == b.Address && a.Role == b.Role &&
+		a.Version == b.Version && a.Zone == b.Zone && slices.Equal(a.KeyIDs, b.KeyIDs)
+}
+
+// join tries addresses of agents that should be there and are not: one that
+// answers brings its whole half of the cluster.
+func (f *Finder) join() {
+	missing := f.missing()
+	rand.Shuffle(len(missing), func(i, j int) { missing[i], missing[j] = missing[j], missing[i] })
+	for _, address := range missing[:min(len(missing), maxAttempts)] {
+		if f.ctx.Err() != nil {
+			return
+		}
+		err := f.joinAt(address)
+		t := f.tries[address]
+		if t == nil {
+			t = &try{}
+			f.tries[address] = t
+		}
+		if err == nil {
+			t.wait = 0
+			f.refresh()
+		} else {
+			f.cfg.Logger.Debug("joining gossip at an address", "address", address, "error", err)
+		}
+		// Who answered and still does not count as alive is not asked in a loop.
+		t.wait = min(max(2*t.wait, f.cfg.timing.alone), f.cfg.timing.maxRetry)
+		t.retryAt = time.Now().Add(t.wait)
+	}
+	for address := range f.tries {
+		if !slices.Contains(missing, address) && time.Since(f.tries[address].retryAt) > 0 {
+			delete(f.tries, address)
+		}
+	}
+}
+
+func (f *Finder) joinAt(address string) error {
+	at, err := resolveOne(f.ctx, address)
+	if err != nil {
+		return err
+	}
+	if at == f.self {
+		return nil
+	}
+	_, err = f.serf.Join([]string{at.String()}, true)
+	return err
+}
+
+// missing returns the addresses that are worth a try now.
+func (f *Finder) missing() []string {
+	there := map[string]bool{f.cfg.Self.Address: true}
+	nodes := map[string]bool{}
+	alone := true
+	for _, m := range f.Members() {
+		if m.Alive {
+			there[m.Address], nodes[m.Node] = true, true
+			alone = alone && m.Node == f.cfg.Node
+		}
+	}
+	var missing []string
+	add := func(address string) {
+		if there[address] || slices.Contains(missing, address) || CheckAddress(address) != nil {
+			return
+		}
+		if t := f.tries[address]; t != nil && time.Now().Before(t.retryAt) {
+			return
+		}
+		missing = append(missing, address)
+	}
+	for _, s := range f.cfg.Seeds() {
+		add(s)
+	}
+	for _, r := range f.peers.list() {
+		if !nodes[r.Node] {
+			add(r.Address)
+		}
+	}
+	return missing
+}
+
+// resolveOne looks up the host of an address. Of several it takes the first:
+// Seeds gives each of them an entry.
+func resolveOne(ctx context.Context, address string) (netip.AddrPort, error) {
+	if at, err := netip.ParseAddrPort(address); err == nil {
+		return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()), nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%.80q is not HOST:PORT", address)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%.80q has no port", address)
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("looking up %s: %w", host, err)
+	}
+	if len(found) == 0 {
+		return netip.AddrPort{}, fmt.Errorf("looking up %s: no address", host)
+	}
+	return netip.AddrPortFrom(found[0].Unmap(), uint16(n)), nil
+}

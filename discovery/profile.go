@@ -1,0 +1,51 @@
+package discovery
+
+import (
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/serf/serf"
+)
+
+// Profile says how far apart agents are.
+type Profile string
+
+// The profiles. They are memberlist's.
+const (
+	LAN   Profile = "lan"   // one data centre
+	WAN   Profile = "wan"   // several: slower to suspect
+	Local Profile = "local" // one host, or tests: quick
+)
+
+func (p Profile) memberlist() *memberlist.Config {
+	switch p {
+	case WAN:
+		return memberlist.DefaultWANConfig()
+	case Local:
+		return memberlist.DefaultLocalConfig()
+	}
+	return memberlist.DefaultLANConfig()
+}
+
+// serfConfig is what serf is started with, without what differs by agent.
+func serfConfig(p Profile) *serf.Config {
+	m := p.memberlist()
+	// lzw takes a fresh 100 KiB for each message; ours are small.
+	m.EnableCompression = false
+	// A node that comes back elsewhere is the same one: its name is random and
+	// made with its data directory.
+	m.DeadNodeReclaimTime = time.Second
+	m.DelegateProtocolVersion = serf.ProtocolVersionMax
+	m.DelegateProtocolMin, m.DelegateProtocolMax = serf.ProtocolVersionMin, serf.ProtocolVersionMax
+	c := serf.DefaultConfig()
+	c.MemberlistConfig = m
+	// Serf would have the newer of two agents with one name leave: membership
+	// tells the operator, who knows which.
+	c.EnableNameConflictResolution = false
+	c.DisableCoordinates = true
+	c.RejoinAfterLeave = true
+	c.EventBuffer, c.QueryBuffer = 16, 16 // neither is used
+	// Events within a moment are one: an agent that starts hears of all at once.
+	c.CoalescePeriod, c.QuiescentPeriod = time.Second, 100*time.Millisecond
+	return c
+}
