@@ -92,7 +92,7 @@ func TestHoldOverHTTPEndsByItself(t *testing.T) {
 func TestCloseDisconnectsHolds(t *testing.T) {
 	a := startAgent(t)
 	h, _, _ := curl(t, a, `{"lock":"l"}`)
-	s, err := a.client(t).OpenHold(t.Context(), client.HoldOptions{Lock: "m"})
+	s, err := a.client(t).OpenHold(t.Context(), client.HoldOptions{Lock: "m", TTL: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +101,7 @@ func TestCloseDisconnectsHolds(t *testing.T) {
 	a.stop()
 	within(t, "the disconnect", h.gone)
 	within(t, "the disconnect", m.gone)
+	// It waits for the agent's return, for as long as its place could last.
 	within(t, "the end of the client's hold", s.Done())
 }
 

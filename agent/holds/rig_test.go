@@ -1,6 +1,7 @@
 package holds_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -39,6 +40,9 @@ type rig struct {
 	// registry is nil unless a test wants metrics.
 	registry  prometheus.Registerer
 	maxPidfds int // 0: the default
+	// Of tests that restart the agent.
+	table, boot string
+	ackTimeout  time.Duration
 }
 
 func (r *rig) now() time.Duration { return time.Since(r.began) + time.Hour }
@@ -53,8 +57,9 @@ func newRig(t testing.TB) *rig {
 func (r *rig) newHolds() *holds.Holds {
 	h, err := holds.New(holds.Config{
 		Coordinator: r.q, Node: "n1", Host: "host", LeaseNow: r.now,
-		Boottime: func() time.Duration { return r.now() + bootAhead }, BootID: "boot",
+		Boottime: func() time.Duration { return r.now() + bootAhead }, BootID: cmp.Or(r.boot, "boot"),
 		Logger: slog.New(slog.DiscardHandler), Registerer: r.registry, MaxHolds: 1000, MaxPidfds: r.maxPidfds,
+		TablePath: r.table, AckTimeout: r.ackTimeout,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,13 +48,11 @@ type Hold struct {
 	autoAck bool
 	process bool // the connection is not the witness
 
-	// connect returns a connection on which the hold can be taken up again after a
-	// restart of the agent; nil: it is not.
-	connect func(context.Context) (*stream.Conn, error)
-	life    context.Context         // ends with Close
-	end     context.CancelCauseFunc // of life
-	own     *stream.Conn            // of this hold alone, or nil
-	alarm   *alarm
+	resume *resumption             // nil: it is not taken up again
+	life   context.Context         // ends with Close
+	end    context.CancelCauseFunc // of life
+	own    *stream.Conn            // of this hold alone, or nil
+	alarm  *alarm
 
 	events chan wire.HoldEvent // written and closed by read alone
 	held   chan struct{}
@@ -118,7 +117,7 @@ func (c *Client) open(ctx context.Context, o HoldOptions, autoAck bool) (*Hold, 
 		}
 		r := o.request()
 		r.Resume = true
-		h, err := openHold(ctx, conn, r, autoAck, c.connection)
+		h, err := openHold(ctx, conn, r, autoAck, &resumption{c.connection, cmp.Or(o.TTL, wire.DefaultHoldTTL)})
 		// An open that was lost with its connection left nothing behind: the
 		// connection was its witness.
 		if errors.Is(err, stream.ErrBroken) && attempt < maxAttempts && ctx.Err() == nil {

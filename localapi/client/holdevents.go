@@ -13,10 +13,8 @@ import (
 	"github.com/kahu-sh/kahu/replication/stream"
 )
 
-// openHold opens a hold on a connection and starts its two goroutines. connect:
-// see Hold.
-func openHold(ctx context.Context, conn *stream.Conn, r wire.HoldRequest, autoAck bool,
-	connect func(context.Context) (*stream.Conn, error)) (*Hold, error) {
+// openHold opens a hold on a connection and starts its two goroutines.
+func openHold(ctx context.Context, conn *stream.Conn, r wire.HoldRequest, autoAck bool, resume *resumption) (*Hold, error) {
 	boot, err := bootID()
 	if err != nil {
 		return nil, fail(err.Error(), ErrInternal, err)
@@ -34,7 +32,7 @@ func openHold(ctx context.Context, conn *stream.Conn, r wire.HoldRequest, autoAc
 		end(err)
 		return nil, errorOfOpen(ctx, err)
 	}
-	h := &Hold{stream: st, life: life, end: end, connect: connect, bootID: boot, autoAck: autoAck, needAck: r.NeedAck,
+	h := &Hold{stream: st, life: life, end: end, resume: resume, bootID: boot, autoAck: autoAck, needAck: r.NeedAck,
 		process: r.Witness == wire.WitnessProcess || r.Attach != "",
 		events:  make(chan wire.HoldEvent, eventsKept), held: make(chan struct{}), lost: make(chan struct{}), done: make(chan struct{})}
 	err = h.greet(ctx, st, sent)

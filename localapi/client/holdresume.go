@@ -17,16 +17,24 @@ const (
 	lastResumePause  = time.Second
 )
 
+// resumption is how a hold is taken up again.
+type resumption struct {
+	connect func(context.Context) (*stream.Conn, error)
+	ttl     time.Duration
+}
+
 // takeUpAgain goes on with the hold after its connection broke, when its agent
 // was restarted: the id proves who asks. It blocks until the hold has a new
 // stream (true), or there is no use in trying. Meanwhile the deadline that was
 // told last stands: whoever watches Lost stops in time.
 func (h *Hold) takeUpAgain(broke error) bool {
-	if h.connect == nil || !resumable(broke) {
+	if h.resume == nil || !resumable(broke) {
 		return false
 	}
+	// By then the session that it hangs from has ended, and a place in line with it.
+	late := boottime() + h.resume.ttl
 	for pause := firstResumePause; ; pause = min(2*pause, lastResumePause) {
-		if h.life.Err() != nil || h.State() == wire.HoldLost {
+		if h.life.Err() != nil || h.State() == wire.HoldLost || boottime() > late {
 			return false
 		}
 		err := h.attach()
@@ -60,7 +68,7 @@ func resumable(err error) bool {
 func (h *Hold) attach() error {
 	ctx, cancel := context.WithTimeout(h.life, dialTimeout)
 	defer cancel()
-	conn, err := h.connect(ctx)
+	conn, err := h.resume.connect(ctx)
 	if err != nil {
 		return err
 	}
