@@ -46,7 +46,7 @@ documents() { # documents ROOT KAHU
 	"$2" completion fish >"$1/usr/share/fish/vendor_completions.d/kahu.fish"
 	"$2" agent --print-config >"$doc/kahu.yaml.example"
 	gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
-	printf 'kahu (%s) stable; urgency=medium\n\n  * Built from commit %s; see changelog.gz.\n\n -- The kahu authors <packages@kahu.sh>  %s\n' \
+	printf 'kahu (%s) stable; urgency=medium\n\n  * Built from commit %.12s; see changelog.gz.\n\n -- The kahu authors <packages@kahu.sh>  %s\n' \
 		"$version-1" "$(git rev-parse HEAD)" "$(date -u -R -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$doc/changelog.Debian.gz"
 }
 
@@ -63,7 +63,7 @@ for arch in "${@:-amd64}"; do
 	fi
 	documents "$root" "$native"
 	"$GO" run ./packaging/licences "$root/usr/bin/kahu" | gzip -9n >"$root/usr/share/doc/kahu/licences.gz"
-	GOARCH=$arch CGO_ENABLED=0 tool cyclonedx-gomod app -json -noserial -notimestamp -std -main cmd/kahu -output "dist/kahu_${version}_$arch.cdx.json" . 2>/dev/null
+	tool cyclonedx-gomod bin -json -noserial -notimestamp -std -version "v$version" -output "dist/kahu_${version}_$arch.cdx.json" "$root/usr/bin/kahu" 2>/dev/null
 	find "$root" -exec touch --no-dereference -d "@$SOURCE_DATE_EPOCH" {} +
 	for packager in deb rpm; do
 		PKG_ARCH=$arch PKG_VERSION=$version PKG_ROOT=$root \
