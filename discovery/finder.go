@@ -53,6 +53,7 @@ type timing struct {
 	settled   time.Duration // between rounds otherwise
 	maxRetry  time.Duration // an address that does not answer is tried less and less often, for ever
 	reconnect time.Duration // for how long serf itself remembers who is silent
+	probe     time.Duration // between two probes; 0: the profile's
 }
 
 var defaultTiming = timing{alone: 2 * time.Second, settled: 30 * time.Second, maxRetry: 5 * time.Minute, reconnect: 24 * time.Hour}
@@ -78,9 +79,13 @@ type Finder struct {
 	running sync.WaitGroup
 
 	// Of the goroutine run alone.
-	peers *peers
-	tries map[string]*try // by address
-	bad   map[string]bool // members whose tags were reported
+	peers     *peers
+	tries     map[string]*try // by address
+	announced struct {
+		wait time.Duration
+		next time.Time
+	}
+	bad map[string]bool // members whose tags were reported
 }
 
 // try is how it went with an address.
@@ -158,6 +163,9 @@ func (f *Finder) serfConfig(t *transport) *serf.Config {
 	m := c.MemberlistConfig
 	m.Name, m.Logger, m.LogOutput = f.cfg.Node, c.Logger, nil
 	m.Transport = t
+	if p := f.cfg.timing.probe; p > 0 {
+		m.ProbeInterval, m.ProbeTimeout, m.GossipInterval = p, p/2, p/4
+	}
 	m.Keyring = f.keyring
 	m.Label = f.cfg.Cluster
 	// They decide nothing with a transport of our own, and have to be well-formed.
@@ -216,6 +224,8 @@ func (f *Finder) SetKeys(keys [][]byte) error {
 
 // run follows serf's events and joins whoever is missing, until Close.
 func (f *Finder) run() {
+	f.announced.wait = f.cfg.timing.alone
+	f.announced.next = time.Now().Add(f.announced.wait)
 	f.refresh()
 	f.join()
 	timer := time.NewTimer(f.pause())
@@ -227,6 +237,7 @@ func (f *Finder) run() {
 		case <-timer.C:
 			f.refresh()
 			f.join()
+			f.announce()
 			if err := f.peers.save(); err != nil {
 				f.cfg.Logger.Warn("the list of other agents was not stored", "error", err)
 			}
@@ -244,7 +255,26 @@ func (f *Finder) pause() time.Duration {
 	if slices.ContainsFunc(f.Members(), func(m Member) bool { return m.Alive && m.Node != f.cfg.Node }) {
 		wait = f.cfg.timing.settled
 	}
-	return wait*3/4 + rand.N(wait/2)
+	wait = wait*3/4 + rand.N(wait/2)
+	if next := time.Until(f.announced.next); f.announced.wait < f.cfg.timing.maxRetry {
+		wait = min(wait, max(next, 0))
+	}
+	return wait
+}
+
+// announce tells the others again where this agent is, less and less often. When
+// it has moved they believe it only once they have given up its old address,
+// and nothing else would tell them soon after.
+func (f *Finder) announce() {
+	a := &f.announced
+	if a.wait >= f.cfg.timing.maxRetry || time.Now().Before(a.next) {
+		return
+	}
+	a.wait = min(2*a.wait, f.cfg.timing.maxRetry)
+	a.next = time.Now().Add(a.wait)
+	if err := f.serf.SetTags(f.serf.LocalMember().Tags); err != nil {
+		f.cfg.Logger.Debug("announcing this agent", "error", err)
+	}
 }
 
 // refresh takes over what serf knows.

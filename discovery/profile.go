@@ -34,7 +34,7 @@ func serfConfig(p Profile) *serf.Config {
 	m.EnableCompression = false
 	// A node that comes back elsewhere is the same one: its name is random and
 	// made with its data directory.
-	m.DeadNodeReclaimTime = time.Second
+	m.DeadNodeReclaimTime = time.Nanosecond
 	m.DelegateProtocolVersion = serf.ProtocolVersionMax
 	m.DelegateProtocolMin, m.DelegateProtocolMax = serf.ProtocolVersionMin, serf.ProtocolVersionMax
 	c := serf.DefaultConfig()
@@ -42,6 +42,8 @@ func serfConfig(p Profile) *serf.Config {
 	// Serf would have the newer of two agents with one name leave: membership
 	// tells the operator, who knows which.
 	c.EnableNameConflictResolution = false
+	// For how long telling the others blocks: it goes on without being waited for.
+	c.BroadcastTimeout = 500 * time.Millisecond
 	c.DisableCoordinates = true
 	c.RejoinAfterLeave = true
 	c.EventBuffer, c.QueryBuffer = 16, 16 // neither is used

@@ -7,8 +7,8 @@
 //
 // # Why not go-discover
 //
-// Its four providers that matter bring the vendors' SDKs: measured in October
-// 2026, they make a binary 37 MB larger, and Kubernetes' alone spends 5 ms and
+// Its four providers that matter bring the vendors' SDKs: measured in November
+// 2026, they make a binary 36 MB larger, and Kubernetes' alone spends 5 ms and
 // 2 MB at the start of every process, that of `kahu exec` among them. What is
 // asked here is one list.
 //
@@ -179,4 +179,3 @@ func (q *Query) getJSON(ctx context.Context, url string, header map[string]strin
 	}
 	return nil
 }
-

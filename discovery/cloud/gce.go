@@ -82,4 +82,3 @@ func (q *Query) getText(ctx context.Context, method, url string, header map[stri
 	body, err := q.fetch(ctx, r)
 	return string(body[:min(len(body), 4096)]), err
 }
-

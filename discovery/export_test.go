@@ -1,0 +1,17 @@
+package discovery
+
+import "time"
+
+// Quick makes a Finder hurry, and forget those who are silent after reconnect.
+func (c *Config) Quick(reconnect time.Duration) {
+	c.timing = timing{alone: 50 * time.Millisecond, settled: 200 * time.Millisecond, maxRetry: 3 * time.Second,
+		reconnect: reconnect, probe: 100 * time.Millisecond}
+}
+
+var (
+	ParseMember = parseMember
+	ParsePeers  = parsePeers
+)
+
+// Tags is what s tells.
+func (s Self) Tags(cluster string) map[string]string { return s.tags(cluster) }
