@@ -123,7 +123,20 @@ func (c *checker) path(key, value string, byDefault func() (string, string)) str
 	return abs
 }
 
+// managedDir is a directory that the service manager made for this service
+// (StateDirectory= and RuntimeDirectory= of systemd.exec(5)), empty without one.
+func (c *checker) managedDir(variable string) string {
+	first, _, _ := strings.Cut(c.host.getenv(variable), ":")
+	if !filepath.IsAbs(first) {
+		return ""
+	}
+	return first
+}
+
 func (c *checker) defaultDataDir() (path, problem string) {
+	if dir := c.managedDir("STATE_DIRECTORY"); dir != "" {
+		return dir, ""
+	}
 	if c.host.UID == 0 {
 		return "/var/lib/kahu", ""
 	}
@@ -137,6 +150,9 @@ func (c *checker) defaultDataDir() (path, problem string) {
 }
 
 func (c *checker) defaultSocket() (path, problem string) {
+	if dir := c.managedDir("RUNTIME_DIRECTORY"); dir != "" {
+		return filepath.Join(dir, "kahu.sock"), ""
+	}
 	if c.host.UID == 0 {
 		return "/run/kahu/kahu.sock", ""
 	}

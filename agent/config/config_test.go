@@ -349,3 +349,16 @@ func TestSecretFromCredential(t *testing.T) {
 		t.Errorf("without the credential: secret %q, made: %v, %v", got.SecretFile, got.MakeSecret, err)
 	}
 }
+
+// A service has the directories that systemd made for it.
+func TestDirectoriesFromSystemd(t *testing.T) {
+	h := host(t)
+	h.Environ = append(h.Environ, "STATE_DIRECTORY=/var/lib/kahu:/var/lib/other", "RUNTIME_DIRECTORY=/run/kahu")
+	got, err := config.Load(h, flags(t))
+	if err != nil || got.DataDir != "/var/lib/kahu" || got.Socket != "/run/kahu/kahu.sock" {
+		t.Errorf("data %q, socket %q, %v", got.DataDir, got.Socket, err)
+	}
+	if got, err = config.Load(h, flags(t, "--data-dir=/srv/kahu", "--socket=/srv/kahu.sock")); err != nil || got.DataDir != "/srv/kahu" || got.Socket != "/srv/kahu.sock" {
+		t.Errorf("with flags: data %q, socket %q, %v", got.DataDir, got.Socket, err)
+	}
+}
