@@ -147,7 +147,7 @@ func (u *upgraded) runHold(ctx context.Context, in *stream.Incoming) error {
 	for {
 		event, err := hold.Next(ctx)
 		if err != nil {
-			if errors.Is(context.Cause(ctx), errStopping) {
+			if errors.Is(context.Cause(ctx), errStopping) || errors.Is(err, replication.ErrStopped) {
 				return wire.Refuse(wire.Stopping, errStopping.Error())
 			}
 			if !errors.Is(err, io.EOF) {

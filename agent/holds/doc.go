@@ -18,6 +18,8 @@
 //   - Ending (hold.go, release.go): a hold is given back by LockUnlock, retried
 //     until the quorum confirms; what has an unknown outcome is given back as well.
 //   - Witnesses (witness.go): a process hold ends when its processes have ended.
+//   - Restarts (resume.go, table.go): an agent takes up what the one before it
+//     kept. The table on disk says who holds, the quorum what is held.
 //
 // Who may ask is left to localapi and its policy, how requests reach a leader to
 // the Coordinator, and stopping processes at the deadline to the guard.

@@ -57,9 +57,9 @@ type Agent interface {
 	// Attach takes up the hold again after its connection broke. The agent
 	// answers with its present state as the first event.
 	Attach(ctx context.Context, hold string, w Witnesses) (Lock, error)
-	// GiveBack frees the lock of a hold that no connection stands for any more:
-	// its agent was restarted and does not know it. It is called only once the
-	// tree is gone, and returns nil when the lock is free or another's.
+	// GiveBack frees the lock of a hold that no connection stands for now: its
+	// agent is being restarted, or has lost its lease table. It is called only once
+	// the tree is gone, and returns nil when the lock is free or another's.
 	GiveBack(ctx context.Context, hold string) error
 }
 

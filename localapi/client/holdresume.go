@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/kahu-sh/kahu/localapi/wire"
@@ -61,7 +62,8 @@ func resumable(err error) bool {
 	if errors.As(err, &remote) {
 		return wire.KindOfNumber(remote.Code) == wire.Stopping
 	}
-	return errors.Is(err, stream.ErrBroken)
+	// The end of a stream without a last event is the agent's, unless it was closed here.
+	return errors.Is(err, stream.ErrBroken) || errors.Is(err, io.EOF)
 }
 
 // attach makes one attempt.
@@ -83,6 +85,9 @@ func (h *Hold) attach() error {
 	}
 	if err := h.greet(ctx, st, sent); err != nil {
 		_ = st.Close() // always nil
+		if errors.Is(err, io.EOF) {
+			return fail("the agent stops", ErrUnavailable, err)
+		}
 		return err
 	}
 	h.sending.Lock()

@@ -14,8 +14,8 @@ import (
 	"github.com/kahu-sh/kahu/test/cluster"
 )
 
-// An agent that was killed and started again does not know its holds. A command
-// that ends after that still frees its lock at once, and not by its lease.
+// An agent that was killed and has lost its lease table does not know its holds. A
+// command that ends after that still frees its lock at once, and not by its lease.
 func TestGuardGivesBackWhatARestartedAgentForgot(t *testing.T) {
 	c := startCluster(t, cluster.Options{Voters: 3, Proxies: 1})
 	ctx := bounded(t, time.Minute)
@@ -31,6 +31,9 @@ func TestGuardGivesBackWhatARestartedAgentForgot(t *testing.T) {
 	}
 	waitForFile(ctx, t, begun)
 	if err := home.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(home.Dir, "data", "holds.table")); err != nil {
 		t.Fatal(err)
 	}
 	if err := home.Start(); err != nil {
