@@ -50,7 +50,22 @@ type Rule struct {
 }
 
 // Policy is a set of rules. It is immutable and safe for concurrent use.
-type Policy struct{ rules []Rule }
+type Policy struct {
+	rules  []Rule
+	tokens Tokens // nil: no token is valid
+}
+
+// Tokens knows the bearer tokens that are valid now. It is called for each
+// decision about one and must answer from memory.
+type Tokens interface {
+	// Grants returns what the token with that id may do besides what the rules
+	// say, nil for nothing, and whether it is still valid: one that was revoked is
+	// allowed nothing from then on, also on streams that it opened before.
+	Grants(id string) (own *Policy, valid bool)
+}
+
+// WithTokens returns a Policy with the rules of p for which those tokens are valid.
+func (p *Policy) WithTokens(t Tokens) *Policy { return &Policy{rules: p.rules, tokens: t} }
 
 // New checks the rules and returns the Policy, or an error that names every
 // rule that is wrong, counted from 1.
@@ -106,7 +121,7 @@ func (p *Policy) And(rules ...Rule) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Policy{rules: slices.Concat(p.rules, more.rules)}, nil
+	return &Policy{rules: slices.Concat(p.rules, more.rules), tokens: p.tokens}, nil
 }
 
 // NamesRemote reports whether a rule is for callers of that kind, which come
@@ -129,6 +144,28 @@ func (p *Policy) NamesRemote(kind caller.Kind) bool {
 // listed: a rule for "a/" allows to list "a/b" and not "a". A nil caller may
 // nothing.
 func (p *Policy) Allows(c *caller.Caller, verb Verb, name string) bool {
+	own, ok := p.grants(c)
+	if !ok {
+		return false
+	}
+	if own != nil && own.allows(c, verb, name) {
+		return true
+	}
+	return p.allows(c, verb, name)
+}
+
+// grants is what c's token allows by itself; ok is false when it is not valid.
+func (p *Policy) grants(c *caller.Caller) (own *Policy, ok bool) {
+	if c == nil || c.Kind != caller.Token {
+		return nil, true
+	}
+	if p.tokens == nil {
+		return nil, false
+	}
+	return p.tokens.Grants(c.TokenID)
+}
+
+func (p *Policy) allows(c *caller.Caller, verb Verb, name string) bool {
 	for i := range p.rules {
 		if r := &p.rules[i]; r.allows(verb) && r.covers(name) && r.matches(c) {
 			return true
@@ -139,6 +176,14 @@ func (p *Policy) Allows(c *caller.Caller, verb Verb, name string) bool {
 
 // AllowsSomewhere reports whether there is a name to which c may do verb.
 func (p *Policy) AllowsSomewhere(c *caller.Caller, verb Verb) bool {
+	own, ok := p.grants(c)
+	if !ok {
+		return false
+	}
+	return own != nil && own.allowsSomewhere(c, verb) || p.allowsSomewhere(c, verb)
+}
+
+func (p *Policy) allowsSomewhere(c *caller.Caller, verb Verb) bool {
 	for i := range p.rules {
 		if r := &p.rules[i]; r.allows(verb) && r.matches(c) {
 			return true
