@@ -1,0 +1,161 @@
+package script
+
+// Mode is how a script is to be run, chosen before anything is proposed
+// (decisions.md 40). The caller runs what ErrFuelSpent ended as ModeSession.
+type Mode uint8
+
+const (
+	// ModeDirect is one command: it runs as the plain one.
+	ModeDirect Mode = iota
+	// ModeRead only reads, and does not ask for the time: one consistent state is
+	// enough, and no log entry.
+	ModeRead
+	// ModeCommand runs in one log entry.
+	ModeCommand
+	// ModeSession sleeps, and runs as a session.
+	ModeSession
+)
+
+// String names the mode.
+func (m Mode) String() string {
+	return [...]string{"direct", "read", "command", "session"}[m]
+}
+
+// Mode returns how the program is to be run.
+func (p *Program) Mode() Mode {
+	u := p.uses
+	switch {
+	case u.sleeps:
+		return ModeSession
+	case len(p.body) == 1 && isDirect(p.body[0]) && !u.clock && !u.nested:
+		return ModeDirect
+	case !u.writes && !u.clock:
+		return ModeRead
+	}
+	return ModeCommand
+}
+
+// ReadsOnly reports whether the program writes nothing, whichever way it goes.
+func (p *Program) ReadsOnly() bool { return !p.uses.writes }
+
+// Lock is a lock that a pessimistic session takes before the first statement.
+type Lock struct {
+	Key
+	Bucket bool // the whole bucket of this prefix, which comes without a slash
+}
+
+// Locks returns the locks of a pessimistic session, each once, in order of
+// appearance: keys of SET, DELETE, EXTEND and GET, and buckets, of all branches;
+// not of EXISTS, SCAN, AT and AS OF (scripts.md 23). The error is a reason for
+// TypeErrored: a parameter that names a key is missing, or a key is empty.
+func (p *Program) Locks(params []Param) ([]Lock, error) {
+	r := run{program: p, store: nil, env: Env{Params: params, Fuel: EntryFuel}}
+	if err := r.start(); err != nil && err != ErrFuelSpent {
+		return nil, err
+	}
+	l := locks{run: &r, seen: make(map[Lock]bool)}
+	l.block(p.body)
+	return l.out, l.err
+}
+
+type locks struct {
+	run  *run
+	seen map[Lock]bool
+	out  []Lock
+	err  error
+}
+
+func (l *locks) block(body []stmt) {
+	for _, s := range body {
+		l.statement(s)
+	}
+}
+
+func (l *locks) statement(s stmt) {
+	switch s := s.(type) {
+	case *setStmt:
+		l.add(Lock{Key: Key{Durability: s.durability}}, &s.key)
+		l.expr(s.value)
+		for _, f := range s.flags {
+			l.expr(f.x)
+		}
+	case *deleteStmt:
+		l.add(Lock{Key: Key{Durability: s.durability}}, &s.key)
+	case *extendStmt:
+		l.add(Lock{Key: Key{Durability: s.durability}}, &s.key)
+		l.expr(s.ms)
+	case *readStmt:
+		l.read(s)
+	case *letStmt:
+		l.expr(s.value)
+	case *returnStmt:
+		l.expr(s.value)
+	case *throwStmt:
+		l.expr(s.value)
+	case *ifStmt:
+		l.expr(s.cond)
+		l.block(s.then)
+		l.block(s.else_)
+	case *forStmt:
+		l.expr(s.over)
+		l.block(s.body)
+	case *switchStmt:
+		l.expr(s.subject)
+		for _, c := range s.cases {
+			for _, x := range c.values {
+				l.expr(x)
+			}
+			l.block(c.body)
+		}
+		l.block(s.else_)
+	case *beginStmt:
+		l.block(s.body)
+	}
+}
+
+func (l *locks) read(s *readStmt) {
+	l.expr(s.asOf)
+	if s.asOf != nil || s.hasRevision {
+		return
+	}
+	switch s.what {
+	case readGet:
+		l.add(Lock{Key: Key{Durability: s.durability}}, &s.key)
+	case readBucket:
+		l.add(Lock{Key: Key{Durability: s.durability}, Bucket: true}, &s.key)
+	}
+}
+
+func (l *locks) add(lock Lock, key *keyName) {
+	if l.err != nil {
+		return
+	}
+	if lock.Name, l.err = l.run.key(key); l.err == nil && !l.seen[lock] {
+		l.seen[lock] = true
+		l.out = append(l.out, lock)
+	}
+}
+
+// expr looks for reads in the place of operands.
+func (l *locks) expr(x expr) {
+	switch x := x.(type) {
+	case *unary:
+		l.expr(x.x)
+	case *binary:
+		l.expr(x.x)
+		l.expr(x.y)
+	case *index:
+		l.expr(x.x)
+		l.expr(x.i)
+	case *call:
+		for _, a := range x.args {
+			l.expr(a)
+		}
+	case *arrayExpr:
+		for _, e := range x.elems {
+			l.expr(e)
+		}
+	case *command:
+		l.read(x.read)
+	}
+}

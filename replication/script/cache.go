@@ -1,0 +1,82 @@
+package script
+
+// Cache remembers parsed programs by their text. What is in it never changes an
+// outcome: a text is priced alike whether it was parsed or found. A Cache is for
+// one goroutine at a time.
+type Cache struct {
+	limit   int
+	entries map[string]*cached
+	newest  *cached
+	oldest  *cached
+	bytes   int
+}
+
+type cached struct {
+	program      *Program
+	newer, older *cached
+}
+
+// programBytes estimates what a parsed program takes for each byte of its text.
+const programBytes = 20
+
+// NewCache makes a cache that keeps programs of about limitBytes of memory.
+func NewCache(limitBytes int) *Cache {
+	return &Cache{limit: limitBytes, entries: make(map[string]*cached)}
+}
+
+// Parse is Parse, or the program of the same text from before. Texts that are no
+// scripts are not remembered.
+func (c *Cache) Parse(text string) (*Program, error) {
+	if e, ok := c.entries[text]; ok {
+		c.unlink(e)
+		c.link(e)
+		return e.program, nil
+	}
+	p, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	e := &cached{program: p}
+	c.entries[p.text] = e
+	c.link(e)
+	for c.bytes += cost(p); c.bytes > c.limit && c.oldest != nil; {
+		c.drop(c.oldest)
+	}
+	return p, nil
+}
+
+// Len tells how many programs are remembered.
+func (c *Cache) Len() int { return len(c.entries) }
+
+func cost(p *Program) int { return 500 + programBytes*len(p.text) }
+
+func (c *Cache) drop(e *cached) {
+	c.unlink(e)
+	delete(c.entries, e.program.text)
+	c.bytes -= cost(e.program)
+}
+
+func (c *Cache) link(e *cached) {
+	e.older, e.newer = c.newest, nil
+	if c.newest != nil {
+		c.newest.newer = e
+	}
+	c.newest = e
+	if c.oldest == nil {
+		c.oldest = e
+	}
+}
+
+func (c *Cache) unlink(e *cached) {
+	if e.newer != nil {
+		e.newer.older = e.older
+	} else {
+		c.newest = e.older
+	}
+	if e.older != nil {
+		e.older.newer = e.newer
+	} else {
+		c.oldest = e.newer
+	}
+	e.newer, e.older = nil, nil
+}

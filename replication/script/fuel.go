@@ -1,0 +1,70 @@
+package script
+
+import "errors"
+
+// Limits of scripts. A change of one changes outcomes and needs a feature level.
+const (
+	// MaxTextBytes bounds the text of a script.
+	MaxTextBytes = 1 << 20
+	// MaxStatementDepth bounds how deep blocks nest.
+	MaxStatementDepth = 100
+	// MaxExpressionDepth bounds the height of an expression's tree.
+	MaxExpressionDepth = 500
+	// MaxParams bounds the parameters of one run.
+	MaxParams = 10_000
+	// MaxArrayElements bounds one array.
+	MaxArrayElements = 100_000
+	// MaxValueBytes bounds one computed value, arrays with all that they hold.
+	MaxValueBytes = 16 << 20
+	// MaxVariableBytes bounds what all variables hold together.
+	MaxVariableBytes = 64 << 20
+	// MaxWrittenBytes bounds the keys and values that one script writes.
+	MaxWrittenBytes = 16 << 20
+	// MaxResultBytes bounds the keys and values of an answer.
+	MaxResultBytes = 16 << 20
+	// MaxSleepMS bounds one SLEEP (scripts.md 49).
+	MaxSleepMS = 300_000
+)
+
+// Prices of fuel. One unit is about a nanosecond of an unhurried core, so that
+// EntryFuel is about 10 ms; BenchmarkPrices measures the table. A change needs a
+// feature level: what is spent on one voter must be spent on all.
+const (
+	// EntryFuel is what scripts may spend at apply, and what one read-only script
+	// may spend in the read path.
+	EntryFuel = 10_000_000
+
+	priceTextByte  = 15   // per byte of text, parsed or remembered alike
+	priceStatement = 50   // per statement carried out
+	priceNode      = 60   // per node of an expression evaluated
+	priceByte      = 1    // per byte of text made, compared or copied
+	priceElement   = 100  // per element of an array made or walked
+	priceRead      = 5000 // per key looked up
+	priceRow       = 3000 // per row of a range
+	priceWrite     = 8000 // per write judged
+	priceRowByte   = 3    // per byte of a key or value read or written
+)
+
+// ErrFuelSpent ends a run that used up its fuel. Nothing of it may take effect;
+// it is never shown to a user: the script runs again as a session.
+var ErrFuelSpent = errors.New("the script's fuel is spent")
+
+// burn takes fuel, and asks for more when there is none left.
+func (r *run) burn(units int64) error {
+	r.fuel -= units
+	if r.fuel >= 0 {
+		return nil
+	}
+	return r.refill()
+}
+
+func (r *run) refill() error {
+	if r.env.Refill == nil {
+		return ErrFuelSpent
+	}
+	if err := r.env.Refill(); err != nil {
+		return err
+	}
+	r.fuel = r.env.Fuel
+	return nil
+}

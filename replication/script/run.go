@@ -1,0 +1,534 @@
+package script
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/kahu-sh/kahu/replication"
+)
+
+// Env is what a run gets besides the store.
+type Env struct {
+	// Params are the parameters; those that the script does not name are ignored.
+	Params []Param
+	// Fuel is what the run may spend, see EntryFuel.
+	Fuel int64
+	// Refill is asked when the fuel is spent: nil fills it up again, an error ends
+	// the run with that error. Without Refill the run ends with ErrFuelSpent.
+	Refill func() error
+	// Sleep is what SLEEP calls; an error ends the run with that error. Without it
+	// a SLEEP ends the run with ErrFuelSpent: the script needs a session.
+	Sleep func(ms int64) error
+}
+
+// Run carries out the program. The answer depends on nothing but the program,
+// env and what the store says. Errors are ErrFuelSpent and what the store, Refill
+// or Sleep returned: then nothing may take effect. Everything that is wrong with
+// the script itself is in the Result.
+func (p *Program) Run(s Store, env Env) (Result, error) {
+	r := run{program: p, store: s, env: env, fuel: env.Fuel}
+	err := r.start()
+	if err == nil {
+		err = r.all()
+	}
+	if err == nil {
+		return r.finish(), nil
+	}
+	var broken *scriptError
+	var aborted *AbortError
+	switch {
+	case errors.As(err, &broken):
+		return Result{Type: TypeErrored, Reason: broken.Error()}, nil
+	case errors.As(err, &aborted):
+		if aborted.MustRetry {
+			return Result{Type: TypeMustRetry, Reason: aborted.Reason}, nil
+		}
+		return Result{Type: TypeAborted, Reason: aborted.Reason}, nil
+	}
+	return Result{}, err
+}
+
+// ParseResult is the answer to a text that is no script.
+func ParseResult(err error) Result {
+	return Result{Type: TypeErrored, Reason: err.Error()}
+}
+
+const (
+	reasonAborted  = "Transaction aborted"
+	reasonSnapshot = "writes are not allowed in a snapshot (AS OF) transaction"
+)
+
+// run is one run of a program.
+type run struct {
+	program *Program
+	store   Store
+	env     Env
+	fuel    int64
+
+	vars       []value
+	assigned   []bool
+	params     []string
+	missing    []bool
+	varBytes   int64
+	written    int64
+	resultSize int64
+
+	direct     bool  // the script is one command, without a transaction
+	snapshotMS int64 // of BEGIN (snapshot=…)
+	stopped    bool
+	commit     bool
+
+	last     Result // of the last statement that gave one; hasLast
+	hasLast  bool
+	modified Type // of the last SET, DELETE or EXTEND; hasModified
+	deleted  Type
+	extended Type
+	did      [guardExtended + 1]bool
+}
+
+// start binds the parameters and prices the text.
+func (r *run) start() error {
+	if len(r.env.Params) > MaxParams {
+		return failAt(1, "The script has more than %d parameters", MaxParams)
+	}
+	p := r.program
+	if n := len(p.slots); n > 0 {
+		r.vars, r.assigned = make([]value, n), make([]bool, n)
+	}
+	if n := len(p.params); n > 0 {
+		r.params, r.missing = make([]string, n), make([]bool, n)
+		for i, name := range p.params {
+			r.missing[i] = true
+			for _, given := range r.env.Params {
+				if given.Name == name {
+					r.params[i], r.missing[i] = given.Value, false
+					break
+				}
+			}
+		}
+	}
+	bytes := int64(0)
+	for _, given := range r.env.Params {
+		bytes += int64(len(given.Name) + len(given.Value))
+	}
+	return r.burn(priceTextByte*int64(len(p.text)) + priceByte*bytes + priceNode*int64(len(p.params)*min(len(r.env.Params), 100)))
+}
+
+// all runs the script in its way: one command, one BEGIN block, or statements
+// that commit at the end (scripts.md 17 to 21).
+func (r *run) all() error {
+	body := r.program.body
+	r.commit = true
+	if len(body) == 1 {
+		switch s := body[0].(type) {
+		case commitStmt, rollbackStmt:
+			return failAt(s.line(), "Invalid transaction")
+		case *beginStmt:
+			o, err := beginOptions(s)
+			if err != nil {
+				return err
+			}
+			r.commit, r.snapshotMS = o.AutoCommit, o.SnapshotMS
+			if o.TimeoutMS == 0 {
+				return &AbortError{Reason: ReasonTimeout}
+			}
+			return r.block(s.body)
+		}
+		r.direct = isDirect(body[0])
+	}
+	return r.block(body)
+}
+
+func isDirect(s stmt) bool {
+	switch s.(type) {
+	case *setStmt, *deleteStmt, *extendStmt, *readStmt:
+		return true
+	}
+	return false
+}
+
+// finish makes the answer of a run that came to its end.
+func (r *run) finish() Result {
+	switch {
+	case !r.commit:
+		return Result{Type: TypeAborted, Reason: reasonAborted}
+	case !r.hasLast:
+		// Committed without a result (decisions.md 44).
+		return Result{Type: TypeGet, Commit: true}
+	}
+	r.last.Commit = true
+	return r.last
+}
+
+func (r *run) block(body []stmt) error {
+	for _, s := range body {
+		if r.stopped {
+			return nil
+		}
+		if err := r.burn(priceStatement); err != nil {
+			return err
+		}
+		if err := r.statement(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) statement(s stmt) error {
+	switch s := s.(type) {
+	case *letStmt:
+		v, err := r.eval(s.value)
+		if err != nil {
+			return err
+		}
+		if err := r.assign(s.bind, v); err != nil {
+			return err
+		}
+		return r.give(s.line(), v)
+	case *setStmt:
+		return r.set(s)
+	case *deleteStmt:
+		return r.delete(s)
+	case *extendStmt:
+		return r.extend(s)
+	case *readStmt:
+		v, res, err := r.read(s, true)
+		if err != nil {
+			return err
+		}
+		r.last, r.hasLast = res, true
+		if s.bind != nil {
+			return r.assign(s.bind, v)
+		}
+		return nil
+	case *ifStmt:
+		v, err := r.eval(s.cond)
+		if err != nil {
+			return err
+		}
+		if v.kind == kindBool && v.isTrue() {
+			return r.block(s.then)
+		}
+		return r.block(s.else_)
+	case *forStmt:
+		return r.loop(s)
+	case *switchStmt:
+		return r.choose(s)
+	case *returnStmt:
+		r.stopped = true
+		if s.value == nil {
+			return nil
+		}
+		v, err := r.eval(s.value)
+		if err != nil {
+			return err
+		}
+		return r.give(s.line(), v)
+	case *throwStmt:
+		return r.throw(s)
+	case *sleepStmt:
+		return r.sleep(s)
+	case commitStmt:
+		r.stopped, r.commit = true, true
+		return nil
+	case rollbackStmt:
+		r.stopped, r.commit = true, false
+		return nil
+	case *beginStmt:
+		return failAt(s.line(), "Nested transactions are not supported")
+	}
+	panic(fmt.Sprintf("script: cannot carry out the statement %T", s))
+}
+
+// give makes v the result of the statement. An array gives a value for each
+// element.
+func (r *run) give(line int, v value) error {
+	elems := []value{v}
+	if v.kind == kindArray {
+		elems = v.array.elems
+	}
+	res := Result{Type: TypeGet, Values: make([]ResultValue, len(elems))}
+	size := int64(0)
+	for i := range elems {
+		b, ok := elems[i].bytes()
+		if !ok {
+			return failAt(line, "An array inside an array cannot be a result")
+		}
+		if size += int64(len(b)); size > MaxResultBytes {
+			return failAt(line, "The result is larger than %d bytes", MaxResultBytes)
+		}
+		res.Values[i] = ResultValue{Value: b, Revision: elems[i].rev, ExpiresAtMS: elems[i].expires}
+	}
+	r.last, r.hasLast = res, true
+	return r.burn(priceElement*int64(len(elems)) + priceByte*size)
+}
+
+func (r *run) assign(b binding, v value) error {
+	r.varBytes += v.size() - r.vars[b.slot].size()
+	if r.varBytes > MaxVariableBytes {
+		return failAt(b.line(), "The variables hold more than %d bytes", MaxVariableBytes)
+	}
+	r.vars[b.slot], r.assigned[b.slot] = v, true
+	return nil
+}
+
+func (r *run) loop(s *forStmt) error {
+	over, err := r.eval(s.over)
+	if err != nil {
+		return err
+	}
+	if over.kind != kindArray {
+		return failAt(s.line(), "FOR expression is not iterable")
+	}
+	for _, v := range over.array.elems {
+		if r.stopped {
+			return nil
+		}
+		if err := r.burn(priceElement); err != nil {
+			return err
+		}
+		if err := r.assign(s.bind, v); err != nil {
+			return err
+		}
+		if err := r.block(s.body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// choose runs the first case with a value that equals the subject.
+func (r *run) choose(s *switchStmt) error {
+	subject, err := r.eval(s.subject)
+	if err != nil {
+		return err
+	}
+	for _, c := range s.cases {
+		for _, x := range c.values {
+			v, err := r.eval(x)
+			if err != nil {
+				return err
+			}
+			equal, err := r.equal(s.line(), "==", &subject, &v)
+			if err != nil {
+				return err
+			}
+			if equal {
+				return r.block(c.body)
+			}
+		}
+	}
+	return r.block(s.else_)
+}
+
+func (r *run) throw(s *throwStmt) error {
+	v, err := r.eval(s.value)
+	if err != nil {
+		return err
+	}
+	if v.kind == kindNull {
+		return failAt(s.line(), "(null)")
+	}
+	message, ok := v.render()
+	if !ok {
+		return failAt(s.line(), "Cannot convert array to bytes")
+	}
+	return failAt(s.line(), "%s", message)
+}
+
+func (r *run) sleep(s *sleepStmt) error {
+	if s.ms < 0 || s.ms > MaxSleepMS {
+		return failAt(s.line(), "Invalid SLEEP duration %d", s.ms)
+	}
+	if r.env.Sleep == nil {
+		return ErrFuelSpent
+	}
+	return r.env.Sleep(s.ms)
+}
+
+// key resolves the name of a key. A parameter's value may be anything; what is
+// no key is refused by the store.
+func (r *run) key(k *keyName) (string, error) {
+	if k.kind == tokPlaceholder {
+		if r.missing[k.index] {
+			return "", failAt(k.line(), "Undefined parameter: %s", k.text)
+		}
+		return r.params[k.index], nil
+	}
+	if k.text == "" {
+		kind := "Identifier"
+		if k.kind == tokString {
+			kind = "StringType"
+		}
+		return "", failAt(k.line(), "Invalid key name type %s", kind)
+	}
+	return k.text, nil
+}
+
+// set carries out SET and ESET: modifiers first, then the value.
+func (r *run) set(s *setStmt) error {
+	key, err := r.key(&s.key)
+	if err != nil {
+		return err
+	}
+	item := &replication.WriteItem{Kind: replication.WriteKind_WRITE_KIND_SET, Durability: s.durability, Key: key}
+	for _, f := range s.flags {
+		if err := r.modifier(s, f, item); err != nil {
+			return err
+		}
+	}
+	v, err := r.eval(s.value)
+	if err != nil {
+		return err
+	}
+	b, ok := v.bytes()
+	if !ok {
+		return failAt(s.line(), "Cannot convert array to bytes")
+	}
+	item.Value = b
+	return r.write(s.line(), item, s.bind)
+}
+
+func (r *run) modifier(s *setStmt, f setFlag, item *replication.WriteItem) error {
+	var v value
+	if f.x != nil {
+		var err error
+		if v, err = r.eval(f.x); err != nil {
+			return err
+		}
+	}
+	switch f.kind {
+	case tokNX:
+		item.IfNotExists = true
+	case tokXX:
+		item.IfExists = true
+	case tokNoRev:
+		item.NoHistory = true
+	case tokEX:
+		ms, ok := milliseconds(&v)
+		if !ok {
+			return failAt(s.line(), "Invalid SET EX expression")
+		}
+		item.ExpiresMs = ms
+	case tokCmp:
+		b, ok := v.bytes()
+		if !ok {
+			return failAt(s.line(), "Cannot convert array to bytes")
+		}
+		item.IfValue, item.CompareValue = true, b
+	case tokCmpRev:
+		n, ok := integer(&v)
+		if !ok {
+			return failAt(s.line(), "Invalid SET CMPREV expression")
+		}
+		item.IfRevision, item.CompareRevision = true, n
+	}
+	return nil
+}
+
+// milliseconds is a Long, or a text that is one: parameters always are texts
+// (decisions.md 45a).
+func milliseconds(v *value) (int64, bool) {
+	if v.kind == kindString {
+		return parseLong(v.str)
+	}
+	return v.bits, v.kind == kindLong
+}
+
+// integer is the conversion that CMPREV and AS OF make (scripts.md 35, 40).
+func integer(v *value) (int64, bool) {
+	switch v.kind {
+	case kindNull:
+		return 0, true
+	case kindBool, kindLong:
+		return v.bits, true
+	case kindDouble:
+		return truncate(v.float()), true
+	case kindString:
+		return parseLong(v.str)
+	}
+	return 0, false
+}
+
+func (r *run) delete(s *deleteStmt) error {
+	key, err := r.key(&s.key)
+	if err != nil {
+		return err
+	}
+	return r.write(s.line(), &replication.WriteItem{Kind: replication.WriteKind_WRITE_KIND_DELETE, Durability: s.durability, Key: key}, s.bind)
+}
+
+func (r *run) extend(s *extendStmt) error {
+	key, err := r.key(&s.key)
+	if err != nil {
+		return err
+	}
+	v, err := r.eval(s.ms)
+	if err != nil {
+		return err
+	}
+	ms, ok := milliseconds(&v)
+	if !ok {
+		return failAt(s.line(), "Invalid EXTEND expression")
+	}
+	return r.write(s.line(), &replication.WriteItem{Kind: replication.WriteKind_WRITE_KIND_EXTEND, Durability: s.durability, Key: key, ExpiresMs: ms}, s.bind)
+}
+
+// write has a write judged, and makes its outcome the statement's result. What
+// is refused does not stop the script (scripts.md 37).
+func (r *run) write(line int, item *replication.WriteItem, bind binding) error {
+	if r.snapshotMS != 0 {
+		return &AbortError{Reason: reasonSnapshot}
+	}
+	size := int64(len(item.Key) + len(item.Value))
+	if err := r.burn(priceWrite + priceRowByte*size); err != nil {
+		return err
+	}
+	if r.written += size; r.written > MaxWrittenBytes {
+		return failAt(line, "The script writes more than %d bytes", MaxWrittenBytes)
+	}
+	kind, key := item.Kind, item.Key
+	w, err := r.store.Write(item)
+	if err != nil {
+		return err
+	}
+	t, done := typeOfWrite(kind, w.Code)
+	if !done && kind != replication.WriteKind_WRITE_KIND_SET {
+		w.Revision = max(w.Revision, 0)
+	}
+	r.last = Result{Type: t, Values: []ResultValue{{Key: key, Null: true, Revision: w.Revision, Modified: w.Modified}}}
+	r.hasLast = true
+	r.modified, r.did[guardSet] = t, true
+	switch kind {
+	case replication.WriteKind_WRITE_KIND_DELETE:
+		r.deleted, r.did[guardDeleted] = t, true
+	case replication.WriteKind_WRITE_KIND_EXTEND:
+		r.extended, r.did[guardExtended] = t, true
+	}
+	if bind == nil {
+		return nil
+	}
+	v := boolean(done)
+	v.rev = w.Revision
+	return r.assign(bind, v)
+}
+
+// typeOfWrite names the outcome of a write, and reports whether it took effect.
+func typeOfWrite(kind replication.WriteKind, code replication.Code) (Type, bool) {
+	switch code {
+	case replication.Code_CODE_OK:
+		switch kind {
+		case replication.WriteKind_WRITE_KIND_DELETE:
+			return TypeDeleted, true
+		case replication.WriteKind_WRITE_KIND_EXTEND:
+			return TypeExtended, true
+		}
+		return TypeSet, true
+	case replication.Code_CODE_CONDITION_FAILED:
+		return TypeNotSet, false
+	case replication.Code_CODE_NOT_FOUND:
+		return TypeDoesNotExist, false
+	}
+	return TypeInvalidInput, false
+}
