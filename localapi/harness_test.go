@@ -2,6 +2,7 @@ package localapi_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -150,6 +151,7 @@ type holder struct {
 	holds []*hold
 	fail  error
 	came  chan *hold // every hold opened or attached
+	boot  string     // what the agent calls this boot; empty: what we do
 }
 
 func newHolder() *holder { return &holder{came: make(chan *hold, 64)} }
@@ -205,6 +207,7 @@ func (h *holder) List() []localapi.HoldInfo {
 
 type hold struct {
 	id       string
+	boot     string
 	req      localapi.HoldRequest
 	events   chan localapi.HoldEvent
 	acked    chan struct{}
@@ -251,7 +254,7 @@ func (h *hold) say(t localapi.HoldEventType, token int64, deadline time.Duration
 	case localapi.HoldHeld, localapi.HoldRenewed, localapi.HoldAtRisk:
 		e.Token = &token
 		e.DeadlineBoottimeNS = int64(deadline)
-		e.BootID = thisBoot()
+		e.BootID = cmp.Or(h.boot, thisBoot())
 	}
 	h.events <- e
 }

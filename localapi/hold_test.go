@@ -243,10 +243,31 @@ func TestHoldReadTooLate(t *testing.T) {
 }
 
 func TestHoldOfAnotherBoot(t *testing.T) {
-	a := startAgent(t, func(c *localapi.Config) { c.BootID = "00000000-0000-0000-0000-000000000000" })
+	a := startAgent(t, func(c *localapi.Config) {
+		c.BootID = "00000000-0000-0000-0000-000000000000"
+		c.Boottime = func() time.Duration { return boottime() + time.Hour }
+	})
 	_, err := a.client(t).OpenHold(t.Context(), client.HoldOptions{Lock: "l"})
 	wantError(t, err, client.ErrAnotherHost)
 	within(t, "the disconnect", within(t, "the hold", a.holder.came).gone)
+}
+
+// systemd-nspawn gives its container a boot id of its own, and a service in it
+// with ProtectKernelTunables= sees the host's: two names for one clock.
+func TestHoldUnderTwoNamesOfOneBoot(t *testing.T) {
+	const other = "00000000-0000-0000-0000-000000000000"
+	a := startAgent(t, func(c *localapi.Config) { c.BootID = other })
+	a.holder.boot = other
+	c, _ := openHeld(t, a, client.HoldOptions{}, boottime()+time.Hour)
+	within(t, "held", c.Held())
+	for e := range c.Events() {
+		if e.Type == localapi.HoldHeld {
+			if e.BootID != thisBoot() {
+				t.Errorf("the deadline is said to be of boot %s, this is %s", e.BootID, thisBoot())
+			}
+			break
+		}
+	}
 }
 
 // An agent in another time namespace reads another clock.

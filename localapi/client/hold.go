@@ -41,12 +41,14 @@ const eventsKept = 64
 // methods may be called concurrently. Whoever has a Hold must Close it in the
 // end.
 type Hold struct {
-	id      string
-	offset  time.Duration // from the agent's boot time to ours
-	bootID  string
-	needAck bool // Held waits for the confirmation
-	autoAck bool
-	process bool // the connection is not the witness
+	id     string
+	offset time.Duration // from the agent's boot time to ours
+	bootID string
+	// agentBootID is what the agent calls this boot.
+	agentBootID string
+	needAck     bool // Held waits for the confirmation
+	autoAck     bool
+	process     bool // the connection is not the witness
 
 	resume *resumption             // nil: it is not taken up again
 	life   context.Context         // ends with Close

@@ -64,13 +64,17 @@ func (h *Hold) greet(ctx context.Context, st *stream.Stream, sent time.Duration)
 	if err := json.Unmarshal(payload, &opened); err != nil {
 		return fail("the agent's answer cannot be decoded: "+err.Error(), ErrInternal, err)
 	}
-	if opened.BootID != h.bootID {
+	h.offset = bootOffset(time.Duration(opened.BoottimeNS), sent, received)
+	// One boot may have two names: systemd-nspawn gives a container an id of its
+	// own, and a service with ProtectKernelTunables= inside it sees the host's
+	// again. A clock that was read between two readings of ours is the same clock.
+	if opened.BootID != h.bootID && h.offset != 0 {
 		return fail(fmt.Sprintf("the agent runs under boot %.40q and this process under %q: its deadlines mean nothing here; use the socket of this host's agent", opened.BootID, h.bootID), ErrAnotherHost)
 	}
 	if h.id == "" {
 		h.id = opened.Hold
 	}
-	h.offset = bootOffset(time.Duration(opened.BoottimeNS), sent, received)
+	h.agentBootID = opened.BootID
 	return nil
 }
 
@@ -103,11 +107,12 @@ func (h *Hold) read() {
 			return
 		}
 		if event.DeadlineBoottimeNS != 0 {
-			if event.BootID != h.bootID {
+			if event.BootID != h.agentBootID {
 				h.broken(fmt.Errorf("a deadline of another boot, %.40q", event.BootID))
 				return
 			}
 			event.DeadlineBoottimeNS += h.offset.Nanoseconds()
+			event.BootID = h.bootID // of the clock that it is on now
 		}
 		ack := h.apply(&event)
 		h.deliver(event)
