@@ -166,7 +166,7 @@ func (h *holder) Open(_ context.Context, req localapi.HoldRequest) (localapi.Hol
 		return nil, h.fail
 	}
 	h.next++
-	one := &hold{id: fmt.Sprintf("%032x", h.next), req: req, events: make(chan localapi.HoldEvent, 16),
+	one := &hold{id: fmt.Sprintf("%032x", h.next), boot: h.boot, req: req, events: make(chan localapi.HoldEvent, 16),
 		acked: make(chan struct{}, 16), released: make(chan struct{}), gone: make(chan struct{}, 16)}
 	h.holds = append(h.holds, one)
 	h.came <- one
