@@ -5937,8 +5937,11 @@ type SequenceUpdate struct {
 	RemoveMaximum   bool                   `protobuf:"varint,6,opt,name=remove_maximum,json=removeMaximum,proto3" json:"remove_maximum,omitempty"`
 	BlockSize       *int32                 `protobuf:"varint,7,opt,name=block_size,json=blockSize,proto3,oneof" json:"block_size,omitempty"`
 	RemoveBlockSize bool                   `protobuf:"varint,8,opt,name=remove_block_size,json=removeBlockSize,proto3" json:"remove_block_size,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Only while the sequence stands still since a restore, else CONDITION_FAILED:
+	// two operators must not release it one after the other.
+	OnlyHeld      bool `protobuf:"varint,9,opt,name=only_held,json=onlyHeld,proto3" json:"only_held,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SequenceUpdate) Reset() {
@@ -6023,6 +6026,13 @@ func (x *SequenceUpdate) GetBlockSize() int32 {
 func (x *SequenceUpdate) GetRemoveBlockSize() bool {
 	if x != nil {
 		return x.RemoveBlockSize
+	}
+	return false
+}
+
+func (x *SequenceUpdate) GetOnlyHeld() bool {
+	if x != nil {
+		return x.OnlyHeld
 	}
 	return false
 }
@@ -6187,6 +6197,7 @@ type Sequence struct {
 	Incarnation   int64                  `protobuf:"varint,8,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Created       *Timestamp             `protobuf:"bytes,9,opt,name=created,proto3" json:"created,omitempty"`
 	Updated       *Timestamp             `protobuf:"bytes,10,opt,name=updated,proto3" json:"updated,omitempty"`
+	Held          bool                   `protobuf:"varint,11,opt,name=held,proto3" json:"held,omitempty"` // restored: stands still until its current value is set
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6289,6 +6300,13 @@ func (x *Sequence) GetUpdated() *Timestamp {
 		return x.Updated
 	}
 	return nil
+}
+
+func (x *Sequence) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
 }
 
 type Allocation struct {
@@ -7538,7 +7556,7 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\fSequenceNext\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\x12'\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\xdc\x02\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\xf9\x02\n" +
 	"\x0eSequenceUpdate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\acurrent\x18\x02 \x01(\x03H\x00R\acurrent\x88\x01\x01\x12!\n" +
@@ -7548,7 +7566,8 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\x0eremove_maximum\x18\x06 \x01(\bR\rremoveMaximum\x12\"\n" +
 	"\n" +
 	"block_size\x18\a \x01(\x05H\x04R\tblockSize\x88\x01\x01\x12*\n" +
-	"\x11remove_block_size\x18\b \x01(\bR\x0fremoveBlockSizeB\n" +
+	"\x11remove_block_size\x18\b \x01(\bR\x0fremoveBlockSize\x12\x1b\n" +
+	"\tonly_held\x18\t \x01(\bR\bonlyHeldB\n" +
 	"\n" +
 	"\b_currentB\f\n" +
 	"\n" +
@@ -7565,7 +7584,7 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\fSequenceList\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\rR\x05limit\"\x80\x03\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"\x94\x03\n" +
 	"\bSequence\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acurrent\x18\x02 \x01(\x03R\acurrent\x12\x18\n" +
@@ -7578,7 +7597,8 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\vincarnation\x18\b \x01(\x03R\vincarnation\x128\n" +
 	"\acreated\x18\t \x01(\v2\x1e.kahu.replication.v1.TimestampR\acreated\x128\n" +
 	"\aupdated\x18\n" +
-	" \x01(\v2\x1e.kahu.replication.v1.TimestampR\aupdatedB\n" +
+	" \x01(\v2\x1e.kahu.replication.v1.TimestampR\aupdated\x12\x12\n" +
+	"\x04held\x18\v \x01(\bR\x04heldB\n" +
 	"\n" +
 	"\b_maximumB\r\n" +
 	"\v_block_size\"\x96\x01\n" +

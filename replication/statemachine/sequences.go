@@ -20,6 +20,7 @@ type sequence struct {
 	incarnation int64
 	created     hlc
 	updated     hlc
+	held        bool   // restored: stands still until an operator sets current (HAZARDS.md 18)
 	oldest      uint64 // order of the oldest idempotency key remembered
 	next        uint64 // order of the next one
 }
@@ -27,6 +28,7 @@ type sequence struct {
 const (
 	flagMaximum byte = 1 << iota
 	flagBlockSize
+	flagHeld // since level 2
 )
 
 func (s *sequence) append(b []byte) []byte {
@@ -36,6 +38,9 @@ func (s *sequence) append(b []byte) []byte {
 	}
 	if s.blockSize != nil {
 		flags |= flagBlockSize
+	}
+	if s.held {
+		flags |= flagHeld
 	}
 	b = append(b, rowFormat, flags)
 	for _, v := range [...]int64{s.current, s.initial, s.increment, s.revision, s.incarnation} {
@@ -72,7 +77,8 @@ func decodeSequence(b []byte) (s sequence, ok bool) {
 		}
 		s.blockSize = &v
 	}
-	return s, d.done() && flags < flagBlockSize<<1
+	s.held = flags&flagHeld != 0
+	return s, d.done() && flags < flagHeld<<1
 }
 
 // readSequence reads a sequence's row.
@@ -98,11 +104,15 @@ func (s *sequence) describe() *replication.Sequence {
 	return &replication.Sequence{
 		Name: string([]byte(s.name)), Current: s.current, Initial: s.initial, Increment: s.increment,
 		Maximum: s.maximum, BlockSize: s.blockSize, Revision: s.revision, Incarnation: s.incarnation,
-		Created: s.created.timestamp(), Updated: s.updated.timestamp(),
+		Created: s.created.timestamp(), Updated: s.updated.timestamp(), Held: s.held,
 	}
 }
 
-const textNoSequence = "there is no sequence of this name"
+const (
+	textNoSequence = "there is no sequence of this name"
+	textHeld       = "the sequence was restored and stands still: what it gave out after the backup is not known. " +
+		"Name its next value: kahu seq release NAME --next N, or --margin N to leave out N values"
+)
 
 // problemOfShape says what is wrong with a sequence's fields, "" when nothing.
 func (s *sequence) problemOfShape(floor int64) string {
@@ -173,6 +183,10 @@ func (m *Machine) sequenceNext(c *command, op *replication.SequenceNext) {
 			return
 		}
 	}
+	if s.held {
+		c.refuse(replication.Code_CODE_HELD, textHeld)
+		return
+	}
 	if left := s.left(); uint64(op.Count) > left {
 		c.refuse(replication.Code_CODE_EXHAUSTED, "the sequence has %d values left", left)
 		return
@@ -219,6 +233,11 @@ func (m *Machine) sequenceUpdate(c *command, op *replication.SequenceUpdate) {
 		c.invalid("the update changes nothing")
 		return
 	}
+	if op.OnlyHeld && !s.held {
+		c.refuse(replication.Code_CODE_CONDITION_FAILED, "the sequence does not stand still")
+		return
+	}
+	s.held = s.held && op.Current == nil
 	set := func(to *int64, from *int64) {
 		if from != nil {
 			*to = *from
