@@ -125,7 +125,7 @@ func (x *exchange) backupProblem(outcome string, err error) {
 	if forbidden := httpStatus(code); forbidden == http.StatusForbidden {
 		status = forbidden
 	}
-	body, err := encode(problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Outcome: outcome})
+	body, err := encode(problem{Type: "about:blank", Title: title(status), Status: status, Detail: detail, Outcome: outcome})
 	if err != nil { // strings and numbers
 		panic("rest: a problem cannot be encoded: " + err.Error())
 	}

@@ -14,8 +14,9 @@ import (
 
 // statusOf returns the gRPC code of an error of Service, and its text.
 func statusOf(err error) (codes.Code, string) {
-	if s, ok := status.FromError(err); ok {
-		return s.Code(), s.Message()
+	var known interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &known) { // status.FromError would show every wrapping
+		return known.GRPCStatus().Code(), known.GRPCStatus().Message()
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return codes.Canceled, "the request was given up"
@@ -57,6 +58,14 @@ func httpStatus(c codes.Code) int {
 	default:
 		return http.StatusInternalServerError
 	}
+}
+
+// title is a status in words.
+func title(status int) string {
+	if status == statusClientClosedRequest {
+		return "Client Closed Request"
+	}
+	return http.StatusText(status)
 }
 
 // trailers keeps what Service sets as gRPC trailers during one request.

@@ -201,7 +201,7 @@ func (x *exchange) refuse(row route, err error) {
 
 // problem answers with what is wrong (RFC 9457), as ASP.NET's Results.Problem does.
 func (x *exchange) problem(status int, detail string) {
-	body, err := encode(problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail})
+	body, err := encode(problem{Type: "about:blank", Title: title(status), Status: status, Detail: detail})
 	if err != nil { // strings and numbers
 		panic(fmt.Sprintf("rest: problem %d %q cannot be encoded: %v", status, detail, err))
 	}

@@ -26,7 +26,7 @@ type valueError struct{ detail string }
 func (v *valueError) Error() string { return v.detail }
 
 func wrongValue(raw []byte, want string) error {
-	return &valueError{strconv.Quote(cut(string(raw))) + " is not " + want}
+	return &valueError{cut(string(raw)) + " is not " + want}
 }
 
 // inString returns what is in the quotes of raw, if there are any.
