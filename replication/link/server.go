@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -22,6 +23,7 @@ const (
 	methodJoin      uint8 = 6
 	methodLeave     uint8 = 7
 	methodPledge    uint8 = 8
+	methodBackup    uint8 = 12
 )
 
 // method is a row of the table of what a Server does.
@@ -42,14 +44,17 @@ var methods = map[uint8]method{
 	methodJoin:      {name: "Join", voterOnly: true, serve: (*Server).join},
 	methodLeave:     {name: "Leave", voterOnly: true, serve: (*Server).leave},
 	methodPledge:    {name: "Pledge", voterOnly: true, serve: (*Server).pledge},
+	methodBackup:    {name: "Backup", voterOnly: true, streams: true, serve: (*Server).backup},
 }
 
 // ServerOptions configure a Server.
 type ServerOptions struct {
 	Voter   Voter          // nil on an agent that does not vote
 	Members Members        // nil: Hello, Join, Leave and Pledge are refused
-	Stream  stream.Options // optional; Handler is ignored, KeepAlive is DefaultKeepAlive
-	Logger  *slog.Logger   // optional
+	// Backup writes a backup of this voter's state. Optional: nil refuses it.
+	Backup func(ctx context.Context, out io.Writer) error
+	Stream stream.Options // optional; Handler is ignored, KeepAlive is DefaultKeepAlive
+	Logger *slog.Logger   // optional
 }
 
 // Server answers other agents on the connections of ProtocolLink.
