@@ -106,7 +106,8 @@ const (
 	Code_CODE_LOCKED Code = 9
 	// The session is unknown or has ended.
 	Code_CODE_SESSION_LOST Code = 10
-	// Never applied: stamped in an older term than its entry. The proposer proposes again.
+	// Never applied: stamped in an older term than its entry, or the entry was full
+	// of costly requests already. The proposer proposes again.
 	Code_CODE_PROPOSE_AGAIN Code = 11
 	// The request may or may not have been applied before; it was not applied now.
 	Code_CODE_UNKNOWN_OUTCOME Code = 12
@@ -3847,9 +3848,12 @@ func (x *History) GetLimit() int64 {
 
 // Entries answers Get, Range and History.
 type Entries struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entries       []*Entry               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
-	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"` // Range, History: ask again from the last key or revision
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Entries []*Entry               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	More    bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"` // Range, History: ask again from the last key or revision
+	// TxRead: with more, everything up to this key was looked at; go on behind it
+	// (before it when descending). There may be no entry that says so.
+	Resume        *string `protobuf:"bytes,3,opt,name=resume,proto3,oneof" json:"resume,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3896,6 +3900,13 @@ func (x *Entries) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *Entries) GetResume() string {
+	if x != nil && x.Resume != nil {
+		return *x.Resume
+	}
+	return ""
 }
 
 // Entry is one revision of one key.
@@ -7388,10 +7399,12 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1b\n" +
 	"\x06before\x18\x03 \x01(\x03H\x00R\x06before\x88\x01\x01\x12\x14\n" +
 	"\x05limit\x18\x04 \x01(\x03R\x05limitB\t\n" +
-	"\a_before\"S\n" +
+	"\a_before\"{\n" +
 	"\aEntries\x124\n" +
 	"\aentries\x18\x01 \x03(\v2\x1a.kahu.replication.v1.EntryR\aentries\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\xce\x02\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12\x1b\n" +
+	"\x06resume\x18\x03 \x01(\tH\x00R\x06resume\x88\x01\x01B\t\n" +
+	"\a_resume\"\xce\x02\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x19\n" +
 	"\x05value\x18\x02 \x01(\fH\x00R\x05value\x88\x01\x01\x12\x1a\n" +
@@ -8061,6 +8074,7 @@ func file_replication_replication_proto_init() {
 	file_replication_replication_proto_msgTypes[27].OneofWrappers = []any{}
 	file_replication_replication_proto_msgTypes[28].OneofWrappers = []any{}
 	file_replication_replication_proto_msgTypes[29].OneofWrappers = []any{}
+	file_replication_replication_proto_msgTypes[30].OneofWrappers = []any{}
 	file_replication_replication_proto_msgTypes[31].OneofWrappers = []any{}
 	file_replication_replication_proto_msgTypes[35].OneofWrappers = []any{}
 	file_replication_replication_proto_msgTypes[46].OneofWrappers = []any{}

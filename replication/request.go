@@ -52,10 +52,11 @@ func (x *Request) IsInternal() bool {
 // TakesReceipt reports whether r carries a request id, so that sending it again
 // gives the first answer. Renewals never do (HAZARDS.md 2): an answer from a
 // receipt would acknowledge a lease that was not renewed. SessionOpen is
-// idempotent by its id.
+// idempotent by its id. What a transaction reads is read again: values are not
+// kept (contract/decisions.md 31).
 func (x *Request) TakesReceipt() bool {
 	switch x.GetOp().(type) {
-	case *Request_SessionOpen, *Request_SessionRenew, *Request_SessionClose:
+	case *Request_SessionOpen, *Request_SessionRenew, *Request_SessionClose, *Request_TxRead:
 		return false
 	}
 	return !x.IsRead() && !x.IsInternal()

@@ -27,7 +27,9 @@ func (c *command) invalid(problem string) {
 // execute carries out one command. The error is about this voter, not the request.
 func (m *Machine) execute(c *command) error {
 	switch {
-	case c.req.TakesReceipt():
+	case c.req.TakesReceipt(), m.level < c.req.NeedsLevel():
+		// What needs a higher level is refused by dispatch, word for word as a
+		// binary does that has never heard of it.
 		m.once(c)
 	case c.req.IsInternal():
 		return m.internal(c)
@@ -41,15 +43,25 @@ func (m *Machine) execute(c *command) error {
 			m.sessionRenew(c, op.SessionRenew)
 		case *replication.Request_SessionClose:
 			m.sessionClose(c, op.SessionClose)
+		case *replication.Request_TxRead:
+			m.txRead(c, op.TxRead)
 		default:
-			c.invalid("the request asks for nothing that this version knows")
+			c.invalid(textNothingKnown)
 		}
 	}
 	return nil
 }
 
+// textNothingKnown is stored in receipts, also by binaries that know less: it
+// must stay as it is.
+const textNothingKnown = "the request asks for nothing that this version knows"
+
 // dispatch carries out a command that was not seen before.
 func (m *Machine) dispatch(c *command) {
+	if m.level < c.req.NeedsLevel() {
+		c.invalid(textNothingKnown)
+		return
+	}
 	switch op := c.req.Op.(type) {
 	case *replication.Request_LockTry:
 		m.lockTry(c, op.LockTry)
@@ -75,8 +87,28 @@ func (m *Machine) dispatch(c *command) {
 		m.sequenceUpdate(c, op.SequenceUpdate)
 	case *replication.Request_SequenceDelete:
 		m.sequenceDelete(c, op.SequenceDelete)
+	case *replication.Request_TxStart:
+		m.txStart(c, op.TxStart)
+	case *replication.Request_TxLock:
+		m.txLock(c, op.TxLock)
+	case *replication.Request_TxUnlock:
+		m.txUnlock(c, op.TxUnlock)
+	case *replication.Request_TxWrite:
+		m.txWrite(c, op.TxWrite)
+	case *replication.Request_TxEnd:
+		m.txEnd(c, op.TxEnd)
+	case *replication.Request_Script:
+		m.script(c, op.Script)
+	case *replication.Request_SnapshotHoldAcquire:
+		m.snapshotHoldAcquire(c, op.SnapshotHoldAcquire)
+	case *replication.Request_SnapshotHoldRenew:
+		m.snapshotHoldRenew(c, op.SnapshotHoldRenew)
+	case *replication.Request_SnapshotHoldRelease:
+		m.snapshotHoldRelease(c, op.SnapshotHoldRelease)
+	case *replication.Request_KeySpaceSet:
+		m.keySpaceSet(c, op.KeySpaceSet)
 	default:
-		c.invalid("the request asks for nothing that this version knows")
+		c.invalid(textNothingKnown)
 	}
 }
 
@@ -96,6 +128,9 @@ func (m *Machine) internal(c *command) error {
 		}
 	case *replication.Request_Digest:
 		return m.compare(op.Digest)
+	case *replication.Request_Advance:
+		m.advance(op.Advance.GetAboveMs())
+		m.label.fill(c.answer.Time)
 	}
 	return nil
 }

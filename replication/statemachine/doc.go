@@ -16,15 +16,45 @@
 //
 // # The rules
 //
-// Four rules carry everything, each written once:
+// Five rules carry everything, each written once:
 //
 //	condition      holds (kv.go)           what a conditional write asks of a key
+//	conflict       blocker, spanBlocker (txlocks.go)  whose lock is in the way
 //	apply writes   change (kv.go)          what a write does to a key's rows
-//	end of a lease settle (locks.go), endSession (sessions.go), endKey (kv.go)
-//	receipt        once (receipts.go)      a request id is carried out at most once
+//	end of a lease settle (locks.go), endSession (sessions.go), endKey (kv.go),
+//	               endTx (tx.go), endSnapshotHolds (snapshots.go)
+//	receipt        once (receipts.go)      a request id is carried out at most once;
+//	               replayed (txoperations.go) an operation id of a transaction
 //
-// Transactions and scripts end in the first two; the rule of conflicts comes
-// with them, before change.
+// Writes, transactions and scripts use the same three of them: conflict, condition,
+// apply.
+//
+// # Transactions
+//
+// A transaction is commands from its start to its end, reads included: what
+// decides its commit is in the rows, and survives the leader. Its id is the label
+// of its start. Values that it reads are not kept, only that it has looked: when a
+// key changes that an open transaction has seen, by name or in a range, that is
+// noted with the transaction at once (noticeChange). A commit therefore looks at
+// notes and clocks, not at what was read, and costs what its writes cost. The rule
+// is commitProblem (txend.go).
+//
+// Ends count at once, as everywhere: a lock of a transaction that has ended by
+// the clock is in nobody's way. Locks never wait. An asynchronous release, the
+// auto-commit and the read validation of Kahuna are accepted and change nothing:
+// a commit frees its locks in the same entry, nobody commits by himself, and reads
+// are validated always.
+//
+// Costly commands (TxRead, TxWrite, TxEnd, Script) share a budget per entry. Beyond
+// it they are answered PROPOSE_AGAIN and wait for the next entry, with no receipt.
+//
+// A page read in a transaction has at most 2,000 rows (256 as of a time), and says
+// where to go on: it is read at apply.
+//
+// # Snapshot holds
+//
+// While a hold lives, revisions that a read as of the lowest time held could need
+// are not dropped. They go in portions once no hold is left.
 //
 // A thing that ends is live while end > L, where L is the replicated lease
 // clock. Whether a sweep has passed by is never visible: whoever touches what
@@ -68,6 +98,17 @@
 //	22 D NAME OWNER               the place of a waiting owner
 //	23 SESSION D NAME OWNER       a hold or queue place of a session
 //	24 HASH2                      highest last token of dropped locks with this hash
+//	01 't'                        highest id of a transaction that was forgotten
+//	50 TX12                       a transaction: open, or its outcome
+//	51 TX12 1 OPERATION16         an operation carried out, with its answer
+//	51 TX12 2 D NAME NUMBER8      a staged write
+//	51 TX12 3 D NAME              what was seen of a key
+//	51 TX12 4 NUMBER8             an interval of keys that was read
+//	51 TX12 5 D NAME              a lock on a key
+//	51 TX12 6 NUMBER8             a prefix or range lock
+//	60 ID16                       a snapshot hold
+//	61 NAME                       a key space on record
+//	62 D NAME                     the key keeps more history than its limit, for holds
 //	30 D NAME ^REVISION8          one revision of a key, newest first
 //	40 NAME                       sequence
 //	41 NAME KEY                   allocation remembered for an idempotency key

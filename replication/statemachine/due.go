@@ -46,7 +46,10 @@ func (m *Machine) Due() (leaseClockNS int64, ok bool) {
 	if len(m.sessions.ending) > 0 {
 		return m.leaseClock, true
 	}
-	at := min(m.sessions.floor, m.dueFloor)
+	if len(m.tx.clearing) > 0 {
+		return m.leaseClock, true
+	}
+	at := min(m.sessions.floor, m.dueFloor, m.tx.due(), m.pins.floorEnd)
 	return at, at != never
 }
 
@@ -59,6 +62,7 @@ func (m *Machine) sweep(asked uint32) uint32 {
 		limit = defaultSweep
 	}
 	done := m.release(limit)
+	done += m.sweepTransactions(limit - done)
 	for done < limit && !m.live(m.dueFloor) {
 		keys := m.dueNow(limit - done)
 		if len(keys) == 0 {
@@ -112,6 +116,8 @@ func (m *Machine) fire(kind byte, ref []byte, end int64) int {
 		return m.fireLock(d, name, end)
 	case dueKey:
 		return m.fireKey(d, name, end)
+	case duePinned:
+		return m.firePinned(d, name)
 	}
 	panic(damaged(ref, "a due row"))
 }

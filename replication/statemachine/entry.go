@@ -13,7 +13,7 @@ const EntryFormat = 1
 
 // CurrentLevel is the highest feature level whose rules this binary knows. Every
 // change to the outcome of apply gets the next number (contract/decisions.md 8).
-const CurrentLevel uint32 = 1
+const CurrentLevel uint32 = 2
 
 // ErrBadEntry wraps everything that makes a log entry unreadable.
 var ErrBadEntry = errors.New("log entry cannot be decoded")

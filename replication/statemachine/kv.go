@@ -73,7 +73,11 @@ func (m *Machine) writeItem(c *command, item *replication.WriteItem, out *writte
 		return
 	}
 	h := m.head(item.Durability, item.Key)
-	out.Code = m.judge(item, &h.revision, func() []byte { return m.value(item.Durability, h) })
+	if holder := m.intrude(nil, keyRef{item.Durability, item.Key}, item.Yield); holder != nil {
+		out.Code, out.Holder = replication.Code_CODE_LOCKED, holder.id.timestamp()
+	} else {
+		out.Code = m.judge(item, &h.revision, func() []byte { return m.value(item.Durability, h) })
+	}
 	if out.Code == replication.Code_CODE_OK {
 		m.change(item, h, c.label)
 	}
@@ -194,9 +198,10 @@ func (m *Machine) change(item *replication.WriteItem, h *head, label hlc) {
 	if item.Kind == replication.WriteKind_WRITE_KIND_SET && item.NoHistory && before.number >= 0 {
 		m.del(revisionKey(d, h.name, before.number))
 	}
-	if old := next.number - 1 - history(d); old >= 0 && next.number != before.number {
+	if old := next.number - 1 - history(d); old >= 0 && next.number != before.number && !m.pinned(d, h.name, old) {
 		m.del(revisionKey(d, h.name, old))
 	}
+	m.noticeChange(item.Kind, keyRef{d, h.name}, &next)
 }
 
 // history is how many revisions below the newest a key keeps.
@@ -263,7 +268,13 @@ func (m *Machine) fireKey(d replication.Durability, name string, end int64) int 
 	h.armed = 0
 	m.endKey(d, h)
 	if h.tombstone && !m.live(saturating(h.end, TombstoneNS)) {
-		return m.dropKey(d, h)
+		until := m.pinnedUntil(h.written)
+		if until == 0 {
+			return m.dropKey(d, h)
+		}
+		h.armed = m.arm(dueKey, nameRef(d, name), 0, until)
+		m.putRevision(d, h, nil, false)
+		return 2
 	}
 	if h.armed == 0 {
 		value := m.value(d, h)
@@ -320,7 +331,9 @@ func (m *Machine) rehearse(c *command, items []*replication.WriteItem, out []wri
 				s.revision = h.revision
 				value = func() []byte { return m.value(item.Durability, h) }
 			}
-			if out[i].Code = m.judge(item, &s.revision, value); out[i].Code == replication.Code_CODE_OK {
+			if holder := m.blocker(nil, keyRef{item.Durability, item.Key}, item.Yield); holder != nil {
+				out[i].Code, out[i].Holder = replication.Code_CODE_LOCKED, holder.id.timestamp()
+			} else if out[i].Code = m.judge(item, &s.revision, value); out[i].Code == replication.Code_CODE_OK {
 				if item.Kind == replication.WriteKind_WRITE_KIND_EXTEND {
 					s.value = value()
 				} else {

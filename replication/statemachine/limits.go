@@ -51,6 +51,57 @@ const (
 	deadWaitersPerGrant = 1000
 )
 
+// Limits of transactions, snapshot holds and key spaces, from feature level 2 on.
+const (
+	// DefaultTxTimeoutMS, MaxTxTimeoutMS and TxGraceMS make the life of a
+	// transaction: it is ended by the clock after its timeout and the grace.
+	DefaultTxTimeoutMS int64 = 5_000
+	MaxTxTimeoutMS     int64 = 300_000
+	TxGraceMS          int64 = 15_000
+	// TxIntentMS is the lease that a staged write takes on a key that its
+	// transaction has not locked (contract/decisions.md 35).
+	TxIntentMS int64 = 15_000
+	// TxOutcomeNS and MaxTxOutcomes say how long, and how many, outcomes of
+	// transactions are remembered (contract/decisions.md 37).
+	TxOutcomeNS         = 300_000 * msNS
+	TxOutcomeMS   int64 = 300_000
+	MaxTxOutcomes       = 10_000
+	// MaxTransactions bounds those that are open at once.
+	MaxTransactions = 10_000
+	// MaxTxOperations bounds the operation ids of one transaction; beyond it is
+	// ABORTED, as in the reference.
+	MaxTxOperations = 65_536
+	// MaxTxLocks, MaxTxReads, MaxTxPredicates, MaxTxWrites and MaxTxStagedBytes
+	// bound what one transaction holds. A commit applies at most MaxTxWrites.
+	MaxTxLocks       = 4_096
+	MaxTxReads       = 10_000
+	MaxTxPredicates  = 256
+	MaxTxWrites      = 2_048
+	MaxTxStagedBytes = 16 << 20
+	// MaxTxItems bounds the locks or writes of one command.
+	MaxTxItems = 2_048
+	// MaxTxSpans bounds range and prefix locks, and ranges read, of all
+	// transactions together: each write looks through those of its prefix.
+	MaxTxSpans = 16_384
+	// MaxTxMemoryBytes bounds what all transactions together keep in memory, and
+	// maxTxOwnBytes what one of them does. Staged values are not in memory.
+	MaxTxMemoryBytes = 64 << 20
+	maxTxOwnBytes    = 8 << 20
+	// txBrokenKept is how many keys that changed under a transaction it names.
+	txBrokenKept = 16
+	// txEndedPerEntry bounds the transactions that one entry ends by the clock
+	// before its requests.
+	txEndedPerEntry = 256
+	// MaxSnapshotHolds bounds snapshot holds, MaxSnapshotLeaseMS their leases.
+	MaxSnapshotHolds         = 1_024
+	MaxSnapshotLeaseMS int64 = 1<<31 - 1
+	// MaxKeySpaces bounds the key spaces on record.
+	MaxKeySpaces = 10_000
+	// pinnedPerSweep bounds the revisions of one key that a sweep drops after a
+	// hold has gone.
+	pinnedPerSweep = 1_000
+)
+
 const (
 	reservedKeys      = "__kahuna:"
 	reservedSequences = "__kahuna:sequences:"

@@ -10,6 +10,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/script"
 )
 
 // Reader reads rows in order of unsigned bytes. The slices given out by
@@ -94,6 +95,10 @@ type Machine struct {
 	tokenFloor         int64 // of a restore, else -1
 
 	sessions sessionTable
+	tx       txTable
+	pins     pinTable
+	scripts  *script.Cache // parsed; it changes no outcome
+	ranged   int           // key spaces on record
 	heads    [2]headCache
 	dueFloor int64 // no due row ends before this
 
@@ -102,6 +107,7 @@ type Machine struct {
 	// Of the entry being applied.
 	hasher  *xxh3.Hasher
 	wallMS  int64
+	work    int64 // spent on costly commands: see busy
 	events  []SessionEvent
 	scratch []byte // of note
 	row     []byte // of whoever builds a row and puts it at once
@@ -151,6 +157,9 @@ func NewWith(store Store, o Options) (m *Machine, err error) {
 		m.heads[i].limit = o.HeadCacheEntries
 	}
 	m.loadSessions()
+	m.loadTransactions()
+	m.loadSnapshotHolds()
+	m.countKeySpaces()
 	m.dueFloor = m.nextDue(0)
 	return m, nil
 }
@@ -254,9 +263,11 @@ func (m *Machine) begin(index, term uint64) {
 // the requests in order.
 func (m *Machine) run(e *replication.LogEntry, answers []*replication.Answer) error {
 	m.leaseClock = max(m.leaseClock, e.LeaseClockNs)
-	m.wallMS = e.WallMs
+	m.wallMS, m.work = e.WallMs, 0
 	m.endDueSessions()
 	m.release(releasesPerEntry)
+	m.endSnapshotHolds()
+	m.endDueTransactions()
 	var diverged error
 	times := make([]replication.Timestamp, len(answers))
 	for i, req := range e.Requests {
@@ -268,6 +279,7 @@ func (m *Machine) run(e *replication.LogEntry, answers []*replication.Answer) er
 		}
 	}
 	m.saveSessions()
+	m.saveTransactions()
 	return diverged
 }
 

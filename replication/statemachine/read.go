@@ -50,6 +50,14 @@ func (v *view) answer(c *command) {
 		v.sessionGet(c, op.SessionGet)
 	case *replication.Request_MachineGet:
 		c.answer.Result = &replication.Answer_Machine{Machine: v.machineState()}
+	case *replication.Request_SnapshotFloorGet:
+		v.snapshotFloor(c, op.SnapshotFloorGet)
+	case *replication.Request_KeySpaceList:
+		v.keySpaceList(c, op.KeySpaceList)
+	case *replication.Request_TxList:
+		v.txList(c, op.TxList)
+	case *replication.Request_ScriptRead:
+		v.script(c, op.ScriptRead)
 	default:
 		c.invalid("the request is not a read")
 	}

@@ -42,6 +42,10 @@ func (m *Machine) once(c *command) {
 		return
 	}
 	m.dispatch(c)
+	switch c.answer.Code {
+	case replication.Code_CODE_LOCKED, replication.Code_CODE_PROPOSE_AGAIN:
+		return // nothing changed: sent again, it may be carried out
+	}
 	s.numbers = slices.Insert(s.numbers, at, number)
 	m.keepReceipt(s.serial, number, c.answer)
 }

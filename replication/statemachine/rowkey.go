@@ -22,6 +22,11 @@ const (
 	tableSequence   byte = 0x40
 	tableAllocation byte = 0x41
 	tableAllocAge   byte = 0x42
+	tableTx         byte = 0x50
+	tableTxRow      byte = 0x51
+	tableSnapshot   byte = 0x60
+	tableKeySpace   byte = 0x61
+	tablePinned     byte = 0x62
 )
 
 // A name is closed by closing, and everything below it in a table lies before
@@ -106,6 +111,7 @@ const (
 	dueLock    byte = 1
 	dueKey     byte = 2
 	dueSession byte = 3
+	duePinned  byte = 4
 )
 
 func dueRowKey(end int64, kind byte, ref []byte) []byte {

@@ -98,6 +98,14 @@ func (s *state) tick(wallMS int64) hlc {
 	return s.label
 }
 
+// advance brings the labels above a time. It goes no further: a label ahead of
+// the wall clock is seen in every answer.
+func (s *state) advance(aboveMS int64) {
+	if aboveMS < math.MaxInt64 && s.label.ms <= aboveMS {
+		s.label = hlc{aboveMS + 1, 0}
+	}
+}
+
 // after is the end of something that lasts ms milliseconds from L on; too long
 // is never. ms must not be negative.
 func (s *state) after(ms int64) int64 {

@@ -1,0 +1,87 @@
+package statemachine
+
+import (
+	"errors"
+
+	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/script"
+)
+
+// scriptCacheBytes bounds the parsed scripts that a machine remembers.
+const scriptCacheBytes = 8 << 20
+
+// script evaluates a script as one command: all of it or nothing.
+func (m *Machine) script(c *command, op *replication.Script) {
+	if m.busy(c) {
+		return
+	}
+	s := m.newScriptStore(c, op.GetYield())
+	res, ok := m.runScript(c, s, op, &m.work)
+	if ok && res.Commit {
+		s.apply()
+	}
+}
+
+// script evaluates a script that only reads.
+func (v *view) script(c *command, op *replication.Script) {
+	s := &scriptStore{v: v, label: v.label}
+	m := &Machine{} // no more than the cache of programs, which is not shared with apply
+	var work int64
+	m.runScript(c, s, op, &work)
+}
+
+// runScript evaluates op over s, and answers c. ok is false when nothing may
+// take effect.
+func (m *Machine) runScript(c *command, s *scriptStore, op *replication.Script, work *int64) (res script.Result, ok bool) {
+	fuel := int64(script.EntryFuel)
+	if op.GetFuel() > 0 && op.Fuel < uint64(fuel) {
+		fuel = int64(op.Fuel)
+	}
+	program, err := m.parseScript(string(op.GetText()))
+	if err != nil {
+		answerScript(c, script.ParseResult(err))
+		return res, false
+	}
+	params := make([]script.Param, 0, len(op.Parameters))
+	for _, p := range op.Parameters {
+		params = append(params, script.Param{Name: p.GetName(), Value: string(p.GetValue())})
+	}
+	res, err = program.Run(s, script.Env{Params: params, Fuel: fuel})
+	*work += int64(len(s.writes))*writeCost + fuel/100
+	switch {
+	case err == nil:
+		answerScript(c, res)
+		return res, true
+	case errors.Is(err, errScriptLocked):
+		answerScript(c, script.Result{Type: script.TypeAborted, Reason: script.LockRefused(s.locked)})
+		c.refuse(replication.Code_CODE_LOCKED, "a key that the script writes is locked by transaction %d", s.holder.id.ms)
+	case errors.Is(err, script.ErrFuelSpent):
+		c.refuse(replication.Code_CODE_FUEL_SPENT, "the script needs a session")
+	default:
+		c.invalid(err.Error())
+	}
+	return res, false
+}
+
+func (m *Machine) parseScript(text string) (*script.Program, error) {
+	if m.scripts == nil {
+		m.scripts = script.NewCache(scriptCacheBytes)
+	}
+	return m.scripts.Parse(text)
+}
+
+func answerScript(c *command, res script.Result) {
+	out := &replication.ScriptResult{Kind: replication.ScriptKind(res.Type), Reason: res.Reason}
+	for _, v := range res.Values {
+		sv := &replication.ScriptValue{Key: v.Key, Revision: v.Revision, ExpiresAtMs: v.ExpiresAtMS,
+			Modified: hlc{v.Modified.MS, v.Modified.Counter}.timestamp()}
+		if !v.Null {
+			sv.Value = v.Value
+			if sv.Value == nil {
+				sv.Value = []byte{}
+			}
+		}
+		out.Values = append(out.Values, sv)
+	}
+	c.answer.Result = &replication.Answer_ScriptResult{ScriptResult: out}
+}

@@ -1,0 +1,235 @@
+package statemachine
+
+import (
+	"bytes"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/script"
+)
+
+// scriptStore is what a script in one command, or on the read path, sees: the
+// committed state at one label, with its own writes on top. The writes are kept
+// in memory until the script has come to its end (contract/decisions.md 41).
+type scriptStore struct {
+	v      *view
+	m      *Machine // nil on the read path
+	label  hlc
+	yields bool
+
+	staged map[keyRef]*scriptKey
+	writes []*replication.WriteItem // in order
+
+	locked script.Lock  // the key that ended the run with errScriptLocked
+	holder *transaction // and whose lock that is
+}
+
+// scriptKey is a key as the script has left it.
+type scriptKey struct {
+	revision
+	value []byte
+}
+
+// errScriptLocked ends a script that writes a key which a transaction has locked,
+// errScriptWrites one that writes on the read path, errScriptDamaged one that
+// meets what it should not have.
+type scriptStoreError string
+
+func (e scriptStoreError) Error() string { return string(e) }
+
+const (
+	errScriptLocked scriptStoreError = "a key that the script writes is locked by a transaction"
+	errScriptWrites scriptStoreError = "a script on the read path does not write"
+)
+
+var _ script.Store = (*scriptStore)(nil)
+
+func (m *Machine) newScriptStore(c *command, yields bool) *scriptStore {
+	return &scriptStore{v: m.view(), m: m, label: c.label, yields: yields}
+}
+
+// Clock implements script.Store.
+func (s *scriptStore) Clock() script.Time { return s.time(s.label) }
+
+func (s *scriptStore) time(t hlc) script.Time { return script.Time{MS: t.ms, Counter: t.counter} }
+
+// asOf is the label of the end of a millisecond. A time that has not come yet is
+// the present one, as Kahuna has it (contract/decisions.md 5).
+func (s *scriptStore) asOf(ms int64) *hlc {
+	if ms == 0 {
+		return nil
+	}
+	at := hlc{ms, math.MaxUint32}
+	if at.after(s.label) {
+		return nil
+	}
+	return &at
+}
+
+// Get implements script.Store.
+func (s *scriptStore) Get(key script.Key, at script.At, withValue bool) (script.Row, error) {
+	ref := keyRef{key.Durability, key.Name}
+	if p := first(problemOfDurability(ref.d), problemOfName("the key", ref.name)); p != "" {
+		return script.Row{}, &script.AbortError{Reason: p}
+	}
+	var f found
+	switch asOf := s.asOf(at.AsOfMS); {
+	case at.HasRevision:
+		f = s.v.lookupRevision(ref.d, ref.name, at.Revision)
+	case asOf != nil:
+		f = s.v.lookup(ref.d, ref.name, asOf)
+	default:
+		f = s.present(ref, withValue)
+	}
+	if f.tooOld {
+		return script.Row{}, tooOldForScript(ref.name)
+	}
+	return s.row(ref.name, &f), nil
+}
+
+func tooOldForScript(key string) error {
+	return &script.AbortError{Reason: "snapshot too old: the history of key " + cut(key) + " does not reach back that far"}
+}
+
+func cut(key string) string {
+	if len(key) > 100 {
+		return strings.ToValidUTF8(key[:100], "")
+	}
+	return key
+}
+
+// present is a key as the script sees it now.
+func (s *scriptStore) present(ref keyRef, withValue bool) found {
+	if k := s.staged[ref]; k != nil {
+		return found{revision: k.revision, value: k.value, ok: k.alive(&s.v.state)}
+	}
+	if s.m == nil {
+		f := s.v.lookup(ref.d, ref.name, nil)
+		if !f.ok && f.written == (hlc{}) {
+			f.number = neverWritten.number
+		}
+		return f
+	}
+	h := s.m.head(ref.d, ref.name)
+	f := found{revision: h.revision, ok: h.alive(&s.v.state)}
+	if f.ok && withValue {
+		f.value = bytes.Clone(s.m.value(ref.d, h))
+	}
+	return f
+}
+
+func (s *scriptStore) row(key string, f *found) script.Row {
+	r := script.Row{Key: key, Found: f.ok, Revision: f.number}
+	if !f.ok {
+		return r
+	}
+	r.Value, r.Null = f.value, !f.hasValue
+	r.Modified = s.time(f.modified)
+	if f.end != 0 && !f.tombstone {
+		r.ExpiresAtMS = f.expiresMS
+	}
+	return r
+}
+
+// Range implements script.Store.
+func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) error {
+	op := &replication.Range{Durability: r.Durability, Prefix: r.Prefix, Bucket: r.Bucket}
+	if p := first(problemOfDurability(op.Durability), problemOfBounds(op)); p != "" {
+		return &script.AbortError{Reason: p}
+	}
+	asOf := s.asOf(r.AsOfMS)
+	if asOf != nil && s.v.droppedAt.after(*asOf) {
+		return &script.AbortError{Reason: "snapshot too old: keys that were deleted since then are forgotten"}
+	}
+	span := spanOf(rangeOp{op})
+	var own []keyRef
+	if asOf == nil {
+		own = s.ownIn(span)
+	}
+	var failed error
+	show := func(key string, f found) bool {
+		if !f.ok {
+			return true
+		}
+		row := s.row(key, &f)
+		return yield(&row)
+	}
+	ownNext := func() bool {
+		ref := own[0]
+		own = own[1:]
+		return show(ref.name, s.present(ref, true))
+	}
+	stopped := false
+	s.v.forward(rangeOp{op}, span.from, span.to, asOf, func(key string, f found) bool {
+		for len(own) > 0 && own[0].name < key {
+			if stopped = !ownNext(); stopped {
+				return false
+			}
+		}
+		switch {
+		case f.tooOld:
+			failed = tooOldForScript(key)
+			return false
+		case len(own) > 0 && own[0].name == key:
+			stopped = !ownNext()
+		default:
+			stopped = !show(key, f)
+		}
+		return !stopped
+	})
+	for len(own) > 0 && !stopped && failed == nil {
+		stopped = !ownNext()
+	}
+	return failed
+}
+
+// ownIn lists the keys in a span that the script has written, in order.
+func (s *scriptStore) ownIn(span *txSpan) (out []keyRef) {
+	for k := range s.staged { // sorted below
+		if k.d == span.d && strings.HasPrefix(k.name, span.prefix) && span.covers(k.name, revisionKey(k.d, k.name, 0)) {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, compareRefs)
+	return out
+}
+
+// Write implements script.Store.
+func (s *scriptStore) Write(item *replication.WriteItem) (script.Written, error) {
+	if s.m == nil {
+		return script.Written{}, errScriptWrites
+	}
+	if problemOfItem(item) != "" {
+		return script.Written{Code: replication.Code_CODE_INVALID, Revision: neverWritten.number}, nil
+	}
+	ref := keyRef{item.Durability, item.Key}
+	if holder := s.m.blocker(nil, ref, s.yields); holder != nil {
+		s.locked, s.holder = script.Lock{Key: script.Key{Durability: ref.d, Name: ref.name}}, holder
+		return script.Written{}, errScriptLocked
+	}
+	f := s.present(ref, item.IfValue || item.Kind == replication.WriteKind_WRITE_KIND_EXTEND)
+	code := s.m.judge(item, &f.revision, func() []byte { return f.value })
+	if code == replication.Code_CODE_OK {
+		value := f.value
+		if item.Kind != replication.WriteKind_WRITE_KIND_EXTEND {
+			value = item.Value
+		}
+		f.revision = s.m.outcome(item, f.revision, s.label)
+		if s.staged == nil {
+			s.staged = make(map[keyRef]*scriptKey)
+		}
+		s.staged[ref] = &scriptKey{f.revision, value}
+		s.writes = append(s.writes, item)
+	}
+	return script.Written{Code: code, Revision: f.number, Modified: s.time(f.modified)}, nil
+}
+
+// apply makes the script's writes effective.
+func (s *scriptStore) apply() {
+	for _, item := range s.writes {
+		s.m.intrude(nil, keyRef{item.Durability, item.Key}, s.yields)
+		s.m.change(item, s.m.head(item.Durability, item.Key), s.label)
+	}
+}

@@ -1,0 +1,121 @@
+package statemachine
+
+import (
+	"strings"
+
+	"github.com/kahu-sh/kahu/replication"
+)
+
+// rangeWalk reads one page of a range for a transaction: committed rows and its
+// own writes, merged in order.
+type rangeWalk struct {
+	m    *Machine
+	c    *command
+	t    *transaction
+	v    *view
+	op   *replication.TxRead
+	asOf *hlc
+	span *txSpan
+	page page
+	own  []keyRef // written by the transaction, in the order of the walk
+
+	out   *replication.Entries
+	last  string // everything up to here was looked at
+	moved bool   // past the first key
+	steps int
+	cut   bool // there may be more
+	stop  bool // c was refused
+}
+
+// run walks until the page is full. It returns false when c was refused.
+func (w *rangeWalk) run() bool {
+	r := rangeOp{w.op.Range}
+	walk := w.v.forward
+	if r.Descending {
+		walk = w.v.backward
+	}
+	walk(r, w.span.from, w.span.to, w.asOf, w.committed)
+	for len(w.own) > 0 && !w.cut && !w.stop {
+		w.ownNext()
+	}
+	w.m.work += int64(w.steps) * readCost
+	if w.cut {
+		w.out.More, w.out.Resume = true, &w.last
+	}
+	return !w.stop
+}
+
+// committed takes the next key of the store.
+func (w *rangeWalk) committed(key string, f found) bool {
+	for len(w.own) > 0 && w.before(w.own[0].name, key) {
+		if !w.ownNext() {
+			return false
+		}
+	}
+	if w.steps++; w.steps > maxTxSteps {
+		w.cut = true
+		return false
+	}
+	ref := keyRef{w.span.d, key}
+	switch {
+	case f.tooOld:
+		tooOld(w.c, key)
+		w.stop = true
+		return false
+	case w.asOf == nil && w.m.moved(w.t, ref):
+		w.m.refuseMoved(w.c, ref)
+		w.stop = true
+		return false
+	}
+	if f.ok && f.end != 0 && (w.span.end == 0 || f.end < w.span.end) {
+		w.span.end = f.end
+	}
+	if len(w.own) > 0 && w.own[0].name == key {
+		return w.ownNext()
+	}
+	return w.show(key, f)
+}
+
+func (w *rangeWalk) before(a, b string) bool {
+	if w.op.Range.Descending {
+		return strings.Compare(a, b) > 0
+	}
+	return strings.Compare(a, b) < 0
+}
+
+// ownNext shows the next of the transaction's own keys.
+func (w *rangeWalk) ownNext() bool {
+	ref := w.own[0]
+	if !w.show(ref.name, w.m.stagedFound(w.t, ref, w.t.staged[ref])) {
+		return false
+	}
+	w.own = w.own[1:]
+	return true
+}
+
+// show puts a key into the page if it is there, and reports whether it fits.
+func (w *rangeWalk) show(key string, f found) bool {
+	if f.ok {
+		e := w.v.entry(w.span.d, key, &f, w.op.KeysOnly || w.op.Range.KeysOnly)
+		if !w.page.take(e.SizeVT(), len(w.out.Entries) == 0) {
+			w.cut = true
+			return false
+		}
+		w.out.Entries = append(w.out.Entries, e)
+	}
+	w.last, w.moved = key, true
+	return true
+}
+
+// narrow makes the span what was looked at.
+func (w *rangeWalk) narrow() {
+	if !w.cut || !w.moved {
+		return
+	}
+	at := nameKey(tableRevision, w.span.d, w.last, 0)
+	if w.op.Range.Descending {
+		w.span.from = at
+	} else {
+		w.span.to = passed(at)
+	}
+}
