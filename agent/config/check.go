@@ -32,6 +32,7 @@ func Check(f File, host Host) (Config, Problems) {
 	c.secret()
 	c.policy()
 	c.limits()
+	c.backup()
 	c.timeouts()
 	return c.cfg, c.problems
 }
@@ -269,6 +270,7 @@ func (c *checker) secret() {
 }
 
 func (c *checker) limits() {
+	c.cfg.MinFreeBytes = c.size("min-free", c.f.MinFree, 0, 1<<50)
 	l := &c.cfg.Limits
 	l.ValueSizeBytes = c.size("limits.value-size", c.f.Limits.ValueSize, 1, maxValueBytes)
 	l.MemtableSizeBytes = c.size("limits.memtable-size", c.f.Limits.MemtableSize, 1<<20, 4<<30)
@@ -277,6 +279,39 @@ func (c *checker) limits() {
 	if l.Holds < 1 || l.Holds > 1<<20 {
 		c.problem("limits.holds", "%d is not between 1 and %d", l.Holds, 1<<20)
 	}
+}
+
+// minBackupInterval keeps a slip of the pen from filling a disk.
+const minBackupInterval = time.Minute
+
+func (c *checker) backup() {
+	b, f := &c.cfg.Backup, c.f.Backup
+	b.Keep = f.Keep
+	if f.Keep < 0 {
+		c.problem("backup.keep", "%d is not a number of backups; 0 keeps all", f.Keep)
+	}
+	b.Interval = c.duration("backup.interval", f.Interval, minBackupInterval, 366*24*time.Hour)
+	if f.MaxAge != "" {
+		b.MaxAge = c.duration("backup.max-age", f.MaxAge, minBackupInterval, 100*366*24*time.Hour)
+	}
+	if f.Directory == "" {
+		return
+	}
+	b.Dir = c.path("backup.directory", f.Directory, nil)
+	switch {
+	case c.f.Dev:
+		c.problem("backup.directory", "--dev leaves nothing behind; leave out one of the two")
+	case c.cfg.Role == Proxy:
+		c.problem("backup.directory", "a proxy may not read the whole cluster; configure backups on a voter")
+	case c.cfg.DataDir != "" && within(c.cfg.DataDir, b.Dir):
+		c.problem("backup.directory", "%s is in the data directory, and would be lost with it; choose another disk", b.Dir)
+	}
+}
+
+// within reports whether path is dir or below it.
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
 // size reads "64MiB", "1 KiB" or a number of bytes.

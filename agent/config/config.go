@@ -64,12 +64,24 @@ type Config struct {
 	Policy *policy.Policy
 	// AllowVolatile lets a voter live on a disk that a reboot forgets.
 	AllowVolatile bool
-	Limits        Limits
-	Timeouts      Timeouts
+	// MinFreeBytes is how much room the data directory's file system must have, or
+	// a voter takes no more writes that need some. 0: never refuse.
+	MinFreeBytes int64
+	Backup       Backup
+	Limits       Limits
+	Timeouts     Timeouts
 	// Path is the file that was read, empty when none.
 	Path string
 	// Warnings are lines for the log: allowed, but probably not meant.
 	Warnings []string
+}
+
+// Backup is how backups are taken by themselves.
+type Backup struct {
+	Dir      string        // absolute; empty: none are taken
+	Interval time.Duration // between two
+	Keep     int           // newest so many; 0: any number
+	MaxAge   time.Duration // younger ones; 0: any age
 }
 
 // Limits are the sizes and counts that can be set.

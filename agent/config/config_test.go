@@ -87,6 +87,7 @@ func TestDefaults(t *testing.T) {
 		Role: config.Voter, Storage: config.SQLite, Bind: "127.0.0.1:7350", Advertise: "127.0.0.1:7350",
 		BootstrapExpect: 1, SecretFile: h.HomeDir + "/.local/state/kahu/secret", MakeSecret: true,
 		LogLevel: slog.LevelInfo, LogFormat: config.LogText,
+		MinFreeBytes: 256 << 20, Backup: config.Backup{Interval: 24 * time.Hour, Keep: 7},
 		Limits:   config.Limits{ValueSizeBytes: 1 << 20, MemtableSizeBytes: 64 << 20, TrailingLogSizeBytes: 256 << 20, Holds: 65536},
 		Timeouts: config.Timeouts{Request: 10 * time.Second, Shutdown: 10 * time.Second, GrantAck: 5 * time.Second},
 	}
@@ -110,6 +111,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 		"node-name": d.NodeName, "data-dir": d.DataDir, "socket": d.Socket, "role": d.Role, "storage": d.Storage,
 		"bind": d.Bind, "advertise": d.Advertise, "join": []any{}, "bootstrap-expect": d.BootstrapExpect,
 		"secret-file": d.SecretFile, "http": d.HTTP, "dev": d.Dev, "allow-volatile": d.AllowVolatile, "log-level": d.LogLevel, "log-format": d.LogFormat, "policy": []any{},
+		"min-free": d.MinFree, "backup": map[string]any{"directory": d.Backup.Directory, "interval": d.Backup.Interval, "keep": d.Backup.Keep, "max-age": d.Backup.MaxAge},
 		"limits": map[string]any{"value-size": d.Limits.ValueSize, "memtable-size": d.Limits.MemtableSize,
 			"trailing-log-size": d.Limits.TrailingLogSize, "holds": d.Limits.Holds},
 		"timeouts": map[string]any{"request": d.Timeouts.Request, "shutdown": d.Timeouts.Shutdown, "grant-ack": d.Timeouts.GrantAck},
@@ -304,6 +306,28 @@ func TestAdvertiseOfAWildcard(t *testing.T) {
 				t.Fatalf("advertise %q, error %v, want %q", cfg.Advertise, err, c.want)
 			}
 		})
+	}
+}
+
+func TestBackup(t *testing.T) {
+	for _, c := range []struct{ text, problem string }{
+		{"backup: {directory: /srv/backups, interval: 1h, keep: 3, max-age: 720h}", ""},
+		{"backup: {directory: /srv/backups, keep: 0}\ndata-dir: /srv/kahu\nsecret-file: SECRET", ""},
+		{"backup: {directory: /srv/kahu/b}\ndata-dir: /srv/kahu\nsecret-file: SECRET", "backup.directory"},
+		{"backup: {directory: /srv/b}\ndev: true", "backup.directory"},
+		{"backup: {directory: /srv/b}\nrole: proxy\njoin: [10.0.0.1:1]\nsecret-file: SECRET", "backup.directory"},
+		{"backup: {interval: 1s}", "backup.interval"},
+		{"backup: {max-age: soon}", "backup.max-age"},
+		{"backup: {keep: -1}", "backup.keep"},
+		{"min-free: lots", "min-free"},
+	} {
+		secret := write(t, "secret", "x")
+		path := write(t, "kahu.yaml", strings.ReplaceAll(c.text, "SECRET", secret)+"\n")
+		_, err := config.Load(host(t), flags(t, "--config", path))
+		var problems config.Problems
+		if errors.As(err, &problems); (err == nil) != (c.problem == "") || err != nil && (len(problems) != 1 || problems[0].Key != c.problem) {
+			t.Errorf("%s: %v, want a problem with %q", c.text, err, c.problem)
+		}
 	}
 }
 

@@ -23,6 +23,8 @@ type File struct {
 	AllowVolatile   bool         `koanf:"allow-volatile"`
 	LogLevel        string       `koanf:"log-level"`
 	LogFormat       string       `koanf:"log-format"`
+	MinFree         string       `koanf:"min-free"`
+	Backup          FileBackup   `koanf:"backup"`
 	Policy          []FileRule   `koanf:"policy"`
 	Limits          FileLimits   `koanf:"limits"`
 	Timeouts        FileTimeouts `koanf:"timeouts"`
@@ -51,6 +53,14 @@ type FileLimits struct {
 	Holds           int    `koanf:"holds"`
 }
 
+// FileBackup is how backups are taken by themselves.
+type FileBackup struct {
+	Directory string `koanf:"directory"`
+	Interval  string `koanf:"interval"`
+	Keep      int    `koanf:"keep"`
+	MaxAge    string `koanf:"max-age"`
+}
+
 // FileTimeouts are durations ("500ms", "10s").
 type FileTimeouts struct {
 	Request  string `koanf:"request"`
@@ -76,6 +86,8 @@ func Defaults() File {
 		Join:      []string{},
 		LogLevel:  "info",
 		LogFormat: string(LogText),
+		MinFree:   "256MiB",
+		Backup:    FileBackup{Interval: "24h", Keep: 7},
 		Policy:    []FileRule{},
 		Limits: FileLimits{
 			ValueSize:       "1MiB",

@@ -47,6 +47,7 @@ func AddFlags(fs *pflag.FlagSet) {
 	fs.Bool("allow-volatile", d.AllowVolatile, "let a voter live on tmpfs or an overlay, for tests: it forgets its votes with its disk")
 	fs.String("log-level", d.LogLevel, "debug, info, warn or error")
 	fs.String("log-format", d.LogFormat, "text or json")
+	fs.String("min-free", d.MinFree, "with less `space` left on the data directory's disk, refuse writes; 0 for never")
 }
 
 // Load reads all sources and checks the result. The error is Problems when the
