@@ -47,13 +47,17 @@ type Voter interface {
 }
 
 // Members is what membership serves to other agents. from is the verified
-// identity of the asker; Join, Leave and Pledge are only called for voters.
+// identity of the asker; all but Hello are only called for voters.
 type Members interface {
 	Hello(ctx context.Context, from Identity, h *Hello) (*Hello, error)
 	// Join and Leave answer with a *replication.NotLeaderError when this node does not lead.
 	Join(ctx context.Context, from Identity, r *JoinRequest) error
 	Leave(ctx context.Context, from Identity, r *LeaveRequest) error
 	Pledge(ctx context.Context, from Identity, r *PledgeRequest) (*PledgeAnswer, error)
+	// Change carries out an operator's wish, on the leader as Join.
+	Change(ctx context.Context, from Identity, r *ChangeRequest) error
+	// Vote tells this node whether to take part in the quorum.
+	Vote(ctx context.Context, from Identity, r *VoteRequest) error
 }
 
 // Identity is what a verified certificate says about its owner.

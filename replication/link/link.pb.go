@@ -74,6 +74,61 @@ func (Role) EnumDescriptor() ([]byte, []int) {
 	return file_replication_link_link_proto_rawDescGZIP(), []int{0}
 }
 
+type ChangeRequest_Kind int32
+
+const (
+	ChangeRequest_KIND_UNSPECIFIED ChangeRequest_Kind = 0
+	ChangeRequest_KIND_PROMOTE     ChangeRequest_Kind = 1 // give node a vote
+	ChangeRequest_KIND_DEMOTE      ChangeRequest_Kind = 2 // take its vote; it stays an agent
+	ChangeRequest_KIND_REMOVE      ChangeRequest_Kind = 3 // of a node that is gone: it does not come back
+	ChangeRequest_KIND_TRANSFER    ChangeRequest_Kind = 4 // let node lead; empty: the best
+)
+
+// Enum value maps for ChangeRequest_Kind.
+var (
+	ChangeRequest_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_PROMOTE",
+		2: "KIND_DEMOTE",
+		3: "KIND_REMOVE",
+		4: "KIND_TRANSFER",
+	}
+	ChangeRequest_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_PROMOTE":     1,
+		"KIND_DEMOTE":      2,
+		"KIND_REMOVE":      3,
+		"KIND_TRANSFER":    4,
+	}
+)
+
+func (x ChangeRequest_Kind) Enum() *ChangeRequest_Kind {
+	p := new(ChangeRequest_Kind)
+	*p = x
+	return p
+}
+
+func (x ChangeRequest_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangeRequest_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_replication_link_link_proto_enumTypes[1].Descriptor()
+}
+
+func (ChangeRequest_Kind) Type() protoreflect.EnumType {
+	return &file_replication_link_link_proto_enumTypes[1]
+}
+
+func (x ChangeRequest_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangeRequest_Kind.Descriptor instead.
+func (ChangeRequest_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_replication_link_link_proto_rawDescGZIP(), []int{6, 0}
+}
+
 type PledgeAnswer_State int32
 
 const (
@@ -117,11 +172,11 @@ func (x PledgeAnswer_State) String() string {
 }
 
 func (PledgeAnswer_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_replication_link_link_proto_enumTypes[1].Descriptor()
+	return file_replication_link_link_proto_enumTypes[2].Descriptor()
 }
 
 func (PledgeAnswer_State) Type() protoreflect.EnumType {
-	return &file_replication_link_link_proto_enumTypes[1]
+	return &file_replication_link_link_proto_enumTypes[2]
 }
 
 func (x PledgeAnswer_State) Number() protoreflect.EnumNumber {
@@ -130,7 +185,7 @@ func (x PledgeAnswer_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PledgeAnswer_State.Descriptor instead.
 func (PledgeAnswer_State) EnumDescriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{8, 0}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // Peer is an entry of an address book.
@@ -214,8 +269,16 @@ type Hello struct {
 	Pledged         string                 `protobuf:"bytes,7,opt,name=pledged,proto3" json:"pledged,omitempty"`                                         // cluster id that it has pledged to, not yet known to exist
 	Instance        string                 `protobuf:"bytes,8,opt,name=instance,proto3" json:"instance,omitempty"`                                       // random with each start: tells a copy of a disk from oneself
 	Peers           []*Peer                `protobuf:"bytes,9,rep,name=peers,proto3" json:"peers,omitempty"`                                             // whom it knows
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	Version         string                 `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`                                        // of the program, for people
+	Zone            string                 `protobuf:"bytes,11,opt,name=zone,proto3" json:"zone,omitempty"`                                              // where voters are spread over
+	Standby         bool                   `protobuf:"varint,12,opt,name=standby,proto3" json:"standby,omitempty"`                                       // has no vote, may be given one, and wants to be asked
+	Pinned          bool                   `protobuf:"varint,13,opt,name=pinned,proto3" json:"pinned,omitempty"`                                         // votes because its operator said so: never demoted by itself
+	KeyIds          []string               `protobuf:"bytes,14,rep,name=key_ids,json=keyIds,proto3" json:"key_ids,omitempty"`                            // of the secrets that it accepts, the one in use first
+	WallMs          int64                  `protobuf:"zigzag64,15,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`                         // its wall clock, to warn of a wrong one
+	// Nodes that an operator has removed for good: they do not join again.
+	Removed       []string `protobuf:"bytes,16,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -307,6 +370,55 @@ func (x *Hello) GetInstance() string {
 func (x *Hello) GetPeers() []*Peer {
 	if x != nil {
 		return x.Peers
+	}
+	return nil
+}
+
+func (x *Hello) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Hello) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Hello) GetStandby() bool {
+	if x != nil {
+		return x.Standby
+	}
+	return false
+}
+
+func (x *Hello) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *Hello) GetKeyIds() []string {
+	if x != nil {
+		return x.KeyIds
+	}
+	return nil
+}
+
+func (x *Hello) GetWallMs() int64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
+}
+
+func (x *Hello) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
 	}
 	return nil
 }
@@ -508,7 +620,129 @@ func (x *LeaveRequest) GetCluster() string {
 	return ""
 }
 
-// Done answers JoinRequest and LeaveRequest.
+// ChangeRequest asks the leader to change the quorum, for an operator.
+type ChangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Kind          ChangeRequest_Kind     `protobuf:"varint,2,opt,name=kind,proto3,enum=kahu.link.v1.ChangeRequest_Kind" json:"kind,omitempty"`
+	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRequest) Reset() {
+	*x = ChangeRequest{}
+	mi := &file_replication_link_link_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRequest) ProtoMessage() {}
+
+func (x *ChangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_link_link_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRequest.ProtoReflect.Descriptor instead.
+func (*ChangeRequest) Descriptor() ([]byte, []int) {
+	return file_replication_link_link_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ChangeRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ChangeRequest) GetKind() ChangeRequest_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return ChangeRequest_KIND_UNSPECIFIED
+}
+
+func (x *ChangeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// VoteRequest tells a node to ask for a vote, or that it has none any more.
+type VoteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Take          bool                   `protobuf:"varint,2,opt,name=take,proto3" json:"take,omitempty"`         // ask the leader for a vote (JoinRequest)
+	Operator      bool                   `protobuf:"varint,3,opt,name=operator,proto3" json:"operator,omitempty"` // an operator wants it, not the leader by itself
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VoteRequest) Reset() {
+	*x = VoteRequest{}
+	mi := &file_replication_link_link_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VoteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VoteRequest) ProtoMessage() {}
+
+func (x *VoteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_link_link_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VoteRequest.ProtoReflect.Descriptor instead.
+func (*VoteRequest) Descriptor() ([]byte, []int) {
+	return file_replication_link_link_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *VoteRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *VoteRequest) GetTake() bool {
+	if x != nil {
+		return x.Take
+	}
+	return false
+}
+
+func (x *VoteRequest) GetOperator() bool {
+	if x != nil {
+		return x.Operator
+	}
+	return false
+}
+
+// Done answers JoinRequest, LeaveRequest, ChangeRequest and VoteRequest.
 type Done struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -517,7 +751,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_replication_link_link_proto_msgTypes[6]
+	mi := &file_replication_link_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +763,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[6]
+	mi := &file_replication_link_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +776,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{6}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{8}
 }
 
 // PledgeRequest asks for a pledge to a cluster that does not exist yet, or asks
@@ -559,7 +793,7 @@ type PledgeRequest struct {
 
 func (x *PledgeRequest) Reset() {
 	*x = PledgeRequest{}
-	mi := &file_replication_link_link_proto_msgTypes[7]
+	mi := &file_replication_link_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +805,7 @@ func (x *PledgeRequest) String() string {
 func (*PledgeRequest) ProtoMessage() {}
 
 func (x *PledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[7]
+	mi := &file_replication_link_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +818,7 @@ func (x *PledgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PledgeRequest.ProtoReflect.Descriptor instead.
 func (*PledgeRequest) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{7}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PledgeRequest) GetCluster() string {
@@ -626,7 +860,7 @@ type PledgeAnswer struct {
 
 func (x *PledgeAnswer) Reset() {
 	*x = PledgeAnswer{}
-	mi := &file_replication_link_link_proto_msgTypes[8]
+	mi := &file_replication_link_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +872,7 @@ func (x *PledgeAnswer) String() string {
 func (*PledgeAnswer) ProtoMessage() {}
 
 func (x *PledgeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[8]
+	mi := &file_replication_link_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +885,7 @@ func (x *PledgeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PledgeAnswer.ProtoReflect.Descriptor instead.
 func (*PledgeAnswer) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{8}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PledgeAnswer) GetState() PledgeAnswer_State {
@@ -677,7 +911,7 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12&\n" +
-	"\x04role\x18\x04 \x01(\x0e2\x12.kahu.link.v1.RoleR\x04role\"\xaf\x02\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x12.kahu.link.v1.RoleR\x04role\"\xdb\x03\n" +
 	"\x05Hello\x12&\n" +
 	"\x04self\x18\x01 \x01(\v2\x12.kahu.link.v1.PeerR\x04self\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +
@@ -687,7 +921,15 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\tcandidate\x18\x06 \x01(\bR\tcandidate\x12\x18\n" +
 	"\apledged\x18\a \x01(\tR\apledged\x12\x1a\n" +
 	"\binstance\x18\b \x01(\tR\binstance\x12(\n" +
-	"\x05peers\x18\t \x03(\v2\x12.kahu.link.v1.PeerR\x05peers\"(\n" +
+	"\x05peers\x18\t \x03(\v2\x12.kahu.link.v1.PeerR\x05peers\x12\x18\n" +
+	"\aversion\x18\n" +
+	" \x01(\tR\aversion\x12\x12\n" +
+	"\x04zone\x18\v \x01(\tR\x04zone\x12\x18\n" +
+	"\astandby\x18\f \x01(\bR\astandby\x12\x16\n" +
+	"\x06pinned\x18\r \x01(\bR\x06pinned\x12\x17\n" +
+	"\akey_ids\x18\x0e \x03(\tR\x06keyIds\x12\x17\n" +
+	"\awall_ms\x18\x0f \x01(\x12R\x06wallMs\x12\x18\n" +
+	"\aremoved\x18\x10 \x03(\tR\aremoved\"(\n" +
 	"\fWatchRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\"\x1d\n" +
 	"\x05Index\x12\x14\n" +
@@ -697,7 +939,21 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +
 	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\"(\n" +
 	"\fLeaveRequest\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"\x06\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\xd8\x01\n" +
+	"\rChangeRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x124\n" +
+	"\x04kind\x18\x02 \x01(\x0e2 .kahu.link.v1.ChangeRequest.KindR\x04kind\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"c\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fKIND_PROMOTE\x10\x01\x12\x0f\n" +
+	"\vKIND_DEMOTE\x10\x02\x12\x0f\n" +
+	"\vKIND_REMOVE\x10\x03\x12\x11\n" +
+	"\rKIND_TRANSFER\x10\x04\"W\n" +
+	"\vVoteRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
+	"\x04take\x18\x02 \x01(\bR\x04take\x12\x1a\n" +
+	"\boperator\x18\x03 \x01(\bR\boperator\"\x06\n" +
 	"\x04Done\"\x94\x01\n" +
 	"\rPledgeRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12,\n" +
@@ -732,33 +988,37 @@ func file_replication_link_link_proto_rawDescGZIP() []byte {
 	return file_replication_link_link_proto_rawDescData
 }
 
-var file_replication_link_link_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_replication_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_replication_link_link_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_replication_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_replication_link_link_proto_goTypes = []any{
 	(Role)(0),               // 0: kahu.link.v1.Role
-	(PledgeAnswer_State)(0), // 1: kahu.link.v1.PledgeAnswer.State
-	(*Peer)(nil),            // 2: kahu.link.v1.Peer
-	(*Hello)(nil),           // 3: kahu.link.v1.Hello
-	(*WatchRequest)(nil),    // 4: kahu.link.v1.WatchRequest
-	(*Index)(nil),           // 5: kahu.link.v1.Index
-	(*JoinRequest)(nil),     // 6: kahu.link.v1.JoinRequest
-	(*LeaveRequest)(nil),    // 7: kahu.link.v1.LeaveRequest
-	(*Done)(nil),            // 8: kahu.link.v1.Done
-	(*PledgeRequest)(nil),   // 9: kahu.link.v1.PledgeRequest
-	(*PledgeAnswer)(nil),    // 10: kahu.link.v1.PledgeAnswer
+	(ChangeRequest_Kind)(0), // 1: kahu.link.v1.ChangeRequest.Kind
+	(PledgeAnswer_State)(0), // 2: kahu.link.v1.PledgeAnswer.State
+	(*Peer)(nil),            // 3: kahu.link.v1.Peer
+	(*Hello)(nil),           // 4: kahu.link.v1.Hello
+	(*WatchRequest)(nil),    // 5: kahu.link.v1.WatchRequest
+	(*Index)(nil),           // 6: kahu.link.v1.Index
+	(*JoinRequest)(nil),     // 7: kahu.link.v1.JoinRequest
+	(*LeaveRequest)(nil),    // 8: kahu.link.v1.LeaveRequest
+	(*ChangeRequest)(nil),   // 9: kahu.link.v1.ChangeRequest
+	(*VoteRequest)(nil),     // 10: kahu.link.v1.VoteRequest
+	(*Done)(nil),            // 11: kahu.link.v1.Done
+	(*PledgeRequest)(nil),   // 12: kahu.link.v1.PledgeRequest
+	(*PledgeAnswer)(nil),    // 13: kahu.link.v1.PledgeAnswer
 }
 var file_replication_link_link_proto_depIdxs = []int32{
 	0, // 0: kahu.link.v1.Peer.role:type_name -> kahu.link.v1.Role
-	2, // 1: kahu.link.v1.Hello.self:type_name -> kahu.link.v1.Peer
-	2, // 2: kahu.link.v1.Hello.peers:type_name -> kahu.link.v1.Peer
-	2, // 3: kahu.link.v1.JoinRequest.self:type_name -> kahu.link.v1.Peer
-	2, // 4: kahu.link.v1.PledgeRequest.members:type_name -> kahu.link.v1.Peer
-	1, // 5: kahu.link.v1.PledgeAnswer.state:type_name -> kahu.link.v1.PledgeAnswer.State
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	3, // 1: kahu.link.v1.Hello.self:type_name -> kahu.link.v1.Peer
+	3, // 2: kahu.link.v1.Hello.peers:type_name -> kahu.link.v1.Peer
+	3, // 3: kahu.link.v1.JoinRequest.self:type_name -> kahu.link.v1.Peer
+	1, // 4: kahu.link.v1.ChangeRequest.kind:type_name -> kahu.link.v1.ChangeRequest.Kind
+	3, // 5: kahu.link.v1.PledgeRequest.members:type_name -> kahu.link.v1.Peer
+	2, // 6: kahu.link.v1.PledgeAnswer.state:type_name -> kahu.link.v1.PledgeAnswer.State
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_replication_link_link_proto_init() }
@@ -771,8 +1031,8 @@ func file_replication_link_link_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replication_link_link_proto_rawDesc), len(file_replication_link_link_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   9,
+			NumEnums:      3,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

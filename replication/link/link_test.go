@@ -137,6 +137,8 @@ func (members) Leave(context.Context, link.Identity, *link.LeaveRequest) error {
 func (members) Pledge(context.Context, link.Identity, *link.PledgeRequest) (*link.PledgeAnswer, error) {
 	return &link.PledgeAnswer{State: link.PledgeAnswer_STATE_PLEDGED}, nil
 }
+func (members) Change(context.Context, link.Identity, *link.ChangeRequest) error { return nil }
+func (members) Vote(context.Context, link.Identity, *link.VoteRequest) error     { return nil }
 
 func get() *replication.Request {
 	return &replication.Request{Session: []byte("0123456789abcdef"), Op: &replication.Request_Get{Get: &replication.Get{}}}
@@ -166,6 +168,8 @@ func everything(ctx context.Context, p *link.Pool, book *addresses, node string)
 	results["Join"] = p.Join(ctx, node, &link.JoinRequest{})
 	results["Leave"] = p.Leave(ctx, node, &link.LeaveRequest{})
 	_, results["Pledge"] = p.Pledge(ctx, node, &link.PledgeRequest{})
+	results["Change"] = p.Change(ctx, node, &link.ChangeRequest{})
+	results["Vote"] = p.Vote(ctx, node, &link.VoteRequest{})
 	return results
 }
 

@@ -365,6 +365,16 @@ func (p *Pool) Leave(ctx context.Context, node string, r *LeaveRequest) error {
 	return p.ask(ctx, node, methodLeave, r, new(Done))
 }
 
+// Change asks node, which has to lead, for a change that an operator wants.
+func (p *Pool) Change(ctx context.Context, node string, r *ChangeRequest) error {
+	return p.ask(ctx, node, methodChange, r, new(Done))
+}
+
+// Vote tells node to ask for a vote, or that it has none any more.
+func (p *Pool) Vote(ctx context.Context, node string, r *VoteRequest) error {
+	return p.ask(ctx, node, methodVote, r, new(Done))
+}
+
 // Pledge asks node for a pledge, or what became of one.
 func (p *Pool) Pledge(ctx context.Context, node string, r *PledgeRequest) (*PledgeAnswer, error) {
 	answer := new(PledgeAnswer)

@@ -24,6 +24,8 @@ const (
 	methodLeave     uint8 = 7
 	methodPledge    uint8 = 8
 	methodBackup    uint8 = 12
+	methodChange    uint8 = 9
+	methodVote      uint8 = 10
 )
 
 // method is a row of the table of what a Server does.
@@ -45,12 +47,14 @@ var methods = map[uint8]method{
 	methodLeave:     {name: "Leave", voterOnly: true, serve: (*Server).leave},
 	methodPledge:    {name: "Pledge", voterOnly: true, serve: (*Server).pledge},
 	methodBackup:    {name: "Backup", voterOnly: true, streams: true, serve: (*Server).backup},
+	methodChange:    {name: "Change", voterOnly: true, serve: (*Server).change},
+	methodVote:      {name: "Vote", voterOnly: true, serve: (*Server).vote},
 }
 
 // ServerOptions configure a Server.
 type ServerOptions struct {
-	Voter   Voter          // nil on an agent that does not vote
-	Members Members        // nil: Hello, Join, Leave and Pledge are refused
+	Voter   Voter   // nil on an agent that does not vote
+	Members Members // nil: what membership answers is refused
 	// Backup writes a backup of this voter's state. Optional: nil refuses it.
 	Backup func(ctx context.Context, out io.Writer) error
 	Stream stream.Options // optional; Handler is ignored, KeepAlive is DefaultKeepAlive
@@ -280,4 +284,26 @@ func (s *Server) pledge(ctx context.Context, from Identity, in *stream.Incoming)
 		return nil, err
 	}
 	return answer, nil
+}
+
+func (s *Server) change(ctx context.Context, from Identity, in *stream.Incoming) (stream.Message, error) {
+	req := new(ChangeRequest)
+	if s.o.Members == nil {
+		return nil, errNoMembers
+	}
+	if err := req.UnmarshalVT(in.Payload); err != nil {
+		return nil, badPayload(err)
+	}
+	return &Done{}, s.o.Members.Change(ctx, from, req)
+}
+
+func (s *Server) vote(ctx context.Context, from Identity, in *stream.Incoming) (stream.Message, error) {
+	req := new(VoteRequest)
+	if s.o.Members == nil {
+		return nil, errNoMembers
+	}
+	if err := req.UnmarshalVT(in.Payload); err != nil {
+		return nil, badPayload(err)
+	}
+	return &Done{}, s.o.Members.Vote(ctx, from, req)
 }

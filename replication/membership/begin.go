@@ -26,7 +26,7 @@ func (k *Keeper) act() (settled bool) {
 	if k.cluster() == "" {
 		return false
 	}
-	return k.finishBootstrap() && k.join()
+	return k.finishBootstrap() && k.join() && k.govern()
 }
 
 func (k *Keeper) cluster() string {
@@ -35,8 +35,8 @@ func (k *Keeper) cluster() string {
 	return k.state.Cluster
 }
 
-// change makes a durable change of the state, or none. It needs mu.
-func (k *Keeper) change(f func(s *state)) error {
+// record makes a durable change of the state, or none. It needs mu.
+func (k *Keeper) record(f func(s *state)) error {
 	next := *k.state
 	f(&next)
 	if err := next.save(k.cfg.Dir); err != nil {
@@ -49,7 +49,7 @@ func (k *Keeper) change(f func(s *state)) error {
 
 // adopt makes this node one of a cluster that exists. It needs mu.
 func (k *Keeper) adopt(cluster string) {
-	if k.change(func(s *state) { s.Cluster = cluster }) == nil {
+	if k.record(func(s *state) { s.Cluster = cluster }) == nil {
 		k.cfg.Logger.Info("this node belongs to a cluster now", "cluster", cluster)
 	}
 }
@@ -128,6 +128,10 @@ func (k *Keeper) begin() {
 // propose. It needs mu.
 func (k *Keeper) makePledge() *pledge {
 	n := k.cfg.Expect
+	if n > 0 && !k.mayBegin() {
+		k.doing = "waiting for a cluster to join: the hosts that --join names begin it"
+		return nil
+	}
 	if n == 0 {
 		k.doing = "waiting for a cluster to join"
 		k.sayOnce("waiting", slog.LevelInfo, "waiting for a cluster to join; --bootstrap-expect N would begin one", "seeds", k.cfg.Seeds)
@@ -169,10 +173,25 @@ func (k *Keeper) makePledge() *pledge {
 		return nil
 	}
 	p := &pledge{Cluster: randomID(), Members: members, Expect: n}
-	if k.change(func(s *state) { s.Pledge = p }) != nil {
+	if k.record(func(s *state) { s.Pledge = p }) != nil {
 		return nil
 	}
 	return p
+}
+
+// mayBegin reports whether this node is a candidate. With role auto, the same
+// configuration on any number of hosts begins one cluster: when --join names
+// enough hosts, those begin it. It needs mu.
+func (k *Keeper) mayBegin() bool {
+	if !k.cfg.Auto || len(k.cfg.Seeds) < k.cfg.Expect {
+		return true
+	}
+	for _, s := range append(slices.Clone(k.cfg.Seeds), k.cfg.Found()...) {
+		if t := k.tries[s]; s == k.cfg.Address || t != nil && !t.failed && t.node == k.cfg.Node {
+			return true
+		}
+	}
+	return false
 }
 
 func (k *Keeper) sayMismatch(node, name string, theirs uint32) {
@@ -200,14 +219,14 @@ func (k *Keeper) propose(p *pledge) {
 		k.doing = "a proposal was given up: " + refused
 		aborted := append(slices.Clone(k.state.Aborted), p.Cluster)
 		aborted = aborted[max(0, len(aborted)-maxAborted):]
-		if k.change(func(s *state) { s.Pledge, s.Aborted = nil, aborted }) == nil {
+		if k.record(func(s *state) { s.Pledge, s.Aborted = nil, aborted }) == nil {
 			k.cfg.Logger.Info("a proposed cluster was given up", "cluster", p.Cluster, "reason", refused)
 		}
 	case len(missing) > 0:
 		k.doing = fmt.Sprintf("beginning cluster %s: no pledge from %s yet", p.Cluster, strings.Join(missing, ", "))
 		k.sayOnce(k.doing, slog.LevelInfo, "waiting for pledges to begin a cluster", "cluster", p.Cluster, "missing", missing)
 	default:
-		if k.change(func(s *state) { s.Cluster = p.Cluster }) == nil {
+		if k.record(func(s *state) { s.Cluster = p.Cluster }) == nil {
 			k.cfg.Logger.Info("a cluster begins", "cluster", p.Cluster, "members", p.Members)
 		}
 	}
@@ -265,7 +284,7 @@ func (k *Keeper) askProposer(p *pledge) {
 	case link.PledgeAnswer_STATE_COMMITTED:
 		k.adopt(p.Cluster)
 	case link.PledgeAnswer_STATE_ABORTED:
-		if k.change(func(s *state) { s.Pledge = nil }) == nil {
+		if k.record(func(s *state) { s.Pledge = nil }) == nil {
 			k.cfg.Logger.Info("a pledge is void: its proposer has given up", "cluster", p.Cluster, "node", p.proposer())
 		}
 	}
@@ -289,7 +308,7 @@ func (k *Keeper) finishBootstrap() bool {
 			return false
 		}
 	}
-	return k.change(func(s *state) { s.Bootstrapped = true }) == nil
+	return k.record(func(s *state) { s.Bootstrapped = true }) == nil
 }
 
 // pledgeOf reads and checks a proposal.

@@ -27,7 +27,7 @@ func (k *Keeper) publish() {
 	for node, address := range k.hearsay {
 		v.addresses[node] = address
 	}
-	if k.cfg.Voter {
+	if k.cfg.Voter && !k.standby.Load() {
 		v.voters = append(v.voters, k.cfg.Node)
 	}
 	for _, p := range k.state.Peers {
@@ -35,8 +35,13 @@ func (k *Keeper) publish() {
 		v.voters = append(v.voters, p.Node)
 	}
 	for node, s := range k.seen {
-		if s.id.Voter {
-			v.levels[node] = s.hello.GetFeatureLevel()
+		if !s.id.Voter {
+			continue
+		}
+		v.levels[node] = s.hello.GetFeatureLevel()
+		// A standby is in nobody's book, and has to be reached to get a vote.
+		if address := s.hello.GetSelf().GetAddress(); v.addresses[node] == "" && checkAddress(address) == nil {
+			v.addresses[node] = address
 		}
 	}
 	k.view.Store(v)
@@ -69,7 +74,8 @@ func (k *Keeper) Address(node string) (address string, ok bool) {
 // Voters returns the node ids of all voters that this agent knows of, itself
 // included: the quorum's where it is known, else the address book's.
 func (k *Keeper) Voters() []string {
-	if q, ok := k.quorum(); ok && len(q.Voters) > 0 {
+	// A standby that once voted knows an old quorum.
+	if q, ok := k.quorum(); ok && (slices.Contains(q.Voters, k.cfg.Node) || slices.Contains(q.Learners, k.cfg.Node)) {
 		return q.Voters
 	}
 	return slices.Clone(k.view.Load().voters)
@@ -135,7 +141,14 @@ func (k *Keeper) note(p peer) {
 // heard takes in what a verified node, found at address (empty: it came to us),
 // says of itself and of others. It needs mu.
 func (k *Keeper) heard(id link.Identity, h *link.Hello, address string) {
-	k.seen[id.Node] = &sight{id: id, hello: h, at: time.Now()}
+	now := time.Now()
+	since := now
+	if before := k.seen[id.Node]; before != nil && now.Sub(before.at) < 2*settledInterval && before.hello.GetInstance() == h.GetInstance() {
+		since = before.since
+	}
+	k.seen[id.Node] = &sight{id: id, hello: h, at: now, since: since}
+	k.checkClock(id.Node, h, now)
+	k.checkName(id.Node, h, now)
 	if h.GetCluster() != "" && k.state.Cluster != "" && h.GetCluster() != k.state.Cluster {
 		k.sayOnce("foreign "+id.Node, slog.LevelError, "an agent with the same secret belongs to another cluster: it is left alone",
 			"node", id.Node, "name", cut(h.GetSelf().GetName()), "cluster", h.GetCluster(), "own_cluster", k.state.Cluster)
@@ -150,6 +163,13 @@ func (k *Keeper) heard(id link.Identity, h *link.Hello, address string) {
 			k.note(peer{Node: id.Node, Name: cut(h.GetSelf().GetName()), Address: address})
 			delete(k.hearsay, id.Node)
 		}
+	} else if i := slices.IndexFunc(k.state.Peers, func(p peer) bool { return p.Node == id.Node }); i >= 0 {
+		// It votes no more: it comes to us, as all do that do not vote.
+		k.state.Peers = slices.Delete(slices.Clone(k.state.Peers), i, i+1)
+		k.unsaved = true
+	}
+	if id.Voter {
+		k.learnRemoved(h.GetRemoved())
 	}
 	for i, p := range h.GetPeers() {
 		if i == maxPeers {
@@ -163,6 +183,78 @@ func (k *Keeper) heard(id link.Identity, h *link.Hello, address string) {
 			k.hearsay[p.GetNode()] = p.GetAddress()
 		}
 	}
+}
+
+// Hint takes in where nodes are said to be, by gossip. Whoever answers there
+// still has to show that it is that node. It does not block.
+func (k *Keeper) Hint(addresses map[string]string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for node, address := range addresses {
+		if node == "" || node == k.cfg.Node || len(node) > 128 || checkAddress(address) != nil || len(k.hearsay) >= maxPeers {
+			continue
+		}
+		if e := k.find(node); e == nil || e.Address != address {
+			k.hearsay[node] = address
+		}
+	}
+	k.publish()
+}
+
+// checkClock tells of a wall clock that is far off. No lease depends on it, but
+// what is shown to people does, and certificates of an own PKI. It needs mu.
+func (k *Keeper) checkClock(node string, h *link.Hello, now time.Time) {
+	if h.GetWallMs() == 0 {
+		return
+	}
+	if off := time.UnixMilli(h.GetWallMs()).Sub(now); off.Abs() > clockTolerance {
+		k.sayOnce("clock "+node, slog.LevelWarn, "the wall clocks of two hosts differ: set them by NTP; leases do not depend on it, times that are shown do",
+			"node", node, "name", cut(h.GetSelf().GetName()), "ahead_by", off.Round(time.Second))
+	}
+}
+
+// checkName tells of two agents with one name, which people would take for one.
+// It needs mu.
+func (k *Keeper) checkName(node string, h *link.Hello, now time.Time) {
+	name := h.GetSelf().GetName()
+	if name == "" {
+		return
+	}
+	other := ""
+	if name == k.cfg.Name {
+		other = k.cfg.Node
+	}
+	for n, s := range k.seen {
+		if n != node && s.hello.GetSelf().GetName() == name && now.Sub(s.at) < 2*settledInterval {
+			other = n
+		}
+	}
+	if other != "" {
+		k.sayOnce("name "+name, slog.LevelWarn, "two agents have the same name: give each its own --node-name, or stop the one whose data directory was emptied",
+			"name", cut(name), "node", node, "other_node", other)
+	}
+}
+
+// maxRemoved bounds the list of removed nodes; the lowest ids are dropped.
+const maxRemoved = 1024
+
+// learnRemoved takes over what other voters know of removed nodes. It needs mu.
+func (k *Keeper) learnRemoved(nodes []string) {
+	all := slices.Clone(k.state.Removed)
+	for _, n := range nodes[:min(len(nodes), maxRemoved)] {
+		if n != "" && len(n) <= 128 && !slices.Contains(all, n) {
+			all = append(all, n)
+		}
+	}
+	if len(all) == len(k.state.Removed) {
+		return
+	}
+	slices.Sort(all)
+	all = all[max(0, len(all)-maxRemoved):]
+	if slices.Equal(all, k.state.Removed) {
+		return
+	}
+	_ = k.record(func(s *state) { s.Removed = all }) // logged; the next hello tries again
 }
 
 func cut(name string) string { return name[:min(len(name), 256)] }
@@ -183,6 +275,9 @@ func (k *Keeper) due() []string {
 		addresses = append(addresses, address)
 	}
 	for _, a := range k.cfg.Seeds {
+		add(a)
+	}
+	for _, a := range k.cfg.Found() {
 		add(a)
 	}
 	for _, p := range k.state.Peers {

@@ -45,8 +45,9 @@ type host struct {
 	voter    bool
 	hasState bool
 
-	keeper *membership.Keeper // nil while it is down
-	log    *syncBuffer
+	keeper  *membership.Keeper // nil while it is down
+	stopped time.Time
+	log     *syncBuffer
 }
 
 type syncBuffer struct {
@@ -122,7 +123,7 @@ func (h *host) start() {
 func (h *host) stop() {
 	h.w.mu.Lock()
 	k := h.keeper
-	h.keeper = nil
+	h.keeper, h.stopped = nil, time.Now()
 	h.w.mu.Unlock()
 	if k != nil {
 		k.Close()
@@ -236,6 +237,22 @@ func (n fakeNetwork) Pledge(ctx context.Context, node string, r *link.PledgeRequ
 	return answer, err
 }
 
+func (n fakeNetwork) Change(ctx context.Context, node string, r *link.ChangeRequest) error {
+	to, err := n.reach(ctx, node)
+	if err != nil {
+		return err
+	}
+	return errors.Join(to.Change(ctx, n.id(), r), n.back(ctx, node, "Change"))
+}
+
+func (n fakeNetwork) Vote(ctx context.Context, node string, r *link.VoteRequest) error {
+	to, err := n.reach(ctx, node)
+	if err != nil {
+		return err
+	}
+	return errors.Join(to.Vote(ctx, n.id(), r), n.back(ctx, node, "Vote"))
+}
+
 // fakeRaft is a host's part of the world's one quorum.
 type fakeRaft struct{ h *host }
 
@@ -314,8 +331,27 @@ func (r fakeRaft) Quorum() membership.Quorum {
 	if !r.h.hasState {
 		return membership.Quorum{}
 	}
-	return membership.Quorum{Leader: w.leader(), Applied: w.applied[r.h.config.Node],
+	q := membership.Quorum{Leader: w.leader(), Applied: w.applied[r.h.config.Node],
 		Voters: slices.Clone(w.voters), Learners: slices.Clone(w.learners)}
+	if q.Leader == r.h.config.Node {
+		q.Silent = make(map[string]time.Duration)
+		for _, node := range append(slices.Clone(w.voters), w.learners...) {
+			if h := w.hosts[node]; h.keeper == nil {
+				q.Silent[node] = time.Since(h.stopped)
+			}
+		}
+	}
+	return q
+}
+
+func (r fakeRaft) TransferLeadership(_ context.Context, node string) error {
+	return r.change(func(w *world) {
+		rest := without(w.voters, r.h.config.Node)
+		if node == "" {
+			node = rest[0]
+		}
+		w.voters = append([]string{node}, append(without(rest, node), r.h.config.Node)...) // the first that is up leads
+	})
 }
 
 // await waits, in the time of the test's bubble, until ok; what says for what.

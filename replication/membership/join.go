@@ -13,16 +13,16 @@ import (
 	"github.com/kahu-sh/kahu/replication/link"
 )
 
-// join brings this node into the quorum of its cluster, or a step nearer. It
-// reports whether it is where it belongs.
+// join brings this node into the quorum of its cluster, or a step nearer, if it
+// is to vote. It reports whether it is where it belongs.
 func (k *Keeper) join() (settled bool) {
 	q := k.raft.Quorum()
 	k.mu.Lock()
 	isVoter := slices.Contains(q.Voters, k.cfg.Node)
-	switch {
-	case isVoter:
+	if isVoter {
 		defer k.mu.Unlock()
-		if !k.state.Joined && k.change(func(s *state) { s.Joined = true }) != nil {
+		k.standby.Store(false)
+		if !k.state.Joined && k.record(func(s *state) { s.Joined = true }) != nil {
 			return false
 		}
 		k.doing = ""
@@ -30,14 +30,18 @@ func (k *Keeper) join() (settled bool) {
 			k.doing = "waiting for a leader"
 		}
 		return q.Leader != ""
-	// A vote that was seen may have been in an entry that was never committed:
-	// whoever still receives the log was not removed, and asks again.
-	case k.state.Left, k.state.Joined && !slices.Contains(q.Learners, k.cfg.Node):
+	}
+	isLearner := slices.Contains(q.Learners, k.cfg.Node)
+	if k.state.Joined && !isLearner && k.cfg.Auto && k.state.Wanted {
+		// The leader has taken the vote back. A vote that was seen may also have been
+		// in an entry that was never committed: then the leader asks again.
+		_ = k.record(func(s *state) { s.Wanted = false }) // logged; the next round tries again
+	}
+	if k.stays(isLearner) {
 		defer k.mu.Unlock()
-		k.doing = "removed from the quorum: empty the data directory, so that this host joins as a new voter"
-		k.sayOnce("removed", slog.LevelWarn, "this node was removed from the quorum", "cluster", k.state.Cluster, "node", k.cfg.Node)
 		return true
 	}
+	k.standby.Store(false)
 	k.doing = "joining cluster " + k.state.Cluster
 	leaders := k.leaders(q)
 	request := &link.JoinRequest{Self: k.self(), Cluster: k.state.Cluster, AppliedIndex: q.Applied}
@@ -50,6 +54,26 @@ func (k *Keeper) join() (settled bool) {
 		k.sayOnce(k.doing, slog.LevelInfo, "joining the cluster takes another attempt", "cluster", k.state.Cluster, "error", err)
 	}
 	return false
+}
+
+// stays reports whether this node is to stay without a vote, and says why. It
+// needs mu.
+func (k *Keeper) stays(isLearner bool) bool {
+	switch {
+	case slices.Contains(k.state.Removed, k.cfg.Node):
+		k.doing = "removed from the quorum by an operator: empty the data directory, so that this host joins as a new voter"
+		k.sayOnce("removed", slog.LevelWarn, "this node was removed from the quorum for good: empty its data directory, so that the host joins as a new one",
+			"cluster", k.state.Cluster, "node", k.cfg.Node)
+	case k.state.Left:
+		k.doing = "removed from the quorum by an operator; it votes again after: kahu cluster promote " + k.cfg.Node
+		k.sayOnce("left", slog.LevelInfo, "this node votes no more, until an operator promotes it", "cluster", k.state.Cluster, "node", k.cfg.Node)
+	case k.cfg.Auto && !k.state.Wanted && !isLearner:
+		k.doing = ""
+	default:
+		return false
+	}
+	k.standby.Store(true)
+	return true
 }
 
 // leaders returns whom others, or Raft, take for the leader, the most named
@@ -95,8 +119,8 @@ func (k *Keeper) askLeader(ctx context.Context, nodes []string, ask func(ctx con
 	return err
 }
 
-// LeaveQuorum asks the leader to take this node out of the quorum, for good: it does
-// not join again with this data directory. It blocks until that is committed, or
+// LeaveQuorum asks the leader to take this node out of the quorum: it does not
+// join again by itself, only when an operator promotes it. It blocks until that is committed, or
 // ctx ends; then it may be called again.
 func (k *Keeper) LeaveQuorum(ctx context.Context) error {
 	q, isVoter := k.quorum()
@@ -104,7 +128,7 @@ func (k *Keeper) LeaveQuorum(ctx context.Context) error {
 		return errors.New("this agent has no vote to give up")
 	}
 	k.mu.Lock()
-	if err := k.change(func(s *state) { s.Left = true }); err != nil {
+	if err := k.record(func(s *state) { s.Left = true }); err != nil {
 		k.mu.Unlock()
 		return err
 	}
@@ -112,7 +136,7 @@ func (k *Keeper) LeaveQuorum(ctx context.Context) error {
 	cluster := k.state.Cluster
 	k.mu.Unlock()
 	if q.Leader == k.cfg.Node {
-		return k.raft.RemoveServer(ctx, k.cfg.Node)
+		return k.takeVote(ctx, k.raft, k.cfg.Node)
 	}
 	return k.askLeader(ctx, leaders, func(ctx context.Context, node string) error {
 		return k.network.Leave(ctx, node, &link.LeaveRequest{Cluster: cluster})

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,12 @@ const (
 	rememberFor = 10 * time.Minute
 	// caughtUpEntries is how far behind a new voter may be when it gets its vote.
 	caughtUpEntries = 1000
+	// defaultReplaceAfter outlasts a reboot and an upgrade of the host.
+	defaultReplaceAfter = 10 * time.Minute
+	// stableFor is how long a standby has to be there before it gets a vote.
+	stableFor = 30 * time.Second
+	// clockTolerance is how far wall clocks may be apart without a word.
+	clockTolerance = time.Minute
 )
 
 // Network is how a Keeper reaches other agents. *link.Pool implements it.
@@ -43,6 +50,8 @@ type Network interface {
 	Join(ctx context.Context, node string, r *link.JoinRequest) error
 	Leave(ctx context.Context, node string, r *link.LeaveRequest) error
 	Pledge(ctx context.Context, node string, r *link.PledgeRequest) (*link.PledgeAnswer, error)
+	Change(ctx context.Context, node string, r *link.ChangeRequest) error
+	Vote(ctx context.Context, node string, r *link.VoteRequest) error
 }
 
 // Raft is this node's own part of the quorum. The agent implements it over
@@ -59,6 +68,8 @@ type Raft interface {
 	AddLearner(ctx context.Context, node string) error
 	AddVoter(ctx context.Context, node string) error
 	RemoveServer(ctx context.Context, node string) error
+	// TransferLeadership lets node lead, or the best one when it is empty.
+	TransferLeadership(ctx context.Context, node string) error
 	// Quorum returns what this node knows of the quorum now. It does not block.
 	Quorum() Quorum
 }
@@ -69,17 +80,33 @@ type Quorum struct {
 	Applied  uint64 // index that this node has applied
 	Voters   []string
 	Learners []string // receive the log, have no vote
+	// Silent is, on the leader alone, for how long each server has not answered
+	// Raft; nil on everybody else.
+	Silent map[string]time.Duration
 }
 
 // Config is what a Keeper is made of. Fields without "optional" are required.
 type Config struct {
 	Node    string // id, made with the data directory
 	Name    string // host name, for people; optional
-	Voter   bool   // this agent votes; else it is a proxy
+	Voter   bool   // this agent votes or may vote; else it is a proxy
+	Auto    bool   // it votes when the cluster needs it; only with Voter. Optional
+	Zone    string // where voters are spread over; optional
+	Version string // of the program, for people; optional
 	Address string // host:port at which others reach this agent
 	Dir     string // data directory, where membership.json is kept
 	// Seeds are addresses (host:port) to begin with; optional. They are asked for ever.
 	Seeds []string
+	// Found returns more of them, which may change. It must not block. Optional.
+	Found func() []string
+	// KeyIDs returns the ids of the secrets in use, for their rotation. Optional.
+	KeyIDs func() []string
+	// Voters is how many voters are kept by giving votes to agents with Auto, and
+	// by taking them back. 0: none is given or taken. Optional.
+	Voters int
+	// ReplaceAfter is for how long a voter has to be silent until it is replaced.
+	// Optional: 10 minutes.
+	ReplaceAfter time.Duration
 	// Expect is --bootstrap-expect: with how many voters a new cluster begins.
 	// 0: this agent waits for a cluster, and never begins one.
 	Expect       int
@@ -94,11 +121,13 @@ type Keeper struct {
 	view     atomic.Pointer[view] // never nil
 	started  chan struct{}        // closed by Start, after which the next two are set
 	network  Network
-	raft     Raft // nil on a proxy
+	raft     Raft        // nil on a proxy
+	standby  atomic.Bool // this node could vote, and is not asked to
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the loop
+	kick    chan struct{}  // wakes the loop; a token is enough
 	looked  chan struct{}  // closed after the first look around
 
 	// mu guards what follows. The file is written under it, so that what was
@@ -118,6 +147,7 @@ type sight struct {
 	id    link.Identity
 	hello *link.Hello
 	at    time.Time
+	since time.Time // of an unbroken row of hellos
 }
 
 // try is how it went with an address.
@@ -166,6 +196,18 @@ func Open(cfg Config) (*Keeper, error) {
 	if cfg.Node == "" || cfg.Dir == "" || cfg.Logger == nil {
 		return nil, errors.New("membership needs a node id, a data directory and a logger")
 	}
+	if cfg.ReplaceAfter <= 0 {
+		cfg.ReplaceAfter = defaultReplaceAfter
+	}
+	if cfg.Found == nil {
+		cfg.Found = func() []string { return nil }
+	}
+	if cfg.KeyIDs == nil {
+		cfg.KeyIDs = func() []string { return nil }
+	}
+	if cfg.Auto && !cfg.Voter {
+		return nil, errors.New("an agent that may get a vote has to be able to vote")
+	}
 	if cfg.Expect < 0 {
 		return nil, fmt.Errorf("bootstrap-expect is %d, it has to be at least 1, or left out", cfg.Expect)
 	}
@@ -183,6 +225,7 @@ func Open(cfg Config) (*Keeper, error) {
 		instance: randomID(),
 		state:    st,
 		looked:   make(chan struct{}),
+		kick:     make(chan struct{}, 1),
 		started:  make(chan struct{}),
 		seen:     make(map[string]*sight),
 		tries:    make(map[string]*try),
@@ -207,6 +250,10 @@ func (k *Keeper) Start(network Network, raft Raft) error {
 		}
 	}
 	k.network, k.raft = network, raft
+	if raft != nil && k.state.Cluster != "" {
+		q := raft.Quorum()
+		k.standby.Store(k.cfg.Auto && !slices.Contains(q.Voters, k.cfg.Node) && !slices.Contains(q.Learners, k.cfg.Node))
+	}
 	close(k.started)
 	k.running.Go(k.loop) // ends when ctx does; Close waits for it
 	return nil
@@ -254,6 +301,7 @@ func (k *Keeper) loop() {
 		timer := time.NewTimer(wait*3/4 + mathrand.N(wait/2))
 		select {
 		case <-timer.C:
+		case <-k.kick:
 		case <-k.ctx.Done():
 		}
 		timer.Stop()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/link"
@@ -13,7 +14,7 @@ var _ link.Members = (*Keeper)(nil)
 
 func (k *Keeper) self() *link.Peer {
 	role := link.Role_ROLE_PROXY
-	if k.cfg.Voter {
+	if k.cfg.Voter && !k.standby.Load() {
 		role = link.Role_ROLE_VOTER
 	}
 	return &link.Peer{Node: k.cfg.Node, Name: k.cfg.Name, Address: k.cfg.Address, Role: role}
@@ -30,8 +31,15 @@ func (k *Keeper) hello() *link.Hello {
 		FeatureLevel:    k.cfg.FeatureLevel,
 		Leader:          q.Leader,
 		BootstrapExpect: uint32(k.cfg.Expect),
-		Candidate:       k.cfg.Voter && k.state.Cluster == "",
+		Candidate:       k.cfg.Voter && k.state.Cluster == "" && k.mayBegin(),
 		Instance:        k.instance,
+		Version:         k.cfg.Version,
+		Zone:            k.cfg.Zone,
+		Standby:         k.standby.Load() && k.cfg.Auto && !k.state.Left,
+		Pinned:          k.cfg.Voter && !k.cfg.Auto,
+		KeyIds:          k.cfg.KeyIDs(),
+		WallMs:          time.Now().UnixMilli(),
+		Removed:         k.state.Removed,
 	}
 	if p := k.state.Pledge; p != nil && k.state.Cluster == "" {
 		h.Pledged = p.Cluster
@@ -90,6 +98,10 @@ func (k *Keeper) Join(ctx context.Context, from link.Identity, r *link.JoinReque
 		return fmt.Errorf("%w: node %s: %w", link.ErrRefused, from.Node, err)
 	}
 	k.mu.Lock()
+	if slices.Contains(k.state.Removed, from.Node) {
+		k.mu.Unlock()
+		return fmt.Errorf("%w: an operator has removed node %s for good: empty its data directory, so that its host joins as a new one", link.ErrRefused, from.Node)
+	}
 	k.note(peer{Node: from.Node, Name: cut(r.GetSelf().GetName()), Address: r.GetSelf().GetAddress()})
 	k.publish()
 	err = k.saveBook() // before Raft has to find it after a restart
@@ -121,7 +133,7 @@ func (k *Keeper) Leave(ctx context.Context, from link.Identity, r *link.LeaveReq
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	return raft.RemoveServer(ctx, from.Node)
+	return k.takeVote(ctx, raft, from.Node)
 }
 
 func refuse(format string, args ...any) *link.PledgeAnswer {
@@ -156,7 +168,7 @@ func (k *Keeper) Pledge(ctx context.Context, from link.Identity, r *link.PledgeR
 		return &link.PledgeAnswer{State: link.PledgeAnswer_STATE_PLEDGED}, nil
 	case k.state.Cluster != "":
 		return refuse("it belongs to cluster %s", k.state.Cluster), nil
-	case !k.cfg.Voter || k.cfg.Expect == 0:
+	case !k.cfg.Voter || k.cfg.Expect == 0 || !k.mayBegin():
 		return refuse("it begins no cluster"), nil
 	case p.Expect != k.cfg.Expect:
 		k.sayMismatch(from.Node, "", uint32(p.Expect))
@@ -169,7 +181,7 @@ func (k *Keeper) Pledge(ctx context.Context, from link.Identity, r *link.PledgeR
 	if why := k.veto(p.Cluster); why != "" {
 		return refuse("%s", why), nil
 	}
-	if err := k.change(func(s *state) { s.Pledge = p }); err != nil {
+	if err := k.record(func(s *state) { s.Pledge = p }); err != nil {
 		return nil, err
 	}
 	return &link.PledgeAnswer{State: link.PledgeAnswer_STATE_PLEDGED}, nil

@@ -34,8 +34,14 @@ type state struct {
 	Bootstrapped bool `json:"bootstrapped,omitempty"`
 	// Joined says that this node was seen to have a vote.
 	Joined bool `json:"joined,omitempty"`
-	// Left says that this node has asked to be removed: it does not join again.
+	// Left says that this node has asked to be removed, or an operator for it: it
+	// does not join again by itself.
 	Left bool `json:"left,omitempty"`
+	// Wanted says that the leader, or an operator, has asked this node to take a
+	// vote. It counts for a node with role auto.
+	Wanted bool `json:"wanted,omitempty"`
+	// Removed are nodes, sorted, that an operator has removed for good.
+	Removed []string `json:"removed,omitempty"`
 	// Aborted are the node's own proposals that it has given up.
 	Aborted []string `json:"aborted,omitempty"`
 	// Peers is the address book, sorted by node.

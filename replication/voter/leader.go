@@ -40,6 +40,7 @@ type reign struct {
 	term  uint64
 	base  int64         // L₀: the lease clock when the opening entry was applied
 	since time.Duration // t₀: this host's lease time, read after L₀
+	began time.Time     // for how long peers have been silent
 }
 
 // leaseClock is τ (DESIGN.md: lease time is not wall time).
@@ -115,6 +116,7 @@ func (v *Voter) open(r *reign) error {
 			// L₀ before t₀: what passes in between only lengthens leases.
 			r.base = v.fsm.position.Load().LeaseClockNS
 			r.since = v.cfg.LeaseNow()
+			r.began = time.Now()
 			break
 		}
 		select {

@@ -41,6 +41,8 @@ type transport struct {
 	node    raft.ServerAddress
 	stalled func() bool
 	intake  *intake
+
+	contacts contacts
 }
 
 var (
@@ -108,7 +110,11 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if t.stalled() {
 		return errStalled
 	}
-	return t.Transport.AppendEntries(id, target, args, resp)
+	err := t.Transport.AppendEntries(id, target, args, resp)
+	if err == nil {
+		t.contacts.heard(id)
+	}
+	return err
 }
 
 // AppendEntriesPipeline implements raft.Transport.

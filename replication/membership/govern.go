@@ -1,0 +1,126 @@
+package membership
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/kahu-sh/kahu/replication/link"
+)
+
+// govern does the next step that keeps the quorum as large as it should be, on
+// the leader. It reports whether there is nothing to hurry for.
+func (k *Keeper) govern() (settled bool) {
+	if k.cfg.Voters == 0 {
+		return true
+	}
+	q := k.raft.Quorum()
+	if q.Leader != k.cfg.Node || q.Silent == nil {
+		return true
+	}
+	s := decide(k.picture(q), patience{gone: k.cfg.ReplaceAfter, stable: min(stableFor, k.cfg.ReplaceAfter)})
+	if s.kind == stay {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(k.ctx, changeTimeout)
+	defer cancel()
+	k.cfg.Logger.Info("the quorum changes", "step", s.kind.String(), "node", s.node, "reason", s.why)
+	var err error
+	switch s.kind {
+	case invite:
+		err = k.network.Vote(ctx, s.node, &link.VoteRequest{Cluster: k.cluster(), Take: true})
+	case removeVoter:
+		err = k.raft.RemoveServer(ctx, s.node)
+	case moveLead:
+		err = k.raft.TransferLeadership(ctx, s.node)
+	}
+	if err != nil && k.ctx.Err() == nil {
+		k.cfg.Logger.Warn("the quorum was not changed; it is tried again", "step", s.kind.String(), "node", s.node, "error", err)
+	}
+	return true // at the next round: a step takes effect before another is decided
+}
+
+// picture is what this leader knows of the quorum and of those who stand by.
+func (k *Keeper) picture(q Quorum) picture {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := picture{want: k.cfg.Voters}
+	in := make(map[string]bool)
+	seatOf := func(node string) seat {
+		in[node] = true
+		s := seat{node: node, silent: q.Silent[node], leads: node == k.cfg.Node}
+		if node == k.cfg.Node {
+			s.zone, s.pinned = k.cfg.Zone, !k.cfg.Auto
+		} else if seen := k.seen[node]; seen != nil {
+			s.zone, s.pinned = cut(seen.hello.GetZone()), seen.hello.GetPinned()
+		} else {
+			s.pinned = true // until it has said otherwise
+		}
+		return s
+	}
+	for _, node := range q.Voters {
+		p.voters = append(p.voters, seatOf(node))
+	}
+	for _, node := range q.Learners {
+		p.learners = append(p.learners, seatOf(node))
+	}
+	now := time.Now()
+	level := k.announced(q)
+	for node, s := range k.seen {
+		h := s.hello
+		if in[node] || !s.id.Voter || !h.GetStandby() || h.GetCluster() != k.state.Cluster || now.Sub(s.at) >= 2*settledInterval || h.GetFeatureLevel() < level {
+			continue
+		}
+		p.standbys = append(p.standbys, standby{node: node, zone: cut(h.GetZone()), stable: s.at.Sub(s.since)})
+	}
+	return p
+}
+
+// announced is the lowest feature level of the voters, so far as they have told:
+// a new one has to know as much. It needs mu.
+func (k *Keeper) announced(q Quorum) uint32 {
+	level := k.cfg.FeatureLevel
+	for _, node := range q.Voters {
+		if s := k.seen[node]; s != nil {
+			level = min(level, s.hello.GetFeatureLevel())
+		}
+	}
+	return level
+}
+
+// spare says why the vote of node cannot be taken without costing the quorum,
+// or nothing. Only a leader knows.
+func spare(q Quorum, node string) error {
+	if q.Silent == nil {
+		return nil // Raft says who leads
+	}
+	left, sound := 0, 0
+	for _, v := range q.Voters {
+		if v == node {
+			continue
+		}
+		left++
+		if q.Silent[v] < shaky {
+			sound++
+		}
+	}
+	switch {
+	case left == len(q.Voters):
+		return nil
+	case left == 0:
+		return fmt.Errorf("%w: node %s is the only voter", link.ErrRefused, node)
+	case sound < majority(left):
+		return fmt.Errorf("%w: without node %s only %d of %d voters would answer, and %d have to: bring the others back, or add a voter first", link.ErrRefused, node, sound, left, majority(left))
+	}
+	return nil
+}
+
+// takeVote takes a server out of the configuration, unless that could cost the
+// quorum.
+func (k *Keeper) takeVote(ctx context.Context, raft Raft, node string) error {
+	q := raft.Quorum()
+	if err := spare(q, node); err != nil {
+		return err
+	}
+	return raft.RemoveServer(ctx, node)
+}
