@@ -329,6 +329,45 @@ func TestProposeAgain(t *testing.T) {
 	})
 }
 
+// Costly requests that did not fit into their entry go into the next one, before
+// what came later; the others of the entry are answered.
+func TestProposeTheRestAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
+		var o outcomes
+		occupy(p, &o)
+		before := len(r.all())
+		o.submit(p, write(1, 1))
+		o.submit(p, write(2, 1))
+		o.submit(p, write(3, 1))
+		for _, f := range r.all() {
+			f.answer(replication.Code_CODE_OK)
+		}
+		time.Sleep(time.Second) // virtual: in a synctest bubble
+		f := r.all()
+		if len(f) != before+1 || fmt.Sprint(numbers(f[before])) != "[1 2 3]" {
+			t.Fatalf("%d entries, the last has %v", len(f), numbers(f[len(f)-1]))
+		}
+		o.submit(p, write(4, 1))
+		f[before].resp = []*replication.Answer{{}, {Code: replication.Code_CODE_PROPOSE_AGAIN}, {Code: replication.Code_CODE_PROPOSE_AGAIN}}
+		f[before].err <- nil
+		time.Sleep(time.Second)
+		f = r.all()
+		if o.of(1) != "CODE_OK <nil>" || o.of(2) != "" {
+			t.Errorf("after the first entry: 1 %q, 2 %q", o.of(1), o.of(2))
+		}
+		if len(f) != before+2 || fmt.Sprint(numbers(f[before+1])) != "[2 3 4]" {
+			t.Fatalf("%d entries, the last has %v", len(f), numbers(f[len(f)-1]))
+		}
+		f[before+1].answer(replication.Code_CODE_OK)
+		synctest.Wait()
+		for n := uint64(1); n <= 4; n++ {
+			if o.of(n) != "CODE_OK <nil>" {
+				t.Errorf("%d: %q", n, o.of(n))
+			}
+		}
+	})
+}
+
 func TestContextEnds(t *testing.T) {
 	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

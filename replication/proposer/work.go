@@ -159,21 +159,30 @@ func (p *Proposer) propose(b *batch) {
 		return
 	}
 	if answers[0].GetCode() == replication.Code_CODE_PROPOSE_AGAIN {
-		p.again(b)
+		p.again(b, true)
 		return
 	}
+	// Costly requests beyond what one entry may spend come back one by one.
+	left := b.waiters[:0]
 	for i, w := range b.waiters {
+		if answers[i].GetCode() == replication.Code_CODE_PROPOSE_AGAIN {
+			left = append(left, w)
+			continue
+		}
 		w.finish(answers[i], nil)
+	}
+	if b.waiters = left; len(left) > 0 {
+		p.again(b, false)
 	}
 }
 
-// again puts a batch back whose entry was appended in a later term than the one
-// it was stamped in: none of it was applied. Under a newer reign it is proposed
-// at once; under the same one the voter is about to say what comes next.
-func (p *Proposer) again(b *batch) {
+// again puts requests back that were not applied. An entry that is stale was
+// appended in a later term than the one it was stamped in: under a newer reign it
+// is proposed at once; under the same one the voter is about to say what comes next.
+func (p *Proposer) again(b *batch, stale bool) {
 	p.mu.Lock()
 	if p.reign != nil && !p.stopped {
-		p.suspended = p.suspended || p.reign.Term <= b.entry.Term
+		p.suspended = p.suspended || stale && p.reign.Term <= b.entry.Term
 		p.lanes.pushFront(b.waiters)
 		p.wakeLocked()
 		p.mu.Unlock()

@@ -188,7 +188,7 @@ func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) error 
 // ownIn lists the keys in a span that the script has written, in order.
 func (s *scriptStore) ownIn(span *txSpan) (out []keyRef) {
 	for k := range s.staged { // sorted below
-		if k.d == span.d && strings.HasPrefix(k.name, span.prefix) && span.covers(k.name, revisionKey(k.d, k.name, 0)) {
+		if k.d == span.d && strings.HasPrefix(k.name, span.prefix) && span.covers(k.name, spanRow(k)) {
 			out = append(out, k)
 		}
 	}

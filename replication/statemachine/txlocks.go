@@ -309,7 +309,7 @@ func (m *Machine) heldSince(t *transaction, k keyRef, at hlc) bool {
 	}
 	held := false
 	if len(t.spans) > 0 {
-		row := revisionKey(k.d, k.name, 0)
+		row := spanRow(k)
 		for _, s := range t.spans {
 			held = held || s.d == k.d && len(k.name) >= len(s.prefix) && m.live(s.end) && !s.at.after(at) && s.covers(k.name, row)
 		}

@@ -112,7 +112,7 @@ func (w *rangeWalk) narrow() {
 	if !w.cut || !w.moved {
 		return
 	}
-	at := nameKey(tableRevision, w.span.d, w.last, 0)
+	at := spanRow(keyRef{w.span.d, w.last})
 	if w.op.Range.Descending {
 		w.span.from = at
 	} else {

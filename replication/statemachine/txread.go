@@ -248,7 +248,7 @@ func (m *Machine) txReadRange(c *command, t *transaction, op *replication.TxRead
 		return
 	}
 	for _, k := range t.broken {
-		if asOf == nil && k.d == span.d && strings.HasPrefix(k.name, span.prefix) && span.covers(k.name, revisionKey(k.d, k.name, 0)) {
+		if asOf == nil && k.d == span.d && strings.HasPrefix(k.name, span.prefix) && span.covers(k.name, spanRow(k)) {
 			m.refuseMoved(c, k)
 			return
 		}
@@ -302,7 +302,7 @@ func problemOfBounds(r *replication.Range) string {
 // stagedIn lists the keys in a span that the transaction has written, in order.
 func (t *transaction) stagedIn(s *txSpan) (out []keyRef) {
 	for k := range t.staged { // sorted below
-		if k.d == s.d && strings.HasPrefix(k.name, s.prefix) && s.covers(k.name, revisionKey(k.d, k.name, 0)) {
+		if k.d == s.d && strings.HasPrefix(k.name, s.prefix) && s.covers(k.name, spanRow(k)) {
 			out = append(out, k)
 		}
 	}

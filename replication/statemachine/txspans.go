@@ -82,6 +82,9 @@ func (s *txSpan) contains(o *txSpan) bool {
 	return bytes.Compare(s.from, o.from) <= 0 && (s.to == nil || o.to != nil && bytes.Compare(o.to, s.to) <= 0)
 }
 
+// spanRow is the place of a key among the bounds of spans.
+func spanRow(k keyRef) []byte { return nameKey(tableRevision, k.d, k.name, 0) }
+
 // below compares with an upper bound, which may be open.
 func below(a, to []byte) bool { return to == nil || bytes.Compare(a, to) < 0 }
 
@@ -144,7 +147,7 @@ func (x *spanIndex) covering(k keyRef, yield func(*txSpan)) {
 		}
 		list := x.byPrefix[k.d][k.name[:l.bytes]]
 		if len(list) > 0 && row == nil {
-			row = revisionKey(k.d, k.name, 0)
+			row = spanRow(k)
 		}
 		for _, s := range list {
 			if s.covers(k.name, row) {
