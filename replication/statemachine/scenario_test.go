@@ -30,7 +30,8 @@ var rewrite = flag.Bool("rewrite", false, "rewrite the expected outcomes in test
 //	stamped 1     the term in which this entry was stamped
 //	restart       the machine is loaded from its rows again
 //
-// Requests are written as NAME FIELD=VALUE…, with the names of the proto. Those
+// Requests are written as NAME FIELD=VALUE…, with the names of the proto. "begin
+// T …" starts a transaction that later blocks call T: see txRequest. Requests
 // with a receipt come from the session "client" with rising numbers, unless
 // id=SESSION:NUMBER and done=NUMBER say otherwise.
 func TestScenarios(t *testing.T) {
@@ -88,10 +89,11 @@ type world struct {
 	clock  time.Duration
 	wallMS int64
 	number map[string]uint64
+	tx     map[string]*replication.Timestamp // ids of transactions by their names
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, store: newMapStore(), term: 1, wallMS: 1000, number: make(map[string]uint64)}
+	w := &world{t: t, store: newMapStore(), term: 1, wallMS: 1000, number: make(map[string]uint64), tx: make(map[string]*replication.Timestamp)}
 	w.m = newMachine(t, w.store)
 	w.apply(w.term, []*replication.Request{{Op: &replication.Request_SessionOpen{SessionOpen: &replication.SessionOpen{
 		Id: sid("client"), Host: "h", Node: "n", TtlMs: 1e12}}}})
@@ -130,6 +132,7 @@ func (w *world) block(lines []string) string {
 	w.t.Helper()
 	stamped := uint64(0)
 	var reqs, reads []*replication.Request
+	begun := make(map[int]string)
 	for _, line := range lines {
 		word, rest, _ := strings.Cut(line, " ")
 		switch word {
@@ -146,6 +149,12 @@ func (w *world) block(lines []string) string {
 		case "restart":
 			w.m = newMachine(w.t, w.store)
 		default:
+			if word == "begin" {
+				name, options, _ := strings.Cut(rest, " ")
+				w.tx[name] = nil
+				begun[len(reqs)] = name
+				line = "tx_start " + options
+			}
 			req := w.request(line)
 			if req.IsRead() {
 				reads = append(reads, req)
@@ -163,7 +172,10 @@ func (w *world) block(lines []string) string {
 		if res.Diverged != nil {
 			fmt.Fprintf(&out, "diverged: %v\n", res.Diverged)
 		}
-		for _, a := range res.Answers {
+		for i, a := range res.Answers {
+			if name, ok := begun[i]; ok {
+				w.tx[name] = a.GetTxStarted().GetId()
+			}
 			out.WriteString(show(a.ProtoReflect()) + "\n")
 		}
 		for _, e := range res.Events {
@@ -215,6 +227,10 @@ func (w *world) request(line string) *replication.Request {
 		op.Keys = append(op.Keys, k)
 		req.Op = &replication.Request_Get{Get: op}
 	default:
+		if id, ok := w.tx[word]; ok {
+			w.txRequest(req, id, rest)
+			break
+		}
 		m := req.ProtoReflect()
 		f := m.Descriptor().Fields().ByName(protoreflect.Name(word))
 		if f == nil || f.ContainingOneof() == nil {
@@ -326,6 +342,10 @@ func show(m protoreflect.Message) string {
 		if f.IsList() {
 			var items []string
 			for j := range v.List().Len() {
+				if f.Kind() == protoreflect.StringKind {
+					items = append(items, strconv.Quote(v.List().Get(j).String()))
+					continue
+				}
 				items = append(items, "{"+show(v.List().Get(j).Message())+"}")
 			}
 			parts = append(parts, strings.Join(items, " "))
@@ -347,7 +367,7 @@ func showValue(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	switch f.Kind() {
 	case protoreflect.EnumKind:
 		name := string(f.Enum().Values().ByNumber(v.Enum()).Name())
-		for _, cut := range []string{"CODE_", "KIND_", "DURABILITY_"} {
+		for _, cut := range []string{"CODE_", "KIND_", "DURABILITY_", "TX_OUTCOME_"} {
 			name = strings.TrimPrefix(name, cut)
 		}
 		return strings.ToLower(name)
