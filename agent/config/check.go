@@ -31,6 +31,7 @@ func Check(f File, host Host) (Config, Problems) {
 	c.cluster()
 	c.secret()
 	c.policy()
+	c.kahuna()
 	c.limits()
 	c.backup()
 	c.timeouts()

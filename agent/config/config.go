@@ -56,6 +56,7 @@ type Config struct {
 	// MakeSecret allows to make SecretFile when it does not exist: the agent is alone.
 	MakeSecret bool
 	HTTP       string // HOST:PORT, empty: off
+	Kahuna     Kahuna
 	Dev        bool
 	LogLevel   slog.Level
 	LogFormat  LogFormat

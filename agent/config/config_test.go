@@ -134,7 +134,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 		t.Fatal(d)
 	}
 	for key := range want {
-		if key == "limits" || key == "timeouts" || key == "policy" {
+		if key == "limits" || key == "timeouts" || key == "policy" || key == "backup" {
 			continue
 		}
 		if flags(t).Lookup(key) == nil {

@@ -19,6 +19,13 @@ type File struct {
 	BootstrapExpect int          `koanf:"bootstrap-expect"`
 	SecretFile      string       `koanf:"secret-file"`
 	HTTP            string       `koanf:"http"`
+	KahunaListen    []string     `koanf:"kahuna-listen"`
+	KahunaTLSCert   string       `koanf:"kahuna-tls-cert"`
+	KahunaTLSKey    string       `koanf:"kahuna-tls-key"`
+	KahunaClientCA  string       `koanf:"kahuna-client-ca"`
+	KahunaTokenFile string       `koanf:"kahuna-token-file"`
+	KahunaInsecure  bool         `koanf:"kahuna-insecure"`
+	KahunaAdvertise string       `koanf:"kahuna-advertise"`
 	Dev             bool         `koanf:"dev"`
 	AllowVolatile   bool         `koanf:"allow-volatile"`
 	LogLevel        string       `koanf:"log-level"`
@@ -51,6 +58,11 @@ type FileLimits struct {
 	MemtableSize    string `koanf:"memtable-size"`
 	TrailingLogSize string `koanf:"trailing-log-size"`
 	Holds           int    `koanf:"holds"`
+
+	KahunaConnections           int `koanf:"kahuna-connections"`
+	KahunaConnectionsPerAddress int `koanf:"kahuna-connections-per-address"`
+	KahunaRequests              int `koanf:"kahuna-requests"`
+	KahunaStreamsPerConnection  int `koanf:"kahuna-streams-per-connection"`
 }
 
 // FileBackup is how backups are taken by themselves.
@@ -80,10 +92,13 @@ const (
 // test holds the two together.
 func Defaults() File {
 	return File{
-		Role:      string(Voter),
-		Storage:   string(SQLite),
-		Bind:      defaultBind,
-		Join:      []string{},
+		Role:    string(Voter),
+		Storage: string(SQLite),
+		Bind:    defaultBind,
+		Join:    []string{},
+
+		KahunaListen: []string{},
+
 		LogLevel:  "info",
 		LogFormat: string(LogText),
 		MinFree:   "256MiB",
@@ -94,6 +109,11 @@ func Defaults() File {
 			MemtableSize:    "64MiB",
 			TrailingLogSize: "256MiB",
 			Holds:           65536,
+
+			KahunaConnections:           4096,
+			KahunaConnectionsPerAddress: 1024,
+			KahunaRequests:              8192,
+			KahunaStreamsPerConnection:  256,
 		},
 		Timeouts: FileTimeouts{
 			Request:  (10 * time.Second).String(),
