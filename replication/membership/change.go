@@ -175,11 +175,11 @@ func (k *Keeper) Vote(_ context.Context, from link.Identity, r *link.VoteRequest
 	case r.GetTake() && !r.GetOperator() && (k.state.Left || !k.cfg.Auto):
 		return refused("node %s is not to vote by itself", k.cfg.Node)
 	}
-	left := k.state.Left
+	left, pinned := k.state.Left, k.state.Pinned
 	if r.GetOperator() {
-		left = !r.GetTake()
+		left, pinned = !r.GetTake(), r.GetTake()
 	}
-	if err := k.record(func(s *state) { s.Wanted, s.Left = r.GetTake(), left }); err != nil {
+	if err := k.record(func(s *state) { s.Wanted, s.Seated, s.Left, s.Pinned = r.GetTake(), false, left, pinned }); err != nil {
 		return err
 	}
 	if r.GetTake() {

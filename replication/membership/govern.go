@@ -50,7 +50,7 @@ func (k *Keeper) picture(q Quorum) picture {
 		in[node] = true
 		s := seat{node: node, silent: q.Silent[node], leads: node == k.cfg.Node}
 		if node == k.cfg.Node {
-			s.zone, s.pinned = k.cfg.Zone, !k.cfg.Auto
+			s.zone, s.pinned = k.cfg.Zone, k.pinned()
 		} else if seen := k.seen[node]; seen != nil {
 			s.zone, s.pinned = cut(seen.hello.GetZone()), seen.hello.GetPinned()
 		} else {

@@ -22,7 +22,7 @@ func (k *Keeper) join() (settled bool) {
 	if isVoter {
 		defer k.mu.Unlock()
 		k.standby.Store(false)
-		if !k.state.Joined && k.record(func(s *state) { s.Joined = true }) != nil {
+		if !(k.state.Joined && k.state.Seated) && k.record(func(s *state) { s.Joined, s.Seated = true, true }) != nil {
 			return false
 		}
 		k.doing = ""
@@ -32,10 +32,13 @@ func (k *Keeper) join() (settled bool) {
 		return q.Leader != ""
 	}
 	isLearner := slices.Contains(q.Learners, k.cfg.Node)
-	if k.state.Joined && !isLearner && k.cfg.Auto && k.state.Wanted {
+	if k.cfg.Auto && k.state.Seated && !isLearner {
 		// The leader has taken the vote back. A vote that was seen may also have been
 		// in an entry that was never committed: then the leader asks again.
-		_ = k.record(func(s *state) { s.Wanted = false }) // logged; the next round tries again
+		_ = k.record(func(s *state) { s.Wanted, s.Seated = false, false }) // logged; the next round tries again
+	}
+	if isLearner && !k.state.Seated {
+		_ = k.record(func(s *state) { s.Seated = true }) // as above
 	}
 	if k.stays(isLearner) {
 		defer k.mu.Unlock()
@@ -108,8 +111,8 @@ func (k *Keeper) askLeader(ctx context.Context, nodes []string, ask func(ctx con
 	for asked := 0; len(nodes) > 0 && asked < 5 && ctx.Err() == nil; asked++ {
 		node := nodes[0]
 		nodes = nodes[1:]
-		if err = ask(ctx, node); err == nil {
-			return nil
+		if err = ask(ctx, node); err == nil || errors.Is(err, link.ErrRefused) {
+			return err
 		}
 		var notLeader *replication.NotLeaderError
 		if errors.As(err, &notLeader) && notLeader.Leader != "" && notLeader.Leader != node && notLeader.Leader != k.cfg.Node {

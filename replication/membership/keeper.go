@@ -163,6 +163,7 @@ type Status struct {
 	Cluster string `json:"cluster,omitempty"` // id, empty before this node belongs to one
 	Pledged string `json:"pledged,omitempty"` // id of a cluster that may begin
 	Waiting string `json:"waiting,omitempty"` // one line: what keeps this node from taking part
+	Standby bool   `json:"standby,omitempty"` // it could vote, and has no vote
 	Peers   []Peer `json:"peers"`             // other voters in the address book
 }
 
@@ -178,7 +179,7 @@ type Peer struct {
 func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := Status{Cluster: k.state.Cluster, Waiting: k.doing}
+	s := Status{Cluster: k.state.Cluster, Waiting: k.doing, Standby: k.standby.Load()}
 	if k.state.Pledge != nil && s.Cluster == "" {
 		s.Pledged = k.state.Pledge.Cluster
 	}

@@ -20,6 +20,9 @@ func (k *Keeper) self() *link.Peer {
 	return &link.Peer{Node: k.cfg.Node, Name: k.cfg.Name, Address: k.cfg.Address, Role: role}
 }
 
+// pinned reports whether an operator made this node a voter. It needs mu.
+func (k *Keeper) pinned() bool { return k.cfg.Voter && (!k.cfg.Auto || k.state.Pinned) }
+
 // hello is what this agent says of itself now.
 func (k *Keeper) hello() *link.Hello {
 	q, _ := k.quorum()
@@ -36,7 +39,7 @@ func (k *Keeper) hello() *link.Hello {
 		Version:         k.cfg.Version,
 		Zone:            k.cfg.Zone,
 		Standby:         k.standby.Load() && k.cfg.Auto && !k.state.Left,
-		Pinned:          k.cfg.Voter && !k.cfg.Auto,
+		Pinned:          k.pinned(),
 		KeyIds:          k.cfg.KeyIDs(),
 		WallMs:          time.Now().UnixMilli(),
 		Removed:         k.state.Removed,

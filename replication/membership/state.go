@@ -40,6 +40,11 @@ type state struct {
 	// Wanted says that the leader, or an operator, has asked this node to take a
 	// vote. It counts for a node with role auto.
 	Wanted bool `json:"wanted,omitempty"`
+	// Pinned says that an operator gave this node its vote: it is not taken back
+	// for having more voters than needed.
+	Pinned bool `json:"pinned,omitempty"`
+	// Seated says that this node was seen in the Raft configuration since then.
+	Seated bool `json:"seated,omitempty"`
 	// Removed are nodes, sorted, that an operator has removed for good.
 	Removed []string `json:"removed,omitempty"`
 	// Aborted are the node's own proposals that it has given up.
