@@ -90,6 +90,7 @@ func TestDefaults(t *testing.T) {
 		MinFreeBytes: 256 << 20, Backup: config.Backup{Interval: 24 * time.Hour, Keep: 7},
 		Limits:   config.Limits{ValueSizeBytes: 1 << 20, MemtableSizeBytes: 64 << 20, TrailingLogSizeBytes: 256 << 20, Holds: 65536},
 		Timeouts: config.Timeouts{Request: 10 * time.Second, Shutdown: 10 * time.Second, GrantAck: 5 * time.Second},
+		Kahuna:   config.Kahuna{Limits: config.KahunaLimits{Connections: 4096, ConnectionsPerAddress: 1024, Requests: 8192, StreamsPerConnection: 256}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Fatal(d)
@@ -113,7 +114,11 @@ func TestSampleIsTheDefaults(t *testing.T) {
 		"secret-file": d.SecretFile, "http": d.HTTP, "dev": d.Dev, "allow-volatile": d.AllowVolatile, "log-level": d.LogLevel, "log-format": d.LogFormat, "policy": []any{},
 		"min-free": d.MinFree, "backup": map[string]any{"directory": d.Backup.Directory, "interval": d.Backup.Interval, "keep": d.Backup.Keep, "max-age": d.Backup.MaxAge},
 		"limits": map[string]any{"value-size": d.Limits.ValueSize, "memtable-size": d.Limits.MemtableSize,
-			"trailing-log-size": d.Limits.TrailingLogSize, "holds": d.Limits.Holds},
+			"trailing-log-size": d.Limits.TrailingLogSize, "holds": d.Limits.Holds,
+			"kahuna-connections": d.Limits.KahunaConnections, "kahuna-connections-per-address": d.Limits.KahunaConnectionsPerAddress,
+			"kahuna-requests": d.Limits.KahunaRequests, "kahuna-streams-per-connection": d.Limits.KahunaStreamsPerConnection},
+		"kahuna-listen": []any{}, "kahuna-tls-cert": d.KahunaTLSCert, "kahuna-tls-key": d.KahunaTLSKey, "kahuna-client-ca": d.KahunaClientCA,
+		"kahuna-token-file": d.KahunaTokenFile, "kahuna-insecure": d.KahunaInsecure, "kahuna-advertise": d.KahunaAdvertise,
 		"timeouts": map[string]any{"request": d.Timeouts.Request, "shutdown": d.Timeouts.Shutdown, "grant-ack": d.Timeouts.GrantAck},
 	}
 	if d := cmp.Diff(want, fromSample); d != "" {

@@ -1,0 +1,227 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/kahu-sh/kahu/localapi/caller"
+)
+
+// Kahuna is where and how the wire of Kahuna's clients is spoken over TCP.
+type Kahuna struct {
+	// Listen is HOST:PORT to listen on, without duplicates; none: only the socket
+	// speaks it. An empty HOST is every address. Port 0 only with Dev.
+	Listen []string
+	// Cert and Key are the files of the server's certificate, absolute; empty: the
+	// agent makes one.
+	Cert, Key string
+	// ClientCA and TokenFile are files, absolute: who is trusted. One of them is
+	// there, or Insecure, when Listen is.
+	ClientCA, TokenFile string
+	// Insecure takes everybody who connects.
+	Insecure bool
+	// Advertise is the URL that hints name, empty for no hints. Its port is 0 when
+	// it is only known after listening.
+	Advertise string
+	Limits    KahunaLimits
+}
+
+// KahunaLimits are those of the listeners (localapi/doors).
+type KahunaLimits struct {
+	Connections           int
+	ConnectionsPerAddress int
+	Requests              int
+	StreamsPerConnection  int
+}
+
+// kahunaPorts are Kahuna's own: REST, REST under TLS, and gRPC in clear text. Here
+// each of them takes everything.
+var kahunaPorts = []string{"2070", "2071", "2072"}
+
+// kahunaDefault is the word for them in kahuna-listen.
+const kahunaDefault = "default"
+
+// kahuna checks everything about the Kahuna wire over TCP. It needs addresses and
+// policy to be checked.
+func (c *checker) kahuna() {
+	k := &c.cfg.Kahuna
+	k.Insecure = c.f.KahunaInsecure
+	for _, one := range c.f.KahunaListen {
+		ports, host := []string{one}, ""
+		switch _, err := strconv.ParseUint(one, 10, 64); {
+		case one == kahunaDefault:
+			ports = kahunaPorts
+		case err != nil:
+			c.kahunaListen(one)
+			continue
+		}
+		if k.Insecure {
+			host = "127.0.0.1" // nobody else, before somebody asked for it
+		}
+		for _, port := range ports {
+			c.kahunaListen(net.JoinHostPort(host, port))
+		}
+	}
+	k.Cert, k.Key = c.kahunaFile("kahuna-tls-cert", c.f.KahunaTLSCert), c.kahunaFile("kahuna-tls-key", c.f.KahunaTLSKey)
+	k.ClientCA = c.kahunaFile("kahuna-client-ca", c.f.KahunaClientCA)
+	k.TokenFile = c.path("kahuna-token-file", c.f.KahunaTokenFile, func() (string, string) { return "", "" })
+	if len(c.f.KahunaListen) == 0 {
+		c.kahunaIdle()
+	} else {
+		c.kahunaSecurity()
+		c.kahunaAdvertise()
+	}
+	c.kahunaLimits()
+}
+
+func (c *checker) kahunaListen(text string) {
+	host, port, ok := c.hostPort("kahuna-listen", text, c.f.Dev)
+	if !ok {
+		return
+	}
+	if host == "::" && !strings.HasPrefix(text, "[") {
+		host = "" // both families, also where there is only IPv4
+	}
+	if addr := net.JoinHostPort(host, port); !slices.Contains(c.cfg.Kahuna.Listen, addr) {
+		c.cfg.Kahuna.Listen = append(c.cfg.Kahuna.Listen, addr)
+	}
+}
+
+func (c *checker) kahunaFile(key, path string) string {
+	if path == "" {
+		return ""
+	}
+	path = c.path(key, path, nil)
+	if err := c.host.CanRead(path); err != nil {
+		c.problem(key, "cannot read it: %v", err)
+	}
+	return path
+}
+
+// kahunaIdle tells of settings that do nothing.
+func (c *checker) kahunaIdle() {
+	for key, set := range map[string]bool{
+		"kahuna-tls-cert": c.f.KahunaTLSCert != "", "kahuna-tls-key": c.f.KahunaTLSKey != "", "kahuna-client-ca": c.f.KahunaClientCA != "",
+		"kahuna-token-file": c.f.KahunaTokenFile != "", "kahuna-insecure": c.f.KahunaInsecure, "kahuna-advertise": c.f.KahunaAdvertise != "",
+	} {
+		if set {
+			c.problem(key, "it says how the Kahuna wire is spoken over TCP, and nothing listens there; set kahuna-listen, or leave it out")
+		}
+	}
+	c.cfg.Kahuna = Kahuna{}
+}
+
+// kahunaSecurity: nobody is trusted unless somebody said who.
+func (c *checker) kahunaSecurity() {
+	k, f := &c.cfg.Kahuna, &c.f
+	if (f.KahunaTLSCert == "") != (f.KahunaTLSKey == "") {
+		c.problem("kahuna-tls-cert", "a certificate and its key belong together; set both kahuna-tls-cert and kahuna-tls-key, or neither")
+	}
+	if mode, ok := c.host.FileMode(k.Key); k.Key != "" && ok && mode&0o077 != 0 {
+		c.warn("kahuna-tls-key %s can be read by others than its owner; fix with: chmod 600 %s", k.Key, k.Key)
+	}
+	if !k.Insecure {
+		switch {
+		case k.ClientCA == "" && k.TokenFile == "":
+			c.problem("kahuna-listen", "nobody could use it; say who is trusted with kahuna-client-ca or kahuna-token-file, or that everybody is with kahuna-insecure")
+		case k.ClientCA != "" && (c.cfg.Policy == nil || !c.cfg.Policy.NamesRemote(caller.Certificate)):
+			c.problem("kahuna-client-ca", "no rule of the policy names a certificate, so its holder could do nothing; add one, for example: certificates: [\"*\"], allow: [read, write, lock, sequence]")
+		}
+		return
+	}
+	if k.ClientCA != "" || k.TokenFile != "" {
+		c.problem("kahuna-insecure", "it takes everybody, whatever they show; leave it out, or kahuna-client-ca and kahuna-token-file")
+	}
+	if c.cfg.Policy != nil && !c.cfg.Policy.NamesRemote(caller.Anonymous) {
+		c.problem("kahuna-insecure", "no rule of the policy is for callers without a name, so they could do nothing; add one, for example: anonymous: true, allow: [read, write, lock, sequence]")
+	}
+	for _, addr := range k.Listen {
+		c.kahunaReach(addr)
+	}
+}
+
+// kahunaReach refuses an insecure listener that the internet could reach, and warns
+// of one that the network can.
+func (c *checker) kahunaReach(addr string) {
+	host, _, _ := net.SplitHostPort(addr) // checked before
+	reached := []netip.Addr{}
+	switch a, err := netip.ParseAddr(host); {
+	case isLoopback(host):
+		return
+	case host == "" || err == nil && a.IsUnspecified():
+		all, err := c.host.Addresses()
+		if err != nil {
+			c.problem("kahuna-insecure", "%s means every address, and %v", addr, err)
+			return
+		}
+		reached = all
+	case err == nil:
+		reached = append(reached, a)
+	}
+	if i := slices.IndexFunc(reached, isPublic); i >= 0 {
+		c.problem("kahuna-insecure", "%s can be reached from the internet at %s, and whoever connects may do everything; listen on a private address, or use kahuna-token-file", addr, reached[i])
+		return
+	}
+	c.warn("kahuna-insecure: whoever reaches %s may do everything that the Kahuna wire has, without a name and in clear text", addr)
+}
+
+// carrierNAT is neither private nor public.
+var carrierNAT = netip.MustParsePrefix("100.64.0.0/10")
+
+func isPublic(a netip.Addr) bool {
+	a = a.Unmap()
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !carrierNAT.Contains(a)
+}
+
+// kahunaAdvertise finds the URL that clients elsewhere are sent to.
+func (c *checker) kahunaAdvertise() {
+	k := &c.cfg.Kahuna
+	if text := c.f.KahunaAdvertise; text != "" {
+		u, err := url.Parse(text)
+		switch {
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || u.Port() == "0" ||
+			strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+			c.problem("kahuna-advertise", "%q is not scheme, address and port; write for example https://192.0.2.7:2071", text)
+		case u.Scheme == "http" && !k.Insecure:
+			c.problem("kahuna-advertise", "%s is clear text, which is only spoken with kahuna-insecure; write https", text)
+		case isWildcard(u.Hostname()):
+			c.problem("kahuna-advertise", "%s means every address; name the one that clients use", text)
+		default:
+			k.Advertise = u.Scheme + "://" + u.Host
+		}
+		return
+	}
+	if len(k.Listen) == 0 {
+		return // all of it is reported
+	}
+	scheme := map[bool]string{true: "http://", false: "https://"}[k.Insecure]
+	host, port, _ := net.SplitHostPort(k.Listen[0])   // checked before
+	own, _, err := net.SplitHostPort(c.cfg.Advertise) // of the agent, among agents
+	switch a, parseErr := netip.ParseAddr(host); {
+	case err != nil && !c.f.Dev:
+		return // reported
+	case isLoopback(host) && !c.f.Dev && !isLoopback(own):
+		return // other hosts' clients would find their own
+	case host == "" || parseErr == nil && a.IsUnspecified():
+		host = own
+	}
+	k.Advertise = scheme + net.JoinHostPort(host, port)
+}
+
+func (c *checker) kahunaLimits() {
+	k, f := &c.cfg.Kahuna.Limits, c.f.Limits
+	count := func(key string, to *int, n, least, most int) {
+		if n < least || n > most {
+			c.problem("limits."+key, "%d is not between %d and %d", n, least, most)
+		}
+		*to = n
+	}
+	count("kahuna-connections", &k.Connections, f.KahunaConnections, 1, 1<<20)
+	count("kahuna-connections-per-address", &k.ConnectionsPerAddress, f.KahunaConnectionsPerAddress, 1, 1<<20)
+	count("kahuna-requests", &k.Requests, f.KahunaRequests, 1, 1<<20)
+	count("kahuna-streams-per-connection", &k.StreamsPerConnection, f.KahunaStreamsPerConnection, 1, 1<<16)
+}
