@@ -283,7 +283,7 @@ func (p *parser) integerOf(t token, negative bool) (int64, error) {
 	}
 	n, err := strconv.ParseInt(sign+digits, base, 64)
 	if err != nil {
-		return 0, &SyntaxError{Line: t.line, Column: t.col, Problem: fmt.Sprintf("the integer %s%s does not fit 64 bits", sign, t.text)}
+		return 0, &SyntaxError{Line: t.line, Column: p.lexer.column(&t), Problem: fmt.Sprintf("the integer %s%s does not fit 64 bits", sign, t.text)}
 	}
 	return n, nil
 }

@@ -38,7 +38,7 @@ const (
 	priceStatement = 50   // per statement carried out
 	priceNode      = 60   // per node of an expression evaluated
 	priceByte      = 1    // per byte of text made, compared or copied
-	priceElement   = 100  // per element of an array made or walked
+	priceElement   = 25   // per element of an array made or walked
 	priceRead      = 5000 // per key looked up
 	priceRow       = 3000 // per row of a range
 	priceWrite     = 8000 // per write judged
@@ -65,6 +65,10 @@ func (r *run) refill() error {
 	if err := r.env.Refill(); err != nil {
 		return err
 	}
+	r.refilled += r.env.Fuel
 	r.fuel = r.env.Fuel
 	return nil
 }
+
+// ParseFuel is what parsing a text costs. Run charges for it.
+func ParseFuel(text []byte) int64 { return priceTextByte * int64(len(text)) }

@@ -20,7 +20,7 @@ func newLexer(s string) lexer { return lexer{text: s, line: 1} }
 // next returns the next token. At the end it is tokEOF, again and again.
 func (l *lexer) next() (token, error) {
 	l.skip()
-	t := token{line: l.line, col: l.column()}
+	t := token{line: l.line, lineStart: l.lineStart, start: l.at}
 	if l.at == len(l.text) {
 		return t, nil
 	}
@@ -48,7 +48,9 @@ func (l *lexer) next() (token, error) {
 	return t, nil
 }
 
-func (l *lexer) column() int { return utf8.RuneCountInString(l.text[l.lineStart:l.at]) + 1 }
+// column tells at which character of its line a token begins. It is for errors
+// only: doing it for each token would take a long line's length squared.
+func (l *lexer) column(t *token) int { return utf8.RuneCountInString(l.text[t.lineStart:t.start]) + 1 }
 
 func (l *lexer) newline() {
 	l.line++
@@ -180,7 +182,7 @@ func (l *lexer) quoted(t *token, quote byte) error {
 }
 
 func (l *lexer) problem(what string) error {
-	return &SyntaxError{Line: l.line, Column: l.column(), Problem: what}
+	return &SyntaxError{Line: l.line, Column: l.column(&token{lineStart: l.lineStart, start: l.at}), Problem: what}
 }
 
 func (l *lexer) operator(t *token) error {
@@ -194,7 +196,7 @@ func (l *lexer) operator(t *token) error {
 	k, ok := singles[l.text[l.at]]
 	if !ok {
 		r, _ := utf8.DecodeRuneInString(l.text[l.at:])
-		return l.problem(fmt.Sprintf("the character %q belongs to nothing here", r))
+		return l.problem(fmt.Sprintf("unexpected character %q", r))
 	}
 	t.kind = k
 	l.at++

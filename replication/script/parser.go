@@ -71,13 +71,13 @@ func (p *parser) advance() error {
 func (p *parser) unexpected(expecting ...string) error {
 	at := p.tok
 	if at.kind == tokEOF {
-		at.line, at.col, at.raw = p.before.line, p.before.col, p.before.raw
+		at = p.before
 	}
-	return &SyntaxError{Line: at.line, Column: at.col, Token: tokenNames[p.tok.kind], Near: at.raw, Expecting: expecting}
+	return &SyntaxError{Line: at.line, Column: p.lexer.column(&at), Token: tokenNames[p.tok.kind], Near: at.raw, Expecting: expecting}
 }
 
 func (p *parser) tooDeep(what string, limit int) error {
-	return &SyntaxError{Line: p.tok.line, Column: p.tok.col, Problem: fmt.Sprintf("%s nest deeper than %d levels", what, limit)}
+	return &SyntaxError{Line: p.tok.line, Column: p.lexer.column(&p.tok), Problem: fmt.Sprintf("%s nest deeper than %d levels", what, limit)}
 }
 
 // take accepts a token of this kind, or says that it was expected.
@@ -304,7 +304,7 @@ func (p *parser) readState(s *readStmt) error {
 			return err
 		}
 		if n != int64(int32(n)) {
-			return &SyntaxError{Line: p.before.line, Column: p.before.col, Problem: "the revision after AT does not fit 32 bits"}
+			return &SyntaxError{Line: p.before.line, Column: p.lexer.column(&p.before), Problem: "the revision after AT does not fit 32 bits"}
 		}
 		s.revision, s.hasRevision = n, true
 	case p.tok.kind == tokAs:

@@ -5,8 +5,8 @@ import "math"
 // pow is x to the power of y, the same on every processor: each product stands in
 // an explicit conversion, so that no compiler fuses it with an addition, and
 // exponential and logarithm are written out, since Go takes assembly for its own
-// on some processors (decisions.md 9). Whole exponents come by squaring, exact as
-// long as the results fit 53 bits; others are good to about 1e-15.
+// on some processors (decisions.md 9). Whole exponents come by squaring, with twice
+// the precision on the way; others are good to about 1e-15.
 func pow(x, y float64) float64 {
 	switch {
 	case y == 0 || x == 1:
@@ -51,26 +51,60 @@ func powWhole(x float64, n int64, result float64, inverse bool) float64 {
 	// The fraction and its exponent apart, so that nothing overflows on the way.
 	exponent := 0
 	fraction, step := math.Frexp(x)
+	product, square := pair{result, 0}, pair{fraction, 0}
 	for ; n != 0; n >>= 1 {
 		if step < -1<<12 || step > 1<<12 {
 			exponent += step
 			break
 		}
 		if n&1 == 1 {
-			result = float64(result * fraction)
+			product = product.times(square)
 			exponent += step
 		}
-		fraction = float64(fraction * fraction)
+		square = square.times(square)
 		step <<= 1
-		if fraction < 0.5 {
-			fraction = float64(fraction + fraction)
+		if square.high < 0.5 {
+			square.high, square.low = float64(square.high*2), float64(square.low*2)
 			step--
 		}
 	}
 	if inverse {
-		result, exponent = 1/result, -exponent
+		return math.Ldexp(product.inverse(), -exponent)
 	}
-	return math.Ldexp(result, exponent)
+	return math.Ldexp(product.high, exponent)
+}
+
+// pair is a number of twice the precision, as the sum of two.
+type pair struct{ high, low float64 }
+
+func (a pair) times(b pair) pair {
+	p, e := exactProduct(a.high, b.high)
+	e += float64(a.high*b.low) + float64(a.low*b.high)
+	high := p + e
+	return pair{high, e - (high - p)}
+}
+
+// inverse is 1/a, rounded.
+func (a pair) inverse() float64 {
+	q := 1 / a.high
+	p, e := exactProduct(q, a.high)
+	rest := ((1 - p) - e) - float64(q*a.low)
+	return q + float64(q*rest)
+}
+
+// exactProduct is a*b as a sum without an error, by Dekker.
+func exactProduct(a, b float64) (p, e float64) {
+	ah, al := halves(a)
+	bh, bl := halves(b)
+	p = float64(a * b)
+	e = ((float64(ah*bh) - p) + float64(ah*bl) + float64(al*bh)) + float64(al*bl)
+	return p, e
+}
+
+func halves(a float64) (high, low float64) {
+	c := float64(134217729 * a) // 2^27 + 1
+	high = c - (c - a)
+	return high, a - high
 }
 
 func powInfinite(x, y float64) float64 {

@@ -1,5 +1,7 @@
 package script
 
+import "github.com/kahu-sh/kahu/replication"
+
 // state resolves AT and AS OF. Own AS OF goes before that of BEGIN (snapshot=…).
 func (r *run) state(s *readStmt) (At, error) {
 	at := At{AsOfMS: r.snapshotMS}
@@ -27,7 +29,13 @@ func (r *run) state(s *readStmt) (At, error) {
 // read carries out a reading command: the value for a variable, and the result
 // of the statement if that is wanted.
 func (r *run) read(s *readStmt, wantResult bool) (value, Result, error) {
-	key, err := r.key(&s.key)
+	var key string
+	var err error
+	if s.what == readGet || s.what == readExists {
+		key, err = r.ownKey(&s.key, s.durability)
+	} else if key, err = r.key(&s.key); err == nil && (key == "" || len(key) > replication.MaxNameBytes) {
+		err = &badKey{Lock{Key{s.durability, key}, true}}
+	}
 	if err != nil {
 		return null, Result{}, err
 	}

@@ -3,6 +3,8 @@ package script
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/kahu-sh/kahu/replication"
 )
@@ -22,7 +24,7 @@ type Env struct {
 }
 
 // Run carries out the program. The answer depends on nothing but the program,
-// env and what the store says. Errors are ErrFuelSpent and what the store, Refill
+// env and what the store says; Result.Fuel is set with an error, too. Errors are ErrFuelSpent and what the store, Refill
 // or Sleep returned: then nothing may take effect. Everything that is wrong with
 // the script itself is in the Result.
 func (p *Program) Run(s Store, env Env) (Result, error) {
@@ -31,12 +33,22 @@ func (p *Program) Run(s Store, env Env) (Result, error) {
 	if err == nil {
 		err = r.all()
 	}
+	res, err := r.outcome(err)
+	res.Fuel = r.refilled + env.Fuel - max(r.fuel, 0)
+	return res, err
+}
+
+// outcome makes an answer of how the run ended.
+func (r *run) outcome(err error) (Result, error) {
 	if err == nil {
 		return r.finish(), nil
 	}
 	var broken *scriptError
 	var aborted *AbortError
+	var bad *badKey
 	switch {
+	case errors.As(err, &bad):
+		return bad.result(r.direct), nil
 	case errors.As(err, &broken):
 		return Result{Type: TypeErrored, Reason: broken.Error()}, nil
 	case errors.As(err, &aborted):
@@ -64,6 +76,8 @@ type run struct {
 	store   Store
 	env     Env
 	fuel    int64
+	// refilled is what was spent before the last refill.
+	refilled int64
 
 	vars       []value
 	assigned   []bool
@@ -347,8 +361,7 @@ func (r *run) sleep(s *sleepStmt) error {
 	return r.env.Sleep(s.ms)
 }
 
-// key resolves the name of a key. A parameter's value may be anything; what is
-// no key is refused by the store.
+// key resolves the text that names a key or prefix.
 func (r *run) key(k *keyName) (string, error) {
 	if k.kind == tokPlaceholder {
 		if r.missing[k.index] {
@@ -366,9 +379,46 @@ func (r *run) key(k *keyName) (string, error) {
 	return k.text, nil
 }
 
+// ownKey is key for a command on one key, which must be one that can exist.
+func (r *run) ownKey(k *keyName, d replication.Durability) (string, error) {
+	name, err := r.key(k)
+	if err == nil && (name == "" || len(name) > replication.MaxNameBytes || strings.HasPrefix(name, reservedKeys) || !utf8.ValidString(name)) {
+		return "", &badKey{Lock{Key: Key{d, name}}}
+	}
+	return name, err
+}
+
+// reservedKeys begins the keys that nobody may use (decisions.md 12).
+const reservedKeys = "__kahuna:"
+
+// badKey ends a script that names a key which cannot exist: a single command is
+// invalid, a transaction fails at its lock (scripts-second-reading.md 40).
+type badKey struct{ lock Lock }
+
+func (e *badKey) Error() string { return LockRefused(e.lock) }
+
+func (e *badKey) result(direct bool) Result {
+	if !direct {
+		return Result{Type: TypeAborted, Reason: e.Error()}
+	}
+	return Result{Type: TypeInvalidInput, Values: []ResultValue{{Key: fmt.Sprintf("%.100s", e.lock.Name), Null: true, Revision: -1}}}
+}
+
+// LockRefused is the reason of a script that did not get a lock (scripts.md 23).
+func LockRefused(l Lock) string {
+	table := "Persistent"
+	if l.Durability == ephemeral {
+		table = "Ephemeral"
+	}
+	if l.Bucket {
+		return fmt.Sprintf("Failed to acquire prefix lock: %.200s %s", l.Name, table)
+	}
+	return fmt.Sprintf("Failed to acquire lock: %.200s %s", l.Name, table)
+}
+
 // set carries out SET and ESET: modifiers first, then the value.
 func (r *run) set(s *setStmt) error {
-	key, err := r.key(&s.key)
+	key, err := r.ownKey(&s.key, s.durability)
 	if err != nil {
 		return err
 	}
@@ -452,7 +502,7 @@ func integer(v *value) (int64, bool) {
 }
 
 func (r *run) delete(s *deleteStmt) error {
-	key, err := r.key(&s.key)
+	key, err := r.ownKey(&s.key, s.durability)
 	if err != nil {
 		return err
 	}
@@ -460,7 +510,7 @@ func (r *run) delete(s *deleteStmt) error {
 }
 
 func (r *run) extend(s *extendStmt) error {
-	key, err := r.key(&s.key)
+	key, err := r.ownKey(&s.key, s.durability)
 	if err != nil {
 		return err
 	}

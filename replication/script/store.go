@@ -123,6 +123,8 @@ type Result struct {
 	// Commit says that the writes staged in the store take effect. Otherwise they
 	// must be dropped.
 	Commit bool
+	// Fuel is what the run spent, in units of EntryFuel. Refills count as well.
+	Fuel int64
 }
 
 // ResultValue is one value of an answer.

@@ -163,7 +163,9 @@ var symbols = map[tokenKind]string{
 type token struct {
 	kind      tokenKind
 	quote     byte   // of a string or a back-quoted name, else 0
-	line, col int    // from 1; col counts characters
+	line      int    // from 1
+	start     int    // offset in the text
+	lineStart int    // offset of its line
 	text      string // decoded: names and strings without their quotes
 	raw       string // as written
 }

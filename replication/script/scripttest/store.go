@@ -1,0 +1,218 @@
+package scripttest
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/script"
+)
+
+// Memory is a Runner over a plain store: one script after the other, each with a
+// millisecond of its own, all history kept. It is the model that other stores are
+// compared with.
+type Memory struct {
+	now    script.Time
+	keys   map[script.Key][]revision
+	staged map[script.Key][]revision
+	cache  *script.Cache
+	// Fuel is what each script may spend; 0 is script.EntryFuel. Spent fuel is
+	// answered as Aborted with the error's text.
+	Fuel int64
+}
+
+type revision struct {
+	number    int64
+	value     []byte
+	null      bool
+	tombstone bool
+	hidden    bool // not kept in history
+	at        script.Time
+	expiresMS int64
+}
+
+// StartMS is the wall clock at which Memory begins.
+const StartMS = 1_700_000_000_000
+
+// NewMemory makes an empty store.
+func NewMemory() *Memory {
+	return &Memory{now: script.Time{MS: StartMS}, keys: make(map[script.Key][]revision), cache: script.NewCache(1 << 20)}
+}
+
+// Advance implements Runner.
+func (m *Memory) Advance(ms int64) { m.now.MS += ms }
+
+// NowMS implements Runner.
+func (m *Memory) NowMS() int64 { return m.now.MS }
+
+// Run implements Runner. Sleeping lets time pass.
+func (m *Memory) Run(text string, params []script.Param) script.Result {
+	m.now.MS++
+	p, err := m.cache.Parse(text)
+	if err != nil {
+		return script.ParseResult(err)
+	}
+	o, err := p.Options()
+	if err != nil {
+		return script.ParseResult(err)
+	}
+	fuel := m.Fuel
+	if fuel == 0 {
+		fuel = script.EntryFuel
+	}
+	m.staged = make(map[script.Key][]revision)
+	slept := int64(0)
+	res, err := p.Run(m, script.Env{Params: params, Fuel: fuel, Sleep: func(ms int64) error {
+		if slept += ms; slept > o.TimeoutMS {
+			return &script.AbortError{Reason: script.ReasonTimeout}
+		}
+		return nil
+	}})
+	if err != nil {
+		return script.Result{Type: script.TypeAborted, Reason: err.Error()}
+	}
+	if res.Commit {
+		for k, revs := range m.staged {
+			m.keys[k] = append(m.keys[k], revs...)
+		}
+	}
+	m.now.MS += slept
+	return res
+}
+
+// all are the revisions of a key as the script sees it, oldest first.
+func (m *Memory) all(k script.Key) []revision {
+	return append(slices.Clip(m.keys[k]), m.staged[k]...)
+}
+
+func (m *Memory) alive(r *revision, atMS int64) bool {
+	return !r.tombstone && (r.expiresMS == 0 || r.expiresMS > atMS)
+}
+
+// Get implements script.Store.
+func (m *Memory) Get(k script.Key, at script.At, withValue bool) (script.Row, error) {
+	row := script.Row{Key: k.Name, Revision: -1, Null: true}
+	revs := m.all(k)
+	if at.HasRevision {
+		i := slices.IndexFunc(revs, func(r revision) bool { return r.number == at.Revision })
+		if i < 0 || revs[i].tombstone || revs[i].hidden && i < len(revs)-1 {
+			return row, nil
+		}
+		return m.row(k, &revs[i], withValue), nil
+	}
+	nowMS := m.now.MS
+	if at.AsOfMS != 0 {
+		nowMS = min(at.AsOfMS, m.now.MS)
+		revs = m.keys[k]
+		for len(revs) > 0 && revs[len(revs)-1].at.MS > at.AsOfMS {
+			revs = revs[:len(revs)-1]
+		}
+	}
+	if len(revs) == 0 {
+		return row, nil
+	}
+	r := &revs[len(revs)-1]
+	if !m.alive(r, nowMS) {
+		row.Revision = r.number
+		return row, nil
+	}
+	return m.row(k, r, withValue), nil
+}
+
+func (m *Memory) row(k script.Key, r *revision, withValue bool) script.Row {
+	row := script.Row{Key: k.Name, Found: true, Null: r.null, Revision: r.number, Modified: r.at, ExpiresAtMS: r.expiresMS}
+	if withValue {
+		row.Value = r.value
+	}
+	return row
+}
+
+// Range implements script.Store.
+func (m *Memory) Range(r script.Range, yield func(*script.Row) bool) error {
+	var names []string
+	for _, table := range []map[script.Key][]revision{m.keys, m.staged} {
+		for k := range table {
+			inside := strings.HasPrefix(k.Name, r.Prefix)
+			if r.Bucket {
+				rest, ok := strings.CutPrefix(k.Name, r.Prefix+"/")
+				inside = ok && !strings.Contains(rest, "/")
+			}
+			if k.Durability == r.Durability && inside {
+				names = append(names, k.Name)
+			}
+		}
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		row, err := m.Get(script.Key{Durability: r.Durability, Name: name}, script.At{AsOfMS: r.AsOfMS}, true)
+		if err != nil {
+			return err
+		}
+		if row.Found && !yield(&row) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Write implements script.Store.
+func (m *Memory) Write(item *replication.WriteItem) (script.Written, error) {
+	k := script.Key{Durability: item.Durability, Name: item.Key}
+	if item.Key == "" || len(item.Key) > replication.MaxNameBytes || strings.HasPrefix(item.Key, "__kahuna:") || item.ExpiresMs < 0 {
+		return script.Written{Code: replication.Code_CODE_INVALID, Revision: -1}, nil
+	}
+	revs := m.all(k)
+	last := revision{number: -1, tombstone: true}
+	if len(revs) > 0 {
+		last = revs[len(revs)-1]
+	}
+	alive := m.alive(&last, m.now.MS)
+	current := last.value
+	if !alive {
+		current = nil
+	}
+	refused := script.Written{Code: replication.Code_CODE_CONDITION_FAILED, Revision: last.number, Modified: last.at}
+	switch {
+	case item.IfExists && !alive, item.IfNotExists && alive,
+		item.IfRevision && item.CompareRevision != last.number,
+		item.IfValue && !bytes.Equal(current, item.CompareValue):
+		return refused, nil
+	case !alive && item.Kind != replication.WriteKind_WRITE_KIND_SET:
+		refused.Code = replication.Code_CODE_NOT_FOUND
+		return refused, nil
+	}
+	next := revision{number: last.number + 1, value: item.Value, null: item.Value == nil, at: m.now}
+	switch item.Kind {
+	case replication.WriteKind_WRITE_KIND_DELETE:
+		next.tombstone = true
+	case replication.WriteKind_WRITE_KIND_EXTEND:
+		next.number, next.value, next.null = last.number, last.value, last.null
+	}
+	if item.ExpiresMs > 0 {
+		next.expiresMS = math.MaxInt64
+		if item.ExpiresMs < math.MaxInt64-m.now.MS {
+			next.expiresMS = m.now.MS + item.ExpiresMs
+		}
+	}
+	if item.NoHistory && len(m.staged[k]) > 0 {
+		m.staged[k][len(m.staged[k])-1].hidden = true
+	} else if item.NoHistory && len(m.keys[k]) > 0 {
+		m.keys[k][len(m.keys[k])-1].hidden = true
+	}
+	m.staged[k] = append(m.staged[k], next)
+	return script.Written{Revision: next.number, Modified: next.at}, nil
+}
+
+// Clock implements script.Store.
+func (m *Memory) Clock() script.Time { return m.now }
+
+var _ interface {
+	Runner
+	script.Store
+} = (*Memory)(nil)
+
+// ErrStop is for stores that fail on purpose.
+var ErrStop = errors.New("the store was told to stop")
