@@ -1,11 +1,17 @@
 package kahuna
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 	"github.com/kahu-sh/kahu/localapi/policy"
@@ -23,6 +29,8 @@ type Config struct {
 	// Backups takes backups. Optional: without it every rpc of the service answers
 	// NotConfigured, as Kahuna does without a backup directory.
 	Backups Backups
+	// Scripts runs scripts. Optional: without it each is one command.
+	Scripts Scripts
 	Logger  *slog.Logger
 	// Host and Node are shown to whoever asks who holds a lock. Optional.
 	Host, Node string
@@ -34,8 +42,9 @@ type Config struct {
 	// MaxMessageBytes bounds one message from a client. Optional: MaxValueBytes and
 	// 3 MiB more, and at least 4 MiB, as Kahuna has it.
 	MaxMessageBytes int
-	// Now is the wall clock, which only labels the ends of leases. Optional: time.Now.
-	Now func() time.Time
+	// AnswerBytes bounds large answers that wait for slow clients. Optional:
+	// DefaultAnswerBytes.
+	AnswerBytes int64
 }
 
 // Service is Kahuna's wire, translated to replication.Coordinator: one method
@@ -49,7 +58,17 @@ type Config struct {
 // ResourceExhausted for what is beyond a limit, Canceled and DeadlineExceeded
 // when ctx has ended.
 type Service struct {
-	cfg Config
+	cfg     Config
+	hint    atomic.Pointer[pb.GrpcRouteHint] // the last one made: see route
+	pool    *pool
+	answers budget
+	reads   chan struct{} // a slot for each read of a batch stream
+
+	stopping context.Context // ends when Close is called
+	stop     context.CancelFunc
+	mu       sync.Mutex // guards streams, and adding to running against Close
+	streams  int
+	running  sync.WaitGroup // batch streams and their readers
 }
 
 var (
@@ -74,11 +93,61 @@ func New(cfg Config) (*Service, error) {
 	if cfg.MaxMessageBytes <= 0 {
 		cfg.MaxMessageBytes = max(DefaultMaxMessageBytes, int(cfg.MaxValueBytes)+messageRoomBytes)
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	if cfg.AnswerBytes <= 0 {
+		cfg.AnswerBytes = DefaultAnswerBytes
 	}
-	return &Service{cfg: cfg}, nil
+	s := &Service{cfg: cfg, answers: budget{limit: cfg.AnswerBytes}, reads: make(chan struct{}, maxReads)}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+	s.pool = newPool(s.stopping.Done())
+	return s, nil
 }
+
+// Close takes no more requests from batch streams, lets those end whose requests
+// are answered, and waits for all goroutines of the Service. Streams that are
+// still open when ctx ends are left to their server, whose end breaks them; the
+// error says so.
+func (s *Service) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.stop()
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() { // ends with the last stream
+		s.running.Wait()
+		s.pool.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for batch streams to end: %w", context.Cause(ctx))
+	}
+}
+
+// beginStream counts a batch stream and its reader; endStream and endReader
+// uncount them. The error is a status.
+func (s *Service) beginStream() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping.Err() != nil {
+		return errAgentStops
+	}
+	if s.streams >= MaxStreams {
+		return status.Errorf(codes.ResourceExhausted, "this agent serves %d streams, and no more at a time", MaxStreams)
+	}
+	s.streams++
+	s.running.Add(2)
+	return nil
+}
+
+func (s *Service) endStream() {
+	s.mu.Lock()
+	s.streams--
+	s.mu.Unlock()
+	s.running.Done()
+}
+
+func (s *Service) endReader() { s.running.Done() }
 
 // Register adds all five services to a gRPC server made with ServerOptions.
 func (s *Service) Register(r grpc.ServiceRegistrar) {

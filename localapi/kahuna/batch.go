@@ -1,0 +1,288 @@
+package kahuna
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// envelope is one message of a batch stream, in either direction.
+type envelope interface {
+	SizeVT() int
+	MarshalToSizedBufferVT([]byte) (int, error)
+	UnmarshalVTUnsafe([]byte) error
+}
+
+// wire is the transport of one batch stream.
+type wire[Req, Resp envelope] interface {
+	// recv returns the next message, io.EOF after the client's half-close. It is
+	// called from one goroutine, which may outlive the stream's handler for a moment.
+	recv() (Req, error)
+	// send writes answers. It blocks while the client does not read, and is called
+	// by one goroutine at a time.
+	send([]Resp) error
+	// abort makes recv and send that are under way return, or reports that they do
+	// once the handler has returned.
+	abort() (afterHandler bool)
+}
+
+// handler gives the requests of one kind of stream their meaning.
+type handler[Req, Resp envelope] interface {
+	// split returns the requests in one message: itself, or those of a frame.
+	split(Req) []Req
+	// serve answers one request. charge is what the answer takes of the budget.
+	serve(context.Context, Req) (answer Resp, charge int)
+}
+
+// batch serves one stream: requests at the same time, answers in the order in
+// which they are ready, at most MaxInFlight of both together. A request counts
+// until its answer is written, so that a client that does not read is not read
+// either (decisions.md 53).
+//
+// One goroutine reads. Each request is served by a goroutine of the pool; the one
+// whose answer finds nobody writing becomes the writer and takes along whatever
+// others answer meanwhile. So answers share a write when there are many, and wait
+// for nobody when there is one.
+type batch[Req, Resp envelope] struct {
+	s       *Service
+	ctx     context.Context // of the stream
+	wire    wire[Req, Resp]
+	handler handler[Req, Resp]
+	limit   coarseDeadline // of one request; used by the reader alone
+	stalled chan struct{}  // closed when the client does not read
+
+	mu       sync.Mutex
+	inFlight int  // requests being served, and answers unwritten
+	writing  bool // somebody is the writer
+	full     bool // the reader waits for room
+	closed   bool // no more requests are taken
+	ready    []Resp
+	spare    []Resp
+	charged  int           // what ready takes of the budget
+	err      error         // why nothing is sent any more
+	room     chan struct{} // gets a token when inFlight falls below its bound
+	change   chan struct{} // gets a token when the stream may have come to its end
+}
+
+// errAgentStops ends the streams of an agent that stops, after their answers.
+var errAgentStops = status.Error(codes.Unavailable, "the agent is stopping")
+
+// errNotRead ends a stream whose client does not read.
+var errNotRead = status.Error(codes.ResourceExhausted, "the answers of this stream are not read")
+
+// serveBatch serves a stream to its end: the client's half-close with all answers
+// written, a broken stream, or the end of the Service.
+func serveBatch[Req, Resp envelope](ctx context.Context, s *Service, w wire[Req, Resp], h handler[Req, Resp]) error {
+	if err := s.beginStream(); err != nil {
+		return err
+	}
+	defer s.endStream()
+	b := &batch[Req, Resp]{s: s, ctx: ctx, wire: w, handler: h, limit: coarseDeadline{parent: ctx, d: s.cfg.LeaderWait},
+		stalled: make(chan struct{}), room: make(chan struct{}, 1), change: make(chan struct{}, 1)}
+	read := make(chan error, 1)
+	go func() { // ends when the stream does; Service.Close waits for it
+		defer s.endReader()
+		read <- b.read()
+	}()
+	return b.wait(read)
+}
+
+// wait returns when the stream is over.
+func (b *batch[Req, Resp]) wait(read <-chan error) error {
+	var ended error // why no more requests come
+	done := false
+	stopping, gone, stalled := b.s.stopping.Done(), b.ctx.Done(), (<-chan struct{})(b.stalled)
+	for {
+		if over, err := b.over(done); over {
+			if err != nil {
+				return err
+			}
+			return ended
+		}
+		select {
+		case err := <-read:
+			done = true
+			if ended == nil && !errors.Is(err, io.EOF) {
+				ended = err
+			}
+		case <-stopping:
+			stopping, done, ended = nil, true, errAgentStops
+			b.close()
+		case <-b.change:
+		case <-gone:
+			gone = nil
+			if err := status.FromContextError(b.ctx.Err()).Err(); b.fail(err) {
+				return err
+			}
+		case <-stalled:
+			stalled = nil
+			if b.fail(errNotRead) {
+				return errNotRead
+			}
+		}
+	}
+}
+
+// over reports whether the stream has come to its end, and with which error of
+// the sending.
+func (b *batch[Req, Resp]) over(done bool) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.writing:
+		return false, nil
+	case b.err != nil:
+		return true, b.err
+	case !done || b.inFlight > 0:
+		return false, nil
+	}
+	b.err = io.ErrClosedPipe // nothing is sent after the handler has returned
+	return true, nil
+}
+
+// close takes no more requests.
+func (b *batch[Req, Resp]) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+}
+
+// fail ends the sending of answers. It reports whether the handler has to return
+// although somebody writes.
+func (b *batch[Req, Resp]) fail(err error) bool {
+	b.mu.Lock()
+	if b.err == nil {
+		b.err = err
+	}
+	b.closed = true
+	b.mu.Unlock()
+	return b.wire.abort()
+}
+
+// read takes requests until the client or the stream ends.
+func (b *batch[Req, Resp]) read() error {
+	for {
+		message, err := b.wire.recv()
+		if err != nil {
+			return err
+		}
+		for _, req := range b.handler.split(message) {
+			if !b.enter() {
+				return nil
+			}
+			if !b.s.pool.run(b.ctx, &batchItem[Req, Resp]{b: b, ctx: b.limit.now(), req: req}) {
+				b.leave(1)
+				return nil
+			}
+		}
+	}
+}
+
+// enter counts one more request, and waits while there are too many.
+func (b *batch[Req, Resp]) enter() bool {
+	for {
+		b.mu.Lock()
+		switch {
+		case b.err != nil || b.closed:
+			b.mu.Unlock()
+			return false
+		case b.inFlight < MaxInFlight:
+			b.inFlight++
+			b.mu.Unlock()
+			return true
+		}
+		b.full = true
+		b.mu.Unlock()
+		select {
+		case <-b.room:
+		case <-b.ctx.Done():
+			return false
+		}
+	}
+}
+
+func (b *batch[Req, Resp]) leave(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leaveLocked(n)
+}
+
+// leaveLocked uncounts requests whose answers were written, or never will be.
+func (b *batch[Req, Resp]) leaveLocked(n int) {
+	b.inFlight -= n
+	if b.full {
+		b.full = false
+		token(b.room)
+	}
+	if b.inFlight == 0 || b.err != nil {
+		token(b.change)
+	}
+}
+
+// token leaves one in c, unless there is one.
+func token(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// answer queues one answer, and writes all that are queued unless somebody is at
+// it.
+func (b *batch[Req, Resp]) answer(r Resp, charge int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		b.s.answers.give(charge)
+		b.leaveLocked(1)
+		return
+	}
+	b.ready, b.charged = append(b.ready, r), b.charged+charge
+	if b.writing {
+		return
+	}
+	b.writing = true
+	for len(b.ready) > 0 && b.err == nil {
+		b.writeReady()
+	}
+	b.s.answers.give(b.charged)
+	n := len(b.ready)
+	b.ready, b.charged, b.writing = nil, 0, false
+	b.leaveLocked(n)
+	token(b.change)
+}
+
+// writeReady writes what is queued. It is called with mu held, which is free
+// meanwhile.
+func (b *batch[Req, Resp]) writeReady() {
+	out, charged := b.ready, b.charged
+	b.ready, b.spare, b.charged = b.spare[:0], nil, 0
+	b.mu.Unlock()
+	slow := time.AfterFunc(WriteTimeout, func() { close(b.stalled) })
+	err := b.wire.send(out)
+	slow.Stop()
+	b.s.answers.give(charged)
+	n := len(out)
+	clear(out)
+	b.mu.Lock()
+	b.spare = out[:0]
+	if err != nil && b.err == nil {
+		b.err = err
+	}
+	b.leaveLocked(n)
+}
+
+// batchItem is one request on its way.
+type batchItem[Req, Resp envelope] struct {
+	b   *batch[Req, Resp]
+	ctx context.Context
+	req Req
+}
+
+// work implements job.
+func (i *batchItem[Req, Resp]) work() { i.b.answer(i.b.handler.serve(i.ctx, i.req)) }
