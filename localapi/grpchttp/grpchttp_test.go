@@ -477,15 +477,27 @@ func TestCloseGivesUp(t *testing.T) {
 }
 
 // What a handler leaves behind must not touch the response of a call that ended.
-func TestSendAfterTheEnd(t *testing.T) {
-	late := make(chan grpc.ServerStream, 1)
+func TestLeftBehind(t *testing.T) {
+	late, read := make(chan grpc.ServerStream, 1), make(chan error, 1)
 	s := start(t, &handler{stream: func(st grpc.ServerStream) error {
+		if err := st.RecvMsg(new(wrapperspb.BytesValue)); err != nil {
+			return err
+		}
+		go func() { read <- st.RecvMsg(new(wrapperspb.BytesValue)) }()
 		late <- st
 		return nil
 	}}, nil)
 	st := open(t, t.Context(), s.dial(t))
+	send(t, st, "x")
 	if _, err := receive(st); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
-	wantCode(t, (<-late).SendMsg(wrapperspb.Bytes(nil)), codes.Canceled)
+	if err := <-read; err == nil {
+		t.Error("a receive after the end got a message")
+	}
+	left := <-late
+	wantCode(t, left.SendMsg(wrapperspb.Bytes(nil)), codes.Canceled)
+	if err := left.RecvMsg(new(wrapperspb.BytesValue)); err == nil {
+		t.Error("a receive after the end got a message")
+	}
 }

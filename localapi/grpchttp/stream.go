@@ -185,15 +185,25 @@ func (c *stream) payload(size int) (p []byte, done func(), err error) {
 		return nil, nil, status.Error(codes.ResourceExhausted, "too many large messages at a time")
 	}
 	release := func() { c.server.large.Release(int64(size)) }
-	// Errors of deadlines mean that the stream has ended, which the read finds out.
-	_ = c.rc.SetReadDeadline(time.Now().Add(largeMessageTimeout))
+	c.readUntil(time.Now().Add(largeMessageTimeout))
 	p = make([]byte, size)
 	if _, err := io.ReadFull(c.body, p); err != nil {
 		release()
 		return nil, nil, c.readError(err)
 	}
-	_ = c.rc.SetReadDeadline(time.Time{})
+	c.readUntil(time.Time{})
 	return p, release, nil
+}
+
+// readUntil bounds reading, unless the handler has returned: somebody it left
+// behind must not touch the response. An error means that the stream has ended,
+// which the read finds out.
+func (c *stream) readUntil(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.finished {
+		_ = c.rc.SetReadDeadline(t)
+	}
 }
 
 // readError is what became of a read as a status, nil for nil.
