@@ -87,6 +87,16 @@ cover: ## Coverage of the short tests over all packages, into cover.out
 	$(GO) test -short -timeout 5m -coverpkg=./... -coverprofile=cover.out ./...
 	$(GO) tool cover -func=cover.out | tail -1
 
+.PHONY: hosts
+hosts: ## The packages on Debian hosts that boot under systemd-nspawn (root; systemd-container, debootstrap)
+	KAHU_HOSTS=1 $(GO) test -count=1 -timeout 20m -v ./test/hosts
+
+##@ Packages
+
+.PHONY: packages
+packages: ## deb and rpm for amd64 and arm64, checksums and SBOM, reproducible, into dist/
+	@GO=$(GO) packaging/build.sh amd64 arm64
+
 ##@ Measuring
 
 .PHONY: bench
