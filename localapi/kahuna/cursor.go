@@ -3,7 +3,9 @@ package kahuna
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"unicode/utf8"
 
+	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 	"github.com/kahu-sh/kahu/replication"
 )
 
@@ -41,4 +43,39 @@ func (c cursor) encode() string {
 	b = binary.LittleEndian.AppendUint64(b, uint64(c.at.GetPhysicalMs()))
 	b = binary.LittleEndian.AppendUint32(b, c.at.GetCounter())
 	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// Continue makes req ask for the page that a NextCursor begins: its start and
+// its time are replaced. gRPC has no field for a cursor, so that this is for REST.
+// Like Kahuna it takes prefix and durability from the request, whatever the cursor
+// says. False: it is no cursor, and req is as it was.
+func Continue(req *pb.GrpcGetByRangeRequest, cursor string) bool {
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil || len(b) == 0 || b[0] != cursorVersion {
+		return false
+	}
+	last, b, ok := cursorText(b[1:])
+	if ok {
+		_, b, ok = cursorText(b)
+	}
+	if !ok || len(b) != 1+4+8+4 {
+		return false
+	}
+	req.StartKey, req.StartInclusive = &last, false
+	req.ReadTimestampNode = int32(binary.LittleEndian.Uint32(b[1:]))
+	req.ReadTimestampPhysical = int64(binary.LittleEndian.Uint64(b[5:]))
+	req.ReadTimestampCounter = binary.LittleEndian.Uint32(b[13:])
+	return true
+}
+
+// cursorText takes a length and so much text off b.
+func cursorText(b []byte) (string, []byte, bool) {
+	if len(b) < 4 {
+		return "", nil, false
+	}
+	n := binary.LittleEndian.Uint32(b)
+	if uint64(n) > uint64(len(b)-4) || !utf8.Valid(b[4:4+n]) {
+		return "", nil, false
+	}
+	return string(b[4 : 4+n]), b[4+n:], true
 }

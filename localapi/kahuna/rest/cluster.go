@@ -150,19 +150,10 @@ func getMembership(ctx context.Context, x *exchange) (answer, error) {
 }
 
 // getHealth is the readiness probe: 200 when requests are served here, else 503
-// with the same body (R26). What cannot be said is "not ready".
-func getHealth(ctx context.Context, x *exchange) (answer, error) {
-	body := healthResponse{LocalRole: name(memberRoles, pb.GrpcClusterMemberRole_CLUSTER_MEMBER_ROLE_NOT_MEMBER)}
-	if m, err := x.h.svc.GetMembership(ctx, &pb.GrpcGetMembershipRequest{}); err == nil {
-		body.Initialized, body.LocalRole = m.GetInitialized(), name(memberRoles, m.GetLocalRole())
-		body.Ready = m.GetInitialized() && m.GetLocalRole() != pb.GrpcClusterMemberRole_CLUSTER_MEMBER_ROLE_NOT_MEMBER &&
-			m.GetLocalRole() != pb.GrpcClusterMemberRole_CLUSTER_MEMBER_ROLE_LEAVING
-	} else if code, _ := statusOf(err); httpStatus(code) == http.StatusForbidden || httpStatus(code) == http.StatusUnauthorized {
-		return answer{}, err // a probe that may not look is not a node that is not ready
-	}
-	if p, err := x.h.svc.GetPlacement(ctx, &pb.GrpcGetPlacementRequest{}); err == nil {
-		body.HostedPartitions = p.GetHostedPartitionCount()
-	}
+// with the same body (R26).
+func getHealth(_ context.Context, x *exchange) (answer, error) {
+	h := x.h.svc.Health()
+	body := healthResponse{h.Ready, h.Initialized, name(memberRoles, h.Role), h.HostedPartitions}
 	if !body.Ready {
 		return answer{http.StatusServiceUnavailable, body}, nil
 	}

@@ -46,7 +46,7 @@
 //	/v1/kv/snapshot-hold/{acquire|renew|release}  POST Acquire/Renew/ReleaseSnapshotHold
 //	/v1/kv/snapshot-floor                   GET  GetSnapshotFloor
 //	/v1/cluster/membership                  GET  GetMembership
-//	/v1/cluster/health                      GET  GetMembership and GetPlacement; 200 or 503
+//	/v1/cluster/health                      GET  Health, for anybody; 200 or 503
 //	/v1/cluster/placement                   GET  GetPlacement
 //	/v1/cluster/routing                     GET  GetRoutingMetadata (newer)
 //	/v1/cluster/replication-factor          POST SetReplicationFactor; 200 or 409
@@ -73,5 +73,6 @@
 //     int32 (decision 29).
 //   - What is wrong with a body that cannot be read is said in an
 //     application/problem+json; Kahuna's 400, 404, 405, 413 and 415 have no body.
+//   - /v1/cluster/health of a proxy, which is no member, is ready when it serves.
 //   - /v1/backups/gc without dryRun removes nothing: it is a dry run. Kahuna answers 400.
 package rest

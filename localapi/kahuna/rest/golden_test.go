@@ -38,7 +38,7 @@ var update = flag.Bool("update", false, "rewrite testdata/golden from what the c
 //	POST /v1/locks/try-lock
 //	{the request's body}
 //	> Method {the rpc that follows from it}     none: nothing is asked
-//	< {what the rpc answers}, or: error CODE text [outcome]
+//	< {what the rpc answers}, or: error CODE text [outcome=NAME]
 //	= STATUS {the answer's body}
 type golden struct {
 	rule, method, path, body, rpc, reply, answer string
@@ -160,6 +160,11 @@ var codeNames = map[string]codes.Code{"Unavailable": codes.Unavailable, "Permiss
 // run sends one case and returns what the rpc was and what came back.
 func (c golden) run(t *testing.T, svc *scripted, client *http.Client, proto_ string) (rpc, answer string) {
 	t.Helper()
+	if strings.HasPrefix(c.path, "/v1/cluster/health") && c.reply != "" { // no rpc
+		if err := json.Unmarshal([]byte(c.reply), &svc.health); err != nil {
+			t.Fatal(err)
+		}
+	}
 	svc.set(func(ctx context.Context, method string, req, res proto.Message) error {
 		if rpc != "" {
 			rpc += " "

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 
+	"github.com/kahu-sh/kahu/localapi/kahuna"
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 )
 
@@ -80,21 +81,17 @@ func getRange(ctx context.Context, s Service, in *rangeRequest) (answer, error) 
 	if text(in.Prefix) == "" {
 		return ok(rangeResponse{Type: keyInvalidInput})
 	}
-	start, startInclusive, at := in.StartKey, in.StartKey == nil || bool(in.StartInclusive), in.ReadTimestamp
-	if c := text(in.Cursor); c != "" {
-		last, seen, valid := readCursor(c)
-		if !valid {
-			return ok(rangeResponse{Type: keyInvalidInput})
-		}
-		start, startInclusive, at = &last, false, seen
-	}
-	a, err := s.GetByRange(ctx, &pb.GrpcGetByRangeRequest{
+	req := &pb.GrpcGetByRangeRequest{
 		TransactionIdNode: in.TransactionID.node(), TransactionIdPhysical: in.TransactionID.physical(), TransactionIdCounter: in.TransactionID.counter(),
-		Prefix: text(in.Prefix), StartKey: start, StartInclusive: startInclusive,
+		Prefix: text(in.Prefix), StartKey: in.StartKey, StartInclusive: in.StartKey == nil || bool(in.StartInclusive),
 		EndKey: in.EndKey, EndInclusive: in.EndKey != nil && bool(in.EndInclusive), Limit: limit(int64(in.Limit)),
-		ReadTimestampNode: at.node(), ReadTimestampPhysical: at.physical(), ReadTimestampCounter: at.counter(),
+		ReadTimestampNode: in.ReadTimestamp.node(), ReadTimestampPhysical: in.ReadTimestamp.physical(), ReadTimestampCounter: in.ReadTimestamp.counter(),
 		Durability:     pb.GrpcKeyValueDurability(in.Durability),
-		CoordinatorKey: text(in.CoordinatorKey), OperationIdHigh: uint64(in.OperationIDHigh), OperationIdLow: uint64(in.OperationIDLow)})
+		CoordinatorKey: text(in.CoordinatorKey), OperationIdHigh: uint64(in.OperationIDHigh), OperationIdLow: uint64(in.OperationIDLow)}
+	if c := text(in.Cursor); c != "" && !kahuna.Continue(req, c) {
+		return ok(rangeResponse{Type: keyInvalidInput})
+	}
+	a, err := s.GetByRange(ctx, req)
 	if err != nil {
 		return answer{}, err
 	}

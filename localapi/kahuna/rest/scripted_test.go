@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/kahu-sh/kahu/localapi/kahuna"
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 	"github.com/kahu-sh/kahu/localapi/kahuna/rest"
 )
@@ -17,6 +18,13 @@ type scripted struct {
 	mu sync.Mutex
 	// answer fills res, or returns the rpc's error. Nil: every answer is empty.
 	answer func(ctx context.Context, method string, req, res proto.Message) error
+	health kahuna.Health
+}
+
+func (s *scripted) Health() kahuna.Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.health
 }
 
 var _ rest.Service = (*scripted)(nil)

@@ -3,8 +3,11 @@ package rest
 import (
 	"context"
 
+	"github.com/kahu-sh/kahu/localapi/kahuna"
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 )
+
+var _ Service = (*kahuna.Service)(nil)
 
 // Service is what the routes call: the rpcs of Kahuna, one method each, without
 // the streams. A method may be called concurrently, judges the caller that the
@@ -73,6 +76,8 @@ type holder interface {
 }
 
 type clusterer interface {
+	// Health answers at once and anybody: see kahuna.Health.
+	Health() kahuna.Health
 	GetMembership(context.Context, *pb.GrpcGetMembershipRequest) (*pb.GrpcGetMembershipResponse, error)
 	GetPlacement(context.Context, *pb.GrpcGetPlacementRequest) (*pb.GrpcGetPlacementResponse, error)
 	GetRoutingMetadata(context.Context, *pb.GrpcGetRoutingMetadataRequest) (*pb.GrpcGetRoutingMetadataResponse, error)
