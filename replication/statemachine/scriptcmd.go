@@ -39,6 +39,7 @@ func (m *Machine) runScript(c *command, s *scriptStore, op *replication.Script, 
 	}
 	program, err := m.parseScript(string(op.GetText()))
 	if err != nil {
+		*work += script.ParseFuel(op.GetText())
 		answerScript(c, script.ParseResult(err))
 		return res, false
 	}
@@ -47,10 +48,11 @@ func (m *Machine) runScript(c *command, s *scriptStore, op *replication.Script, 
 		params = append(params, script.Param{Name: p.GetName(), Value: string(p.GetValue())})
 	}
 	res, err = program.Run(s, script.Env{Params: params, Fuel: fuel})
-	*work += int64(len(s.writes))*writeCost + fuel/100
+	*work += res.Fuel // a unit is about a nanosecond
 	switch {
 	case err == nil:
 		answerScript(c, res)
+		c.answer.GetScriptResult().FuelUsed = uint64(res.Fuel)
 		return res, true
 	case errors.Is(err, errScriptLocked):
 		answerScript(c, script.Result{Type: script.TypeAborted, Reason: script.LockRefused(s.locked)})
