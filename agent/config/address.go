@@ -32,7 +32,10 @@ func (c *checker) addresses() {
 		c.cfg.Advertise = c.cfg.Bind
 	}
 	for _, text := range c.f.Join {
-		host, port, ok := c.hostPort("join", text, false)
+		if c.joinCloud(text) {
+			continue
+		}
+		host, port, ok := c.hostPort("join", c.withPort(text, bindPort), false)
 		if !ok {
 			continue
 		}
@@ -53,6 +56,19 @@ func (c *checker) addresses() {
 			}
 		}
 	}
+}
+
+// withPort gives an entry of join that names no port the one that agents of this
+// cluster listen on: this agent's.
+func (c *checker) withPort(text, port string) string {
+	if _, _, err := net.SplitHostPort(text); err == nil || port == "" || port == "0" {
+		return text
+	}
+	host := strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")
+	if _, err := netip.ParseAddr(host); err != nil && !isHostName(host) {
+		return text
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // reachable refuses a voter that tells agents on other hosts to reach it at

@@ -90,6 +90,10 @@ func (c *checker) dev() {
 	if c.f.Storage == d.Storage {
 		c.f.Storage = string(Memory)
 	}
+	if c.f.Role == d.Role {
+		c.f.Role = string(Voter)
+	}
+	c.f.Gossip = string(GossipOff) // there is nobody to tell
 	if c.f.Bind == d.Bind {
 		c.f.Bind = "127.0.0.1:0" // beside a real agent on the same host
 	}
@@ -165,7 +169,8 @@ func (c *checker) defaultSocket() (path, problem string) {
 }
 
 func (c *checker) kinds() {
-	c.cfg.Role = oneOf(c, "role", c.f.Role, Voter, Proxy)
+	c.cfg.Role = oneOf(c, "role", c.f.Role, Auto, Voter, Proxy)
+	c.cfg.Gossip = oneOf(c, "gossip", c.f.Gossip, GossipLAN, GossipWAN, GossipLocal, GossipOff)
 	c.cfg.Storage = oneOf(c, "storage", c.f.Storage, Memory, SQLite, RocksDB)
 	c.cfg.LogFormat = oneOf(c, "log-format", c.f.LogFormat, LogText, LogJSON)
 	switch strings.ToLower(c.f.LogLevel) { // slog's own parser also takes "info+3"
@@ -196,47 +201,13 @@ func oneOf[T ~string](c *checker, key, value string, allowed ...T) T {
 	return ""
 }
 
-// cluster checks the combinations of role, join and bootstrap-expect that
-// cannot work.
-func (c *checker) cluster() {
-	expect, joins := c.f.BootstrapExpect, len(c.cfg.Join) > 0
-	switch {
-	case expect < 0 || expect > maxVoters:
-		c.problem("bootstrap-expect", "%d is not between 0 and %d voters", expect, maxVoters)
-		return
-	case c.cfg.Role == Proxy:
-		if expect > 0 {
-			c.problem("bootstrap-expect", "a proxy never forms a cluster; leave it out, or set role to voter")
-		}
-		if !joins && len(c.f.Join) == 0 {
-			c.problem("join", "a proxy asks the voters; name at least one of them")
-		}
-		return
-	case expect > 1 && !joins && len(c.f.Join) == 0:
-		c.problem("join", "%d voters are to form a cluster; name the others", expect)
-	case expect == 1 && joins:
-		c.problem("bootstrap-expect", "1 forms a cluster alone, and join enters another; set the number of voters, or leave out one of the two")
-	case expect > 0 && expect%2 == 0:
-		c.warn("bootstrap-expect %d: an even number of voters survives no more failures than %d", expect, expect-1)
-	}
-	if expect == 0 && len(c.f.Join) == 0 {
-		expect = 1
-	}
-	c.cfg.BootstrapExpect = expect
-}
-
-// secretCredential is the systemd credential that holds the cluster secret
-// (LoadCredential= in kahu.service, systemd.exec(5)): a file that root provides
-// and only the service sees.
-const secretCredential = "kahu-secret"
-
 // secret finds the secret file. Only an agent that is alone may make one: made
 // twice, two secrets would look like two clusters.
 func (c *checker) secret() {
 	if c.f.Dev || c.cfg.Role == "" { // the latter is reported under role
 		return
 	}
-	alone := c.cfg.Role == Voter && len(c.f.Join) == 0 && c.cfg.BootstrapExpect == 1
+	alone := c.cfg.Role != Proxy && len(c.f.Join) == 0 && c.cfg.BootstrapExpect == 1
 	path, byDefault := c.f.SecretFile, c.f.SecretFile == ""
 	if byDefault {
 		if c.cfg.DataDir == "" {
@@ -344,6 +315,7 @@ func (c *checker) timeouts() {
 	t.Request = c.duration("timeouts.request", c.f.Timeouts.Request, 100*time.Millisecond, time.Hour)
 	t.Shutdown = c.duration("timeouts.shutdown", c.f.Timeouts.Shutdown, 100*time.Millisecond, 10*time.Minute)
 	t.GrantAck = c.duration("timeouts.grant-ack", c.f.Timeouts.GrantAck, 100*time.Millisecond, time.Minute)
+	t.ReplaceVoter = c.duration("timeouts.replace-voter", c.f.Timeouts.ReplaceVoter, 10*time.Second, 30*24*time.Hour)
 }
 
 func (c *checker) duration(key, text string, least, most time.Duration) time.Duration {

@@ -14,8 +14,20 @@ type Role string
 
 // The roles.
 const (
-	Voter Role = "voter"
-	Proxy Role = "proxy"
+	Auto  Role = "auto"  // votes when the cluster needs it
+	Voter Role = "voter" // always votes
+	Proxy Role = "proxy" // never votes
+)
+
+// Gossip says how far apart agents are, or that they do not gossip.
+type Gossip string
+
+// The profiles of gossip.
+const (
+	GossipLAN   Gossip = "lan"
+	GossipWAN   Gossip = "wan"
+	GossipLocal Gossip = "local"
+	GossipOff   Gossip = "off"
 )
 
 // Storage is the kind of engine that a voter keeps its state in.
@@ -49,6 +61,11 @@ type Config struct {
 	// With Dev and port 0 it is only known after listening.
 	Advertise string
 	Join      []string // HOST:PORT of others, without duplicates; own address may be among them
+	// JoinClouds are lists of others that clouds keep (discovery/cloud).
+	JoinClouds []string
+	Voters     int    // how many voters the cluster keeps, of those with role auto; 3 or 5
+	Zone       string // where voters are spread over; may be empty
+	Gossip     Gossip
 	// BootstrapExpect is how many voters form a new cluster: 1 alone, 0 joins
 	// one that exists.
 	BootstrapExpect int
@@ -98,6 +115,8 @@ type Timeouts struct {
 	Request  time.Duration
 	Shutdown time.Duration
 	GrantAck time.Duration
+	// ReplaceVoter is how long a voter has to be silent until it is replaced.
+	ReplaceVoter time.Duration
 }
 
 // Problem is one thing that is wrong, and what to do about it.

@@ -84,12 +84,13 @@ func TestDefaults(t *testing.T) {
 	}
 	want := config.Config{
 		NodeName: "h1", DataDir: h.HomeDir + "/.local/state/kahu", Socket: "/run/user/1000/kahu/kahu.sock",
-		Role: config.Voter, Storage: config.SQLite, Bind: "127.0.0.1:7350", Advertise: "127.0.0.1:7350",
+		Role: config.Auto, Storage: config.SQLite, Bind: "127.0.0.1:7350", Advertise: "127.0.0.1:7350",
+		Voters: 3, Gossip: config.GossipLAN,
 		BootstrapExpect: 1, SecretFile: h.HomeDir + "/.local/state/kahu/secret", MakeSecret: true,
 		LogLevel: slog.LevelInfo, LogFormat: config.LogText,
 		MinFreeBytes: 256 << 20, Backup: config.Backup{Interval: 24 * time.Hour, Keep: 7},
 		Limits:   config.Limits{ValueSizeBytes: 1 << 20, MemtableSizeBytes: 64 << 20, TrailingLogSizeBytes: 256 << 20, Holds: 65536},
-		Timeouts: config.Timeouts{Request: 10 * time.Second, Shutdown: 10 * time.Second, GrantAck: 5 * time.Second},
+		Timeouts: config.Timeouts{Request: 10 * time.Second, Shutdown: 10 * time.Second, GrantAck: 5 * time.Second, ReplaceVoter: 10 * time.Minute},
 		Kahuna:   config.Kahuna{Limits: config.KahunaLimits{Connections: 4096, ConnectionsPerAddress: 1024, Requests: 8192, StreamsPerConnection: 256}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -119,7 +120,8 @@ func TestSampleIsTheDefaults(t *testing.T) {
 			"kahuna-requests": d.Limits.KahunaRequests, "kahuna-streams-per-connection": d.Limits.KahunaStreamsPerConnection},
 		"kahuna-listen": []any{}, "kahuna-tls-cert": d.KahunaTLSCert, "kahuna-tls-key": d.KahunaTLSKey, "kahuna-client-ca": d.KahunaClientCA,
 		"kahuna-token-file": d.KahunaTokenFile, "kahuna-insecure": d.KahunaInsecure, "kahuna-advertise": d.KahunaAdvertise,
-		"timeouts": map[string]any{"request": d.Timeouts.Request, "shutdown": d.Timeouts.Shutdown, "grant-ack": d.Timeouts.GrantAck},
+		"timeouts": map[string]any{"request": d.Timeouts.Request, "shutdown": d.Timeouts.Shutdown, "grant-ack": d.Timeouts.GrantAck, "replace-voter": d.Timeouts.ReplaceVoter},
+		"voters":   d.Voters, "zone": d.Zone, "gossip": d.Gossip,
 	}
 	if d := cmp.Diff(want, fromSample); d != "" {
 		t.Fatal(d)

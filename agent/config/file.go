@@ -17,6 +17,9 @@ type File struct {
 	Advertise       string       `koanf:"advertise"`
 	Join            []string     `koanf:"join"`
 	BootstrapExpect int          `koanf:"bootstrap-expect"`
+	Voters          int          `koanf:"voters"`
+	Zone            string       `koanf:"zone"`
+	Gossip          string       `koanf:"gossip"`
 	SecretFile      string       `koanf:"secret-file"`
 	HTTP            string       `koanf:"http"`
 	KahunaListen    []string     `koanf:"kahuna-listen"`
@@ -78,6 +81,8 @@ type FileTimeouts struct {
 	Request  string `koanf:"request"`
 	Shutdown string `koanf:"shutdown"`
 	GrantAck string `koanf:"grant-ack"`
+
+	ReplaceVoter string `koanf:"replace-voter"`
 }
 
 const (
@@ -92,10 +97,12 @@ const (
 // test holds the two together.
 func Defaults() File {
 	return File{
-		Role:    string(Voter),
+		Role:    string(Auto),
 		Storage: string(SQLite),
 		Bind:    defaultBind,
 		Join:    []string{},
+		Voters:  defaultVoters,
+		Gossip:  string(GossipLAN),
 
 		KahunaListen: []string{},
 
@@ -119,6 +126,8 @@ func Defaults() File {
 			Request:  (10 * time.Second).String(),
 			Shutdown: (10 * time.Second).String(),
 			GrantAck: (5 * time.Second).String(),
+
+			ReplaceVoter: "10m",
 		},
 	}
 }
