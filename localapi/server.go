@@ -41,6 +41,10 @@ type Config struct {
 	RequestTimeout time.Duration
 	// MaxValueBytes bounds one value. Optional: replication.MaxValueBytes.
 	MaxValueBytes int64
+	// Kahuna serves the Kahuna wire, gRPC and REST, on the Unix socket; it finds its
+	// caller with caller.From. Its streams must end by themselves when the server
+	// closes. Optional: without it there is none.
+	Kahuna http.Handler
 }
 
 // Server serves kahu's own API on any number of listeners. All methods may be
@@ -65,7 +69,7 @@ type Server struct {
 	perUID  map[uint32]int
 	conns   int
 	streams map[*upgraded]struct{}
-	serving sync.WaitGroup // holds over HTTP, and upgraded streams: see begin
+	serving sync.WaitGroup // holds over HTTP, upgraded streams, and the Kahuna wire: see begin
 }
 
 // New returns a Server that listens nowhere yet, and registers its metrics.
@@ -90,7 +94,13 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, metrics: m, routes: routeTable(), inFlight: make(chan struct{}, MaxHTTPInFlight),
 		ids: newIDSource(), perUID: make(map[uint32]int), streams: make(map[*upgraded]struct{})}
 	s.stopping, s.stop = context.WithCancel(context.Background())
-	s.unix = s.newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.dispatch(w, r, false) }))
+	s.unix = s.newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.Kahuna != nil && isKahuna(r) {
+			s.serveKahuna(w, r)
+			return
+		}
+		s.dispatch(w, r, false)
+	}))
 	s.tcp = s.newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.dispatch(w, r, true) }))
 	return s, nil
 }

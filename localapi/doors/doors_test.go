@@ -99,8 +99,8 @@ func TestWhoMay(t *testing.T) {
 		{"tokens: two", withTokens, func() client { return client{token: "Bearer " + valid + ", " + valid} }, nobody},
 		{"tokens: certificate of nobody", withTokens, func() client { return client{cert: &wrong} }, nobody},
 		{"tokens: clear text", withTokens, func() client { return client{clear: true, token: "Bearer " + valid} }, broken},
-		{"CA: none", withCA, func() client { return client{} }, broken},
-		{"CA: token", withCA, func() client { return client{token: "Bearer xxx"} }, broken},
+		{"CA: none", withCA, func() client { return client{} }, nobody},
+		{"CA: token", withCA, func() client { return client{token: "Bearer xxx"} }, nobody},
 		{"CA: wrong certificate", withCA, func() client { return client{cert: &wrong} }, broken},
 		{"CA: right certificate", withCA, func() client { return client{cert: &right} }, cert},
 		{"both: none", func(s *server, c *doors.Config) { withCA(s, c); withTokens(s, c) }, func() client { return client{} }, nobody},
@@ -135,6 +135,12 @@ func TestWhoMay(t *testing.T) {
 			}
 			if got != tc.want {
 				t.Errorf("gRPC: %q, %v, want %q", got, err, tc.want)
+			}
+			if c.clear || got == broken {
+				return
+			}
+			if code, body, err := s.rest(t, client{}, "/public"); code != 200 || body != "nobody" || err != nil {
+				t.Errorf("what is for everybody: %d %q, %v", code, body, err)
 			}
 			if strings.Contains(s.log.String(), "kahu_") {
 				t.Error("a token is in the log")

@@ -209,7 +209,7 @@ func start(tb testing.TB, change func(*server, *doors.Config)) *server {
 	logger := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.grpc = grpchttp.New(grpchttp.Config{Logger: logger, WriteTimeout: time.Minute})
 	s.grpc.RegisterService(s.service(), nil)
-	cfg := doors.Config{Registry: s.registry, Logger: logger, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	cfg := doors.Config{Public: func(r *http.Request) bool { return r.URL.Path == "/public" }, Registry: s.registry, Logger: logger, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if grpchttp.IsRequest(r) {
 			s.grpc.ServeHTTP(w, r)
 			return

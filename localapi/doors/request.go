@@ -27,6 +27,10 @@ func (s *Server) serveRequest(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	who, why := s.identify(r)
+	if who == nil && s.cfg.Public != nil && s.cfg.Public(r) {
+		s.cfg.Handler.ServeHTTP(w, r)
+		return
+	}
 	if who == nil {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="kahu"`)
 		s.refuse(w, r, why, http.StatusUnauthorized, grpcUnauthenticated, refusals[why])

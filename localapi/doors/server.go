@@ -24,12 +24,13 @@ type Config struct {
 	Handler http.Handler
 	// Certificate is what listeners show under TLS.
 	Certificate *Certificate
+	// Public reports whether a request is answered to anybody, without a caller: a
+	// probe has no credentials. Optional.
+	Public func(*http.Request) bool
 	// Insecure takes everybody as anonymous, in clear text and under TLS. Without
 	// it one of ClientCA and Tokens is required, and with it neither is used.
 	Insecure bool
-	// ClientCA verifies client certificates. Without Tokens nobody else connects.
-	// Optional.
-	ClientCA *ClientCA
+	ClientCA *ClientCA    // verifies client certificates; optional
 	Tokens   *token.Store // optional
 	Limits   Limits       // optional
 	Registry prometheus.Registerer
@@ -94,10 +95,8 @@ func (s *Server) tlsConfig() *tls.Config {
 	if s.cfg.ClientCA == nil {
 		return base
 	}
-	base.ClientAuth = tls.RequireAndVerifyClientCert
-	if s.cfg.Tokens != nil {
-		base.ClientAuth = tls.VerifyClientCertIfGiven
-	}
+	// Who has none may have a token, or learn in words what is missing.
+	base.ClientAuth = tls.VerifyClientCertIfGiven
 	// A resumed session would not meet a client CA that was changed meanwhile.
 	base.SessionTicketsDisabled = true
 	outer := base.Clone()

@@ -457,6 +457,36 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// Past MaxCalls a call is refused, and taken again when one has ended.
+func TestTooManyCalls(t *testing.T) {
+	s := start(t, &handler{stream: echo, unary: func(_ context.Context, in []byte) ([]byte, error) { return in, nil }},
+		func(c *grpchttp.Config) { c.MaxCalls = 2 })
+	c := s.dial(t)
+	var streams []grpc.ClientStream
+	for range 2 {
+		st := open(t, t.Context(), c)
+		send(t, st, "x")
+		if _, err := receive(st); err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, st)
+	}
+	_, err := call(t.Context(), c, nil)
+	wantCode(t, err, codes.ResourceExhausted)
+	if err := streams[0].CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := receive(streams[0]); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	for { // the client hears of the end before the server has forgotten the call
+		if _, err = call(t.Context(), c, nil); status.Code(err) != codes.ResourceExhausted {
+			break
+		}
+	}
+	wantCode(t, err, codes.OK)
+}
+
 func TestCloseGivesUp(t *testing.T) {
 	held, came := make(chan struct{}), make(chan struct{})
 	s := start(t, &handler{stream: func(grpc.ServerStream) error {

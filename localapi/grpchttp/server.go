@@ -22,6 +22,8 @@ import (
 const (
 	// DefaultMaxMessageBytes bounds a message from a client, as grpc-go does.
 	DefaultMaxMessageBytes = 4 << 20
+	// DefaultMaxCalls bounds calls that are being served.
+	DefaultMaxCalls = 8192
 	// DefaultWriteTimeout is how long a peer may leave what is written to it unread.
 	DefaultWriteTimeout = 30 * time.Second
 	// smallMessageBytes is what a message may have without waiting for room among
@@ -43,6 +45,9 @@ type Config struct {
 	// MaxMessageBytes bounds one message from a client; a longer one is refused with
 	// RESOURCE_EXHAUSTED before it is read. Optional.
 	MaxMessageBytes int
+	// MaxCalls bounds calls, streams included, that are served at a time; one more is
+	// refused with RESOURCE_EXHAUSTED. Optional.
+	MaxCalls int
 	// WriteTimeout ends a stream whose peer reads nothing for so long. Optional.
 	WriteTimeout time.Duration
 	// Observer hears of every call. Optional. It is called concurrently and must
@@ -70,6 +75,7 @@ type Server struct {
 	// mu guards what follows.
 	mu      sync.Mutex
 	closing bool
+	running int            // calls
 	calls   sync.WaitGroup // each call, while not closing
 	streams map[*stream]struct{}
 }
@@ -94,6 +100,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.MaxMessageBytes <= 0 {
 		cfg.MaxMessageBytes = DefaultMaxMessageBytes
+	}
+	if cfg.MaxCalls <= 0 {
+		cfg.MaxCalls = DefaultMaxCalls
 	}
 	if cfg.WriteTimeout <= 0 {
 		cfg.WriteTimeout = DefaultWriteTimeout
@@ -177,8 +186,8 @@ func (s *Server) serve(c *stream, m method, known bool) error {
 	if err := c.ctx.Err(); err != nil {
 		return status.FromContextError(err).Err()
 	}
-	if !s.enter(c, m.stream != nil) {
-		return errStopping
+	if err := s.enter(c, m.stream != nil); err != nil {
+		return err
 	}
 	defer s.leave(c, m.stream != nil)
 	if m.stream == nil {
@@ -191,7 +200,10 @@ func (s *Server) serve(c *stream, m method, known bool) error {
 	return err
 }
 
-var errStopping = status.Error(codes.Unavailable, "the agent is stopping")
+var (
+	errStopping = status.Error(codes.Unavailable, "the agent is stopping")
+	errTooMany  = status.Error(codes.ResourceExhausted, "the agent serves too many calls at a time")
+)
 
 // call is a unary method.
 func (s *Server) call(c *stream, m method) error {
@@ -227,18 +239,22 @@ func (s *Server) protect(c *stream, run func() error) (err error) {
 	return run()
 }
 
-func (s *Server) enter(c *stream, streaming bool) bool {
+func (s *Server) enter(c *stream, streaming bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
-		return false
+	switch {
+	case s.closing:
+		return errStopping
+	case s.running >= s.cfg.MaxCalls:
+		return errTooMany
 	}
+	s.running++
 	s.calls.Add(1)
 	if streaming {
 		s.streams[c] = struct{}{}
 		s.cfg.Observer.Streaming(c.method.path, 1)
 	}
-	return true
+	return nil
 }
 
 func (s *Server) leave(c *stream, streaming bool) {
@@ -247,6 +263,7 @@ func (s *Server) leave(c *stream, streaming bool) {
 		delete(s.streams, c)
 		s.cfg.Observer.Streaming(c.method.path, -1)
 	}
+	s.running--
 	s.mu.Unlock()
 	s.calls.Done()
 }
