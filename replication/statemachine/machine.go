@@ -41,6 +41,9 @@ type Result struct {
 	Answers []*replication.Answer
 	// Events are for the watchers of sessions, in the order they happened.
 	Events []SessionEvent
+	// Released is set when a transaction gave up locks: what was refused because of
+	// them may be asked for again.
+	Released bool
 	// Diverged is set when this voter must stop: it cannot read the entry
 	// (ErrBadEntry, ErrNewer: nothing was changed), one of its rows is damaged
 	// (ErrDamaged: the changes of this entry must not be committed), or its state
@@ -62,8 +65,9 @@ type Position struct {
 	Level        uint32 // feature level
 	Hash         [16]byte
 	OpenedTerm   uint64 // term of the last opening entry applied
-	// WallMS is the wall clock of the last label; labels never go below it.
-	WallMS int64
+	// WallMS and Counter are the last label; those to come are above it.
+	WallMS  int64
+	Counter uint32
 	// Configuration is the last Raft configuration seen, as encoded by the
 	// caller, and the index of its entry. It must not be changed.
 	Configuration      []byte
@@ -105,12 +109,14 @@ type Machine struct {
 	digests [digestsKept]digest
 
 	// Of the entry being applied.
-	hasher  *xxh3.Hasher
-	wallMS  int64
-	work    int64 // spent on costly commands: see busy
-	events  []SessionEvent
-	scratch []byte // of note
-	row     []byte // of whoever builds a row and puts it at once
+	hasher *xxh3.Hasher
+	wallMS int64
+	work   int64 // spent on costly commands: see busy
+	// released is set when a transaction gave up locks.
+	released bool
+	events   []SessionEvent
+	scratch  []byte // of note
+	row      []byte // of whoever builds a row and puts it at once
 }
 
 type digest struct {
@@ -168,7 +174,7 @@ func NewWith(store Store, o Options) (m *Machine, err error) {
 func (m *Machine) Position() Position {
 	return Position{
 		Index: m.index, Term: m.term, LeaseClockNS: m.leaseClock, Level: m.level, Hash: m.hash,
-		OpenedTerm: m.openedTerm, WallMS: m.label.ms,
+		OpenedTerm: m.openedTerm, WallMS: m.label.ms, Counter: m.label.counter,
 		Configuration: m.configuration, ConfigurationIndex: m.configurationIndex,
 	}
 }
@@ -207,6 +213,7 @@ func (m *Machine) Apply(index, term uint64, entry []byte) (res Result) {
 	}
 	m.finish()
 	res.Events, m.events = m.events, nil
+	res.Released = m.released
 	return res
 }
 
@@ -263,7 +270,7 @@ func (m *Machine) begin(index, term uint64) {
 // the requests in order.
 func (m *Machine) run(e *replication.LogEntry, answers []*replication.Answer) error {
 	m.leaseClock = max(m.leaseClock, e.LeaseClockNs)
-	m.wallMS, m.work = e.WallMs, 0
+	m.wallMS, m.work, m.released = e.WallMs, 0, false
 	m.endDueSessions()
 	m.release(releasesPerEntry)
 	m.endSnapshotHolds()

@@ -122,6 +122,7 @@ func (m *Machine) dropLocks(t *transaction) {
 		m.tx.lockSpans.remove(s)
 		m.charge(t, -s.size())
 	}
+	m.released = m.released || len(t.locks)+len(t.spans) > 0
 	clear(t.locks)
 	t.spans = nil
 }
@@ -288,6 +289,7 @@ func (m *Machine) txUnlock(c *command, op *replication.TxUnlock) {
 			return
 		}
 	}
+	m.released = true
 	for _, l := range op.Locks {
 		w := m.wantedOf(l)
 		if w.span == nil {

@@ -71,6 +71,10 @@ type Config struct {
 	Fatal  func(error)
 	Logger *slog.Logger
 
+	// MaxTransactions bounds the interactive transactions that are open while this
+	// voter leads. Beyond, a start waits at the leader, by priority. Optional: 0 is
+	// no bound but that of the state machine.
+	MaxTransactions int
 	// MemtableBytes bounds changes not yet in the engine. Optional: memtable's default.
 	MemtableBytes int64
 	// BacklogBytes bounds entries that are committed and wait in memory to be

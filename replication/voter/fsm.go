@@ -51,6 +51,8 @@ type fsm struct {
 	position atomic.Pointer[statemachine.Position] // after the last entry
 	due      atomic.Int64                          // lease clock at which a sweep is worth proposing; dueNever: none
 	dueMoved chan struct{}
+	openTx   atomic.Int64  // transactions
+	released signal        // told when a transaction has given up locks, or has ended
 	restored chan struct{} // told after Restore
 	restores atomic.Uint64
 
@@ -76,6 +78,7 @@ func newFSM(cfg Config, fail func(error), diverged func(uint64, error)) (*fsm, e
 		start:    time.Now(),
 		streams:  map[*snapshotStream]struct{}{},
 		dueMoved: make(chan struct{}, 1),
+		released: newSignal(),
 		restored: make(chan struct{}, 1),
 	}
 	store, machine, err := f.load(cfg.Storage.Engine())
@@ -168,8 +171,12 @@ func (f *fsm) applyLocked(l *raft.Log) (answers []*replication.Answer, ok bool) 
 		f.dead = true // fail was told by the store
 		return nil, false
 	}
+	open := f.openTx.Load()
 	f.publish()
 	f.watchers.tell(result.Events)
+	if result.Released || f.openTx.Load() < open {
+		f.released.tell()
+	}
 	return result.Answers, true
 }
 
@@ -185,6 +192,7 @@ func seededAnew(err error) bool {
 func (f *fsm) publish() {
 	p := f.machine.Position()
 	f.position.Store(&p)
+	f.openTx.Store(int64(f.machine.OpenTransactions()))
 	due, ok := f.machine.Due()
 	if !ok {
 		due = dueNever

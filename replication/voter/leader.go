@@ -175,6 +175,7 @@ func (v *Voter) duties(r *reign) {
 	sweep := time.NewTimer(0)
 	defer sweep.Stop()
 	var digested uint64 // index of the last digest's own entry
+	v.raiseLevel(r)     // a new cluster need not wait for it
 	for {
 		select {
 		case <-r.ctx.Done():

@@ -44,13 +44,23 @@ func (v *Voter) Serve(ctx context.Context, req *replication.Request) (*replicati
 	if _, err := v.awaitReign(ctx); err != nil {
 		return nil, err
 	}
-	return v.proposer.Do(ctx, req)
+	if req.NeedsLevel() > 1 {
+		return v.serveTransactions(ctx, req)
+	}
+	answer, err := v.proposer.Do(ctx, req)
+	if err == nil && answer.GetCode() == replication.Code_CODE_LOCKED {
+		return v.park(ctx, req, answer)
+	}
+	return answer, err
 }
 
 // read answers a read from this voter's own state, once that is recent enough.
 func (v *Voter) read(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
 	if !req.GetStale() {
 		if err := v.barrier(ctx); err != nil {
+			return nil, err
+		}
+		if err := v.reach(ctx, asOf(req)); err != nil {
 			return nil, err
 		}
 	}

@@ -30,6 +30,8 @@ type Voter struct {
 	proposer  *proposer.Proposer
 	local     *reads.Barrier       // read index, on the leader
 	remote    *reads.Group[uint64] // read index from the leader, on a follower
+	gate      *gate                // of transactions
+	parked    atomic.Int64         // requests that wait for a transaction's lock
 
 	serving atomic.Pointer[reign] // nil: this voter does not lead, or not yet
 
@@ -100,10 +102,14 @@ func Open(cfg Config) (*Voter, error) {
 		AskTerm:     cfg.AskTerm,
 	})
 	v.remote = reads.NewGroup(v.askLeader)
+	v.gate = newGate(cfg.MaxTransactions, func() int { return int(v.fsm.openTx.Load()) }, time.Now)
 	// All end when stopping is closed.
 	v.background.Go(v.lead)
 	v.background.Go(v.compact)
 	v.background.Go(v.watchStall)
+	if cfg.MaxTransactions > 0 {
+		v.background.Go(v.watchSlots)
+	}
 	return v, nil
 }
 

@@ -1,0 +1,196 @@
+package voter
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kahu-sh/kahu/replication"
+)
+
+const (
+	// admissionWait and maxAdmissionWait bound how long the start of a transaction
+	// waits for a slot (Kahuna.Core/Configuration/KahunaConfiguration.cs).
+	admissionWait    = 5 * time.Second
+	maxAdmissionWait = 30 * time.Second
+	// agingStep is how long a wait raises a start by one priority, so that none starves.
+	agingStep = time.Second
+	// maxGateQueue bounds those who wait; beyond, a start is refused at once.
+	maxGateQueue = 4096
+	// gateMemory is how long a start that went away keeps its place: an agent whose
+	// attempt ran out of time asks again under the same id.
+	gateMemory = 3 * time.Second
+)
+
+// gate admits transactions while a voter leads: at most limit are open or being
+// started, the others stand in line by priority. The queue is at the leader,
+// where the slots are counted; a new leader begins with an empty one, and those
+// who wait come to it with their next attempt.
+type gate struct {
+	limit int
+	open  func() int // transactions that are open now
+	now   func() time.Time
+
+	mu       sync.Mutex
+	starting int // admitted, and not decided yet
+	queue    []*gateWaiter
+	known    map[gateKey]gatePlace
+}
+
+// gateKey is the request id of a start.
+type gateKey struct {
+	session string
+	number  uint64
+}
+
+// gatePlace remembers since when a start has been waiting.
+type gatePlace struct{ since, seen time.Time }
+
+type gateWaiter struct {
+	priority replication.TxPriority
+	since    time.Time
+	admitted chan struct{} // closed by whoever admits it, who takes it out of the queue
+}
+
+func newGate(limit int, open func() int, now func() time.Time) *gate {
+	return &gate{limit: limit, open: open, now: now, known: map[gateKey]gatePlace{}}
+}
+
+// enter blocks until the start is admitted: then leave must be called once it
+// was decided. Otherwise it returns the refusal, or an error that says that
+// nothing was applied.
+func (g *gate) enter(ctx context.Context, req *replication.Request, op *replication.TxStart) (bool, *replication.Answer, error) {
+	key := gateKey{string(req.GetSession()), req.GetNumber()}
+	w, answer := g.stand(key, op)
+	if w == nil {
+		return answer == nil, answer, nil
+	}
+	wait := time.Duration(op.GetAdmissionWaitMs()) * time.Millisecond
+	if wait <= 0 {
+		wait = admissionWait
+	}
+	timer := time.NewTimer(min(wait, maxAdmissionWait) - g.now().Sub(w.since))
+	defer timer.Stop()
+	var ended bool
+	select {
+	case <-w.admitted:
+		return true, nil, nil
+	case <-timer.C:
+		ended = true
+	case <-ctx.Done():
+	}
+	if !g.stepOut(key, w, ended) { // admitted in this very moment
+		return true, nil, nil
+	}
+	if ended {
+		return false, refusedAtGate("no slot for another transaction became free within %v", min(wait, maxAdmissionWait)), nil
+	}
+	return false, nil, fmt.Errorf("%w: %w", replication.ErrUnavailable, context.Cause(ctx))
+}
+
+func refusedAtGate(format string, args ...any) *replication.Answer {
+	return &replication.Answer{Code: replication.Code_CODE_ADMISSION_REFUSED, Detail: fmt.Sprintf(format, args...)}
+}
+
+// stand admits a start at once, or puts it in line. It returns neither a waiter
+// nor an answer when it is admitted.
+func (g *gate) stand(key gateKey, op *replication.TxStart) (*gateWaiter, *replication.Answer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.now()
+	place, again := g.known[key]
+	delete(g.known, key)
+	if len(g.queue) == 0 && g.free() > 0 {
+		g.starting++
+		return nil, nil
+	}
+	if len(g.queue) >= maxGateQueue {
+		return nil, refusedAtGate("%d transactions wait for a slot already", len(g.queue))
+	}
+	w := &gateWaiter{priority: op.GetPriority(), since: now, admitted: make(chan struct{})}
+	if again && now.Sub(place.seen) < gateMemory {
+		w.since = place.since
+	}
+	if w.priority < replication.TxPriority_TX_PRIORITY_BACKGROUND || w.priority > replication.TxPriority_TX_PRIORITY_CRITICAL {
+		w.priority = replication.TxPriority_TX_PRIORITY_NORMAL
+	}
+	g.queue = append(g.queue, w)
+	return w, nil
+}
+
+func (g *gate) free() int { return g.limit - g.open() - g.starting }
+
+// stepOut takes w out of the queue, and reports whether it was in it. One whose
+// wait is not over keeps its place for a moment.
+func (g *gate) stepOut(key gateKey, w *gateWaiter, ended bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, o := range g.queue {
+		if o != w {
+			continue
+		}
+		g.queue = append(g.queue[:i], g.queue[i+1:]...)
+		if now := g.now(); !ended {
+			for k, p := range g.known {
+				if now.Sub(p.seen) >= gateMemory {
+					delete(g.known, k)
+				}
+			}
+			g.known[key] = gatePlace{since: w.since, seen: now}
+		}
+		return true
+	}
+	return false
+}
+
+// leave is called when an admitted start was decided: if it went through, it
+// counts among those that are open.
+func (g *gate) leave() {
+	g.mu.Lock()
+	g.starting--
+	g.mu.Unlock()
+	g.admit()
+}
+
+// admit lets in as many as there are slots. It is called when some became free.
+func (g *gate) admit() {
+	if g.limit <= 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for free := g.free(); free > 0 && len(g.queue) > 0; free-- {
+		i := g.next(g.now())
+		w := g.queue[i]
+		g.queue = append(g.queue[:i], g.queue[i+1:]...)
+		g.starting++
+		close(w.admitted)
+	}
+}
+
+// next is the position of who is let in next: the highest priority, raised by
+// one for each agingStep of waiting, and of those the one that waits longest.
+func (g *gate) next(now time.Time) int {
+	best, rank := 0, -1
+	for i, w := range g.queue {
+		r := int(w.priority) + int(now.Sub(w.since)/agingStep)
+		if r > rank || r == rank && w.since.Before(g.queue[best].since) {
+			best, rank = i, r
+		}
+	}
+	return best
+}
+
+// watchSlots admits whoever waits when transactions have ended, until the voter stops.
+func (v *Voter) watchSlots() {
+	for {
+		released := v.fsm.released.wait()
+		v.gate.admit()
+		select {
+		case <-released:
+		case <-v.stopping:
+			return
+		}
+	}
+}
