@@ -12,7 +12,7 @@ import (
 // What a backup has of the rows, and what becomes of them in a new cluster
 // (DESIGN.md: tokens and restore; contract/decisions.md 7).
 //
-//	kept     revisions of persistent keys, and when they are due; sequences with
+//	kept     persistent keys with history, and when they are due; sequences with
 //	         their idempotency keys; key spaces
 //	not      ephemeral keys, sessions, receipts, transactions, snapshot holds, and
 //	         all locks: of those a restore needs no more than the highest token
@@ -45,7 +45,6 @@ type BackupSummary struct {
 // ascending order of key.
 type BackupFilter struct {
 	BackupSummary
-	names nameCounter
 }
 
 // NewBackupFilter returns a filter that has seen nothing.
@@ -80,7 +79,7 @@ func (f *BackupFilter) Keep(key, value []byte) (keep bool, err error) {
 	if !backedUp(key) {
 		return false, nil
 	}
-	f.names.count(&f.BackupSummary, key, value)
+	f.count(key, value)
 	return true, nil
 }
 
@@ -97,7 +96,7 @@ func (f *BackupFilter) token(key, value []byte) {
 // backedUp reports whether a row belongs to what survives a cluster.
 func backedUp(key []byte) bool {
 	switch key[0] {
-	case tableRevision:
+	case tableKey, tableHistory:
 		return len(key) > 1 && replication.Durability(key[1]) == replication.Durability_DURABILITY_PERSISTENT
 	case tableSequence, tableAllocation, tableAllocAge, 0x61: // 0x61 are key spaces
 		return true
@@ -109,19 +108,14 @@ func backedUp(key []byte) bool {
 	return false
 }
 
-// nameCounter counts live keys: the first row of a name is its newest revision.
-type nameCounter struct{ last []byte }
-
-func (n *nameCounter) count(s *BackupSummary, key, value []byte) {
+// count adds a row to the summary.
+func (s *BackupSummary) count(key, value []byte) {
 	switch key[0] {
 	case tableSequence:
 		s.Sequences++
-	case tableRevision:
-		if r, _ := mustDecode(key, value); !bytes.Equal(n.last, key[:len(key)-8]) {
-			n.last = append(n.last[:0], key[:len(key)-8]...)
-			if !r.tombstone {
-				s.Keys++
-			}
+	case tableKey:
+		if h, _ := mustDecodeHead(key, value); !h.tombstone {
+			s.Keys++
 		}
 	}
 }
@@ -144,7 +138,6 @@ func BackupLabel(machine []byte) (label *replication.Timestamp, level uint32, er
 type Restorer struct {
 	BackupSummary // of the rows seen
 	state         state
-	names         nameCounter
 }
 
 // NewRestorer begins with the value of MachineRow as of the backup. It refuses a
@@ -168,7 +161,7 @@ func (r *Restorer) Row(key, value []byte) (restored []byte, err error) {
 	if len(key) == 0 || !backedUp(key) {
 		return nil, fmt.Errorf("%w (key %x)", ErrNotBackedUp, key[:min(len(key), 32)])
 	}
-	r.names.count(&r.BackupSummary, key, value)
+	r.count(key, value)
 	if key[0] != tableSequence {
 		return value, nil
 	}
@@ -210,6 +203,7 @@ func (r *Restorer) Finish(floor int64, configuration []byte) []RestoredRow {
 	s.level = max(s.level, heldLevel)
 	s.sessions, s.locksHeld, s.waiters = 0, 0, 0
 	s.keys, s.sequences = r.Keys, r.Sequences
+	s.history[replication.Durability_DURABILITY_EPHEMERAL] = chunkCounts{}
 	config := appendBytes(binary.AppendUvarint([]byte{rowFormat}, s.index), configuration)
 	return []RestoredRow{
 		{bytes.Clone(metaKey), s.append(nil)},

@@ -116,8 +116,6 @@ func (m *Machine) fire(kind byte, ref []byte, end int64) int {
 		return m.fireLock(d, name, end)
 	case dueKey:
 		return m.fireKey(d, name, end)
-	case duePinned:
-		return m.firePinned(d, name)
 	}
 	panic(damaged(ref, "a due row"))
 }

@@ -1,6 +1,9 @@
 package statemachine
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // RecodeRow decodes the value of a row of any table and encodes it again. ok is
 // false when it cannot be decoded. For tests of the formats.
@@ -24,10 +27,11 @@ func RecodeRow(key, value []byte) (again []byte, ok bool) {
 	case tableQueue:
 		w, ok := decodeWaiter(value)
 		return w.append(nil), ok
-	case tableRevision:
-		number, ok := revisionOf(key)
-		r, v, ok2 := decodeRevision(value, number)
-		return r.appendRecord(nil, v), ok && ok2
+	case tableKey:
+		r, t, v, ok := decodeHead(value)
+		return (&head{revision: r, trail: t}).append(nil, v), ok
+	case tableHistory:
+		return recodeChunk(key, value)
 	case tableSequence:
 		s, ok := decodeSequence(value)
 		return s.append(nil), ok
@@ -36,6 +40,54 @@ func RecodeRow(key, value []byte) (again []byte, ok bool) {
 		return a.append(nil), ok
 	}
 	return value, true
+}
+
+func recodeChunk(key, value []byte) (again []byte, ok bool) {
+	c, ok := openChunk(value)
+	if !ok || len(key) != 10 {
+		return nil, false
+	}
+	at := place(binary.BigEndian.Uint64(key[2:])) << slotBits
+	again = appendHLC([]byte{rowFormat}, c.label)
+	for {
+		slot, b, more := c.next()
+		if !more {
+			return again, !c.d.bad
+		}
+		if slot >= 1<<slotBits {
+			return nil, false
+		}
+		r, ok := decodeRecord(b, at|place(slot), true)
+		if !ok {
+			return nil, false
+		}
+		again = appendBytes(binary.AppendUvarint(again, uint64(slot)), appendRecord(nil, at|place(slot), &r))
+	}
+}
+
+// RecordsInChunk counts the records of a row of table 31.
+func RecordsInChunk(key, value []byte) (n int, ok bool) {
+	names, ok := NamesInChunk(key, value)
+	for _, of := range names {
+		n += of
+	}
+	return n, ok
+}
+
+// NamesInChunk counts them by key.
+func NamesInChunk(key, value []byte) (names map[string]int, ok bool) {
+	c, ok := openChunk(value)
+	names = make(map[string]int)
+	for ok {
+		_, b, more := c.next()
+		if !more {
+			return names, !c.d.bad
+		}
+		var r record
+		r, ok = decodeRecord(b, 1<<62, true)
+		names[r.name]++
+	}
+	return nil, false
 }
 
 // RecodeName escapes a name and reads it again.

@@ -127,17 +127,20 @@ func holds(item *replication.WriteItem, alive bool, number int64, value func() [
 	return true
 }
 
-// value reads the value of a head.
+// value is the value of a head, to be read before its next change.
 func (m *Machine) value(d replication.Durability, h *head) []byte {
 	if h.number < 0 || !h.hasValue {
 		return nil
 	}
-	key := revisionKey(d, h.name, h.number)
+	if h.valueKept {
+		return notNil(h.value)
+	}
+	key := headKey(d, h.name)
 	row, ok := m.store.Get(key)
 	if !ok {
 		panic(damaged(key, "the newest revision of a key"))
 	}
-	_, value := mustDecode(key, row)
+	_, value := mustDecodeHead(key, row)
 	return value
 }
 
@@ -190,16 +193,19 @@ func (m *Machine) change(item *replication.WriteItem, h *head, label hlc) {
 	case wasThere && !isThere:
 		m.keys--
 	}
+	if next.number != before.number {
+		switch {
+		case before.number < 0:
+			h.born = m.birth(d)
+		case item.Kind == replication.WriteKind_WRITE_KIND_SET && item.NoHistory:
+		default:
+			m.supersede(d, h)
+		}
+	}
 	h.revision = next
+	m.putHead(d, h, value)
 	if before.number < 0 {
 		m.heads[d].add(h)
-	}
-	m.putRevision(d, h, value, next.number != before.number)
-	if item.Kind == replication.WriteKind_WRITE_KIND_SET && item.NoHistory && before.number >= 0 {
-		m.del(revisionKey(d, h.name, before.number))
-	}
-	if old := next.number - 1 - history(d); old >= 0 && next.number != before.number && !m.pinned(d, h.name, old) {
-		m.del(revisionKey(d, h.name, old))
 	}
 	m.noticeChange(item.Kind, keyRef{d, h.name}, &next)
 }
@@ -231,19 +237,17 @@ func keyDue(r *revision) int64 {
 	return r.end
 }
 
-// putRevision writes the head's row. One that has a new number was never in the
-// store, unless its key was dropped since with as many revisions.
-func (m *Machine) putRevision(d replication.Durability, h *head, value []byte, fresh bool) {
-	b := append(m.row[:0], tableRevision, byte(d))
-	b = appendRevision(appendName(b, h.name), h.number)
+// putHead writes the head's row, and keeps value, which may be the one that the
+// head has.
+func (m *Machine) putHead(d replication.Durability, h *head, value []byte) {
+	b := appendName(append(m.row[:0], tableKey, byte(d)), h.name)
 	n := len(b)
-	b = h.appendRecord(b, value)
+	b = h.append(b, value)
 	m.row = b
-	if fresh && h.number > m.droppedRevision {
-		m.putFresh(b[:n:n], b[n:])
-	} else {
-		m.put(b[:n:n], b[n:])
-	}
+	m.put(b[:n:n], b[n:])
+	size := h.sizeBytes()
+	h.keep(value)
+	m.heads[d].youngBytes += h.sizeBytes() - size
 }
 
 // endKey is the rule for the end of a key's expiry: what is over at L becomes a
@@ -256,7 +260,7 @@ func (m *Machine) endKey(d replication.Durability, h *head) {
 	h.tombstone, h.expired, h.hasValue = true, true, false
 	h.armed = m.arm(dueKey, nameRef(d, h.name), h.armed, keyDue(&h.revision))
 	m.keys--
-	m.putRevision(d, h, nil, false)
+	m.putHead(d, h, nil)
 }
 
 // fireKey looks at a key whose due row came up, and is gone.
@@ -273,13 +277,13 @@ func (m *Machine) fireKey(d replication.Durability, name string, end int64) int 
 			return m.dropKey(d, h)
 		}
 		h.armed = m.arm(dueKey, nameRef(d, name), 0, until)
-		m.putRevision(d, h, nil, false)
+		m.putHead(d, h, nil)
 		return 2
 	}
 	if h.armed == 0 {
 		value := m.value(d, h)
 		h.armed = m.arm(dueKey, nameRef(d, name), 0, keyDue(&h.revision))
-		m.putRevision(d, h, value, false)
+		m.putHead(d, h, value)
 	}
 	return 2
 }
@@ -290,19 +294,21 @@ func (m *Machine) dropKey(d replication.Durability, h *head) int {
 	if h.armed != 0 {
 		m.del(dueRowKey(h.armed, dueKey, nameRef(d, h.name)))
 	}
-	var keys [][]byte
-	for key := range m.store.Scan(nameKey(tableRevision, d, h.name, 0), passed(nameKey(tableRevision, d, h.name, 0))) {
-		keys = append(keys, bytes.Clone(key))
-	}
-	for _, key := range keys {
-		m.del(key)
-	}
-	m.droppedRevision = max(m.droppedRevision, h.number)
+	m.del(headKey(d, h.name))
+	m.history[d].overdue += uint64(min(h.number, history(d)))
 	if h.written.after(m.droppedAt) {
 		m.droppedAt = h.written
 	}
 	m.heads[d].drop(h.name)
-	return 1 + len(keys)
+	return 2
+}
+
+// birth is the trail's born of a key that begins now.
+func (m *Machine) birth(d replication.Durability) uint64 {
+	if m.droppedAt == (hlc{}) {
+		return 0 // there is nothing of a namesake
+	}
+	return m.history[d].chunks + 1
 }
 
 // rehearse judges all items of an atomic write, each on top of those before it,

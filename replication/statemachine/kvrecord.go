@@ -32,8 +32,8 @@ const (
 
 var neverWritten = revision{number: -1}
 
-// appendRecord encodes r with its value. The number is in the row's key.
-func (r *revision) appendRecord(b, value []byte) []byte {
+// append encodes r, without its value.
+func (r *revision) append(b []byte) []byte {
 	var flags byte
 	set := func(on bool, f byte) {
 		if on {
@@ -46,7 +46,8 @@ func (r *revision) appendRecord(b, value []byte) []byte {
 	set(r.end != 0, flagEnds)
 	set(r.modified != r.written, flagModified)
 	set(r.armed != 0, flagArmed)
-	b = append(b, rowFormat, flags)
+	b = append(b, flags)
+	b = binary.AppendUvarint(b, uint64(r.number))
 	b = appendHLC(b, r.written)
 	if flags&flagModified != 0 {
 		b = appendHLC(b, r.modified)
@@ -58,14 +59,13 @@ func (r *revision) appendRecord(b, value []byte) []byte {
 	if flags&flagArmed != 0 {
 		b = binary.AppendVarint(b, r.armed)
 	}
-	return append(b, value...)
+	return b
 }
 
-// decodeRevision reads a record; value aliases b.
-func decodeRevision(b []byte, number int64) (r revision, value []byte, ok bool) {
-	d := decode(b)
+// revision reads what append has written.
+func (d *decoder) revision() (r revision) {
 	flags := d.byte()
-	r.number = number
+	r.number = int64(d.uvarint())
 	r.tombstone = flags&flagTombstone != 0
 	r.expired = flags&flagExpired != 0
 	r.hasValue = flags&flagValue != 0
@@ -80,16 +80,10 @@ func decodeRevision(b []byte, number int64) (r revision, value []byte, ok bool) 
 	if flags&flagArmed != 0 {
 		r.armed = d.varint()
 	}
-	if d.bad || flags >= flagArmed<<1 || number < 0 || !r.hasValue && len(d.b) > 0 {
-		return r, nil, false
+	if flags >= flagArmed<<1 || r.number < 0 {
+		d.fail()
 	}
-	if r.hasValue {
-		value = d.b
-		if value == nil {
-			value = []byte{}
-		}
-	}
-	return r, value, true
+	return r
 }
 
 // alive reports whether a head can be read at L.
@@ -97,11 +91,72 @@ func (r *revision) alive(s *state) bool {
 	return r.number >= 0 && !r.tombstone && (r.end == 0 || s.live(r.end))
 }
 
-// head is a key's newest revision as the machine has it in memory.
+// head is a key's newest revision, and the way to those before it.
 type head struct {
 	revision
+	trail
 	name string // own memory
+
+	// value is a copy of the value, in own memory, while it is kept in memory.
+	value     []byte
+	valueKept bool
 }
+
+// maxValueKept is how large a value is kept with its head in memory, so that the
+// next write need not read what it puts into history.
+const maxValueKept = 4 << 10
+
+// append encodes the head's row. The name is in its key.
+func (h *head) append(b, value []byte) []byte {
+	b = h.revision.append(append(b, rowFormat))
+	return append(h.trail.append(b, h.number), value...)
+}
+
+// decodeHead reads a head's row; value aliases b.
+func decodeHead(b []byte) (r revision, t trail, value []byte, ok bool) {
+	d := decode(b)
+	r = d.revision()
+	t = d.trail(r.number)
+	if d.bad || !r.hasValue && len(d.b) > 0 {
+		return r, t, nil, false
+	}
+	if r.hasValue {
+		value = notNil(d.b)
+	}
+	return r, t, value, true
+}
+
+// mustDecodeHead reads a row of table 30, without its name.
+func mustDecodeHead(key, row []byte) (head, []byte) {
+	r, t, value, ok := decodeHead(row)
+	if !ok {
+		panic(damaged(key, "the head of a key"))
+	}
+	return head{revision: r, trail: t}, value
+}
+
+// readHead reads the head of a key; its number is -1 when there is none. The
+// value is valid as long as the reader says.
+func readHead(r Reader, d replication.Durability, name string) (head, []byte) {
+	key := headKey(d, name)
+	row, ok := r.Get(key)
+	if !ok {
+		return head{revision: neverWritten, trail: trail{before: -1}}, nil
+	}
+	return mustDecodeHead(key, row)
+}
+
+// keep remembers a value with the head.
+func (h *head) keep(value []byte) {
+	if h.valueKept = len(value) <= maxValueKept; h.valueKept {
+		h.value = append(h.value[:0], value...)
+	} else {
+		h.value = nil
+	}
+}
+
+// sizeBytes is what the head takes in memory beside the cache's own.
+func (h *head) sizeBytes() int { return len(h.name) + cap(h.value) + 8*cap(h.path) }
 
 // headCache remembers the heads used last. What is in it never changes an
 // outcome: a head not found is read from its row. It keeps two generations and
@@ -112,8 +167,8 @@ type headCache struct {
 	youngBytes int
 }
 
-// headCacheBytes bounds the names of one generation.
-const headCacheBytes = 8 << 20
+// headCacheBytes bounds the names and values of one generation.
+const headCacheBytes = 16 << 20
 
 func (c *headCache) get(name string) *head {
 	if h := c.young[name]; h != nil {
@@ -134,7 +189,7 @@ func (c *headCache) add(h *head) {
 		c.young = make(map[string]*head)
 	}
 	c.young[h.name] = h
-	c.youngBytes += len(h.name)
+	c.youngBytes += h.sizeBytes()
 }
 
 func (c *headCache) drop(name string) {
@@ -148,30 +203,25 @@ func (m *Machine) head(d replication.Durability, name string) *head {
 	if h := m.heads[d].get(name); h != nil {
 		return h
 	}
-	h := &head{revision: neverWritten, name: strings.Clone(name)}
-	prefix := nameKey(tableRevision, d, name, 0)
-	for key, value := range m.store.Scan(prefix, passed(nameKey(tableRevision, d, name, 0))) {
-		h.revision, _ = mustDecode(key, value)
+	read, value := readHead(m.store, d, name)
+	h := &read
+	h.name = strings.Clone(name)
+	if h.number >= 0 {
+		h.keep(value)
 		m.heads[d].add(h)
-		break
 	}
 	return h
 }
 
-// mustDecode reads a row of tableRevision.
-func mustDecode(key, row []byte) (revision, []byte) {
-	number, ok := revisionOf(key)
-	r, value, ok2 := decodeRevision(row, number)
-	if !ok || !ok2 {
-		panic(damaged(key, "a revision"))
+// peek is head for one look, which is not worth remembering. It must not be changed.
+func (m *Machine) peek(d replication.Durability, name string) *head {
+	c := &m.heads[d]
+	if h := c.young[name]; h != nil {
+		return h
 	}
-	return r, value
-}
-
-// revisionOf is the revision's number in a row key.
-func revisionOf(key []byte) (int64, bool) {
-	if len(key) < 2+2+8 {
-		return 0, false
+	if h := c.old[name]; h != nil {
+		return h
 	}
-	return int64(^binary.BigEndian.Uint64(key[len(key)-8:])), true
+	h, _ := readHead(m.store, d, name)
+	return &h
 }

@@ -97,9 +97,6 @@ const (
 	MaxSnapshotLeaseMS int64 = 1<<31 - 1
 	// MaxKeySpaces bounds the key spaces on record.
 	MaxKeySpaces = 10_000
-	// pinnedPerSweep bounds the revisions of one key that a sweep drops after a
-	// hold has gone.
-	pinnedPerSweep = 1_000
 )
 
 const (

@@ -104,6 +104,7 @@ type Machine struct {
 	scripts  *script.Cache // parsed; it changes no outcome
 	ranged   int           // key spaces on record
 	heads    [2]headCache
+	opened   [2]openedChunk
 	dueFloor int64 // no due row ends before this
 
 	digests [digestsKept]digest
@@ -287,6 +288,7 @@ func (m *Machine) run(e *replication.LogEntry, answers []*replication.Answer) er
 	}
 	m.saveSessions()
 	m.saveTransactions()
+	m.saveHistory()
 	return diverged
 }
 

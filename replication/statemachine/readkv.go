@@ -15,94 +15,72 @@ type found struct {
 	tooOld bool // history does not reach back that far
 }
 
-// revisions are the bounds of a key's rows, newest first.
-func revisions(d replication.Durability, key string) (from, to []byte) {
-	return nameKey(tableRevision, d, key, 0), passed(nameKey(tableRevision, d, key, 0))
-}
-
-// search looks for a key's state among its rows, newest first, fed one by one.
-// It is told when as of, or nothing for now.
-type search struct {
-	v     *view
-	asOf  *hlc
-	newer int64 // number of the row before, -1 at the head
-	last  int64 // number of the last row seen, -1: none
-	done  bool
-	found
-}
-
-func (v *view) search(asOf *hlc) search { return search{v: v, asOf: asOf, newer: -1, last: -1} }
-
-// feed looks at the next older row, and reports whether it was the one.
-func (s *search) feed(key, row []byte) bool {
-	r, value := mustDecode(key, row)
-	s.newer, s.last = s.last, r.number
-	if s.asOf != nil && r.written.after(*s.asOf) {
-		return false
-	}
-	s.done = true
-	s.revision = r
-	// A gap in the numbers is a revision that was not kept, and it may have been
-	// the state then.
-	s.tooOld = s.asOf != nil && s.newer >= 0 && s.newer != r.number+1
-	if s.ok = !s.tooOld && r.alive(&s.v.state); s.ok {
-		s.value = bytes.Clone(value)
-	}
-	return true
-}
-
-// end closes a search that found nothing among all rows: the key was not there
-// then, unless older rows have gone.
-func (s *search) end() {
-	if s.done || s.asOf == nil {
-		return
-	}
-	s.tooOld = s.last > 0 || s.v.droppedAt.after(*s.asOf)
-}
-
 // lookup reads one key, now or as of a label.
 func (v *view) lookup(d replication.Durability, key string, asOf *hlc) found {
-	s := v.search(asOf)
-	from, to := revisions(d, key)
-	for k, row := range v.Scan(from, to) {
-		if s.feed(k, row) {
-			break
-		}
-	}
-	s.end()
-	return s.found
+	h, value := readHead(v, d, key)
+	return v.choose(d, &h, value, asOf)
 }
 
-// lookupRevision reads one revision by number.
-func (v *view) lookupRevision(d replication.Durability, key string, number int64) (f found) {
-	if number < 0 {
+// choose finds what a key was, now or as of a label, given its head.
+func (v *view) choose(d replication.Durability, h *head, value []byte, asOf *hlc) (f found) {
+	if h.number < 0 {
+		f.tooOld = asOf != nil && v.droppedAt.after(*asOf)
+		f.revision = h.revision
 		return f
 	}
-	k := revisionKey(d, key, number)
-	if row, ok := v.Get(k); ok {
-		r, value := mustDecode(k, row)
-		// One that expired as the head has lost its value, swept or not.
-		if v.isHead(d, key, number) && !r.alive(&v.state) {
-			value, r.tombstone = nil, true
-		}
-		return found{revision: r, value: bytes.Clone(value), ok: true}
+	if asOf == nil || !h.written.after(*asOf) {
+		return v.found(h.revision, value)
 	}
-	from, to := revisions(d, key)
-	for k := range v.Scan(from, to) {
-		head, _ := revisionOf(k)
-		f.tooOld = number < head
-		break
+	w := v.walkBack(d, h)
+	w.seek(func(r *record) bool { return !r.written.after(*asOf) })
+	if w.number < 0 {
+		// It was not there yet, unless older revisions have gone.
+		f.revision = w.revision
+		f.tooOld = w.newer > 0 || v.droppedAt.after(*asOf)
+		return f
+	}
+	f = v.found(w.revision, w.value)
+	if w.newer != w.number+1 {
+		// A gap in the numbers is a revision that was not kept, and it may have
+		// been the state then.
+		f.tooOld, f.ok, f.value = true, false, nil
 	}
 	return f
 }
 
-func (v *view) isHead(d replication.Durability, key string, number int64) bool {
-	from, to := revisions(d, key)
-	for k := range v.Scan(from, to) {
-		head, _ := revisionOf(k)
-		return head == number
+func (v *view) found(r revision, value []byte) (f found) {
+	f.revision = r
+	if f.ok = r.alive(&v.state); f.ok {
+		f.value = bytes.Clone(value)
 	}
-	return false
+	return f
+}
+
+// shown is a revision as history tells it: the head as a tombstone once it has
+// expired, swept or not.
+func (v *view) shown(r revision, value []byte, head bool) found {
+	if head && !r.alive(&v.state) {
+		value, r.tombstone = nil, true
+	}
+	return found{revision: r, value: bytes.Clone(value), ok: true}
+}
+
+// lookupRevision reads one revision by number.
+func (v *view) lookupRevision(d replication.Durability, key string, number int64) (f found) {
+	h, value := readHead(v, d, key)
+	switch {
+	case number < 0 || number > h.number:
+		return f
+	case number == h.number:
+		return v.shown(h.revision, value, true)
+	}
+	w := v.walkBack(d, &h)
+	w.seek(func(r *record) bool { return r.number <= number })
+	if w.number != number {
+		f.tooOld = true
+		return f
+	}
+	return v.shown(w.revision, w.value, false)
 }
 
 // entry is a revision as it is shown.
@@ -175,33 +153,37 @@ func (v *view) keyHistory(c *command, op *replication.History) {
 	}
 	out := new(replication.Entries)
 	c.answer.Result = &replication.Answer_Entries{Entries: out}
-	from, to := revisions(op.Durability, op.Key)
-	if op.Before != nil {
-		if *op.Before <= 0 {
-			return
-		}
-		from = revisionKey(op.Durability, op.Key, *op.Before-1)
+	if op.Before != nil && *op.Before <= 0 {
+		return
+	}
+	h, value := readHead(v, op.Durability, op.Key)
+	if h.number < 0 {
+		return
 	}
 	p := newPage(op.Limit)
-	head := op.Before == nil
-	for k, row := range v.Scan(from, to) {
-		r, value := mustDecode(k, row)
-		if (head || v.isHead(op.Durability, op.Key, r.number)) && !r.alive(&v.state) {
-			value, r.tombstone = nil, true
-		}
-		head = false
-		e := v.entry(op.Durability, op.Key, &found{revision: r, value: bytes.Clone(value), ok: true}, false)
+	take := func(f found) bool {
+		e := v.entry(op.Durability, op.Key, &f, false)
 		if !p.take(e.SizeVT(), len(out.Entries) == 0) {
 			out.More = true
-			return
+			return false
 		}
 		out.Entries = append(out.Entries, e)
+		return true
+	}
+	if (op.Before == nil || h.number < *op.Before) && !take(v.shown(h.revision, value, true)) {
+		return
+	}
+	w := v.walkBack(op.Durability, &h)
+	if op.Before != nil {
+		w.seek(func(r *record) bool { return r.number < *op.Before })
+	}
+	for ; w.number >= 0 && take(v.shown(w.revision, w.value, false)); w.back() {
 	}
 }
 
 // bounds are the rows that a Range may look at.
 func (op rangeOp) bounds() (from, to []byte) {
-	head := []byte{tableRevision, byte(op.Durability)}
+	head := []byte{tableKey, byte(op.Durability)}
 	prefix := op.Prefix
 	if op.Bucket {
 		prefix += "/"
@@ -285,10 +267,6 @@ func (v *view) keyRange(c *command, r *replication.Range) {
 	}
 }
 
-// stepsBeforeSeek is how many rows of one key a walk steps over before it seeks
-// to the next key: a seek costs some steps.
-const stepsBeforeSeek = 8
-
 // forward calls yield for each key in ascending order until it returns false.
 func (v *view) forward(op rangeOp, from, to []byte, asOf *hlc, yield func(string, found) bool) {
 	for from != nil && bytes.Compare(from, to) < 0 {
@@ -296,102 +274,56 @@ func (v *view) forward(op rangeOp, from, to []byte, asOf *hlc, yield func(string
 	}
 }
 
-// forwardRun walks until a seek is worth it, and returns where to go on; nil at the end.
+// forwardRun walks up to keys that are to be stepped over, and returns where to
+// go on; nil at the end.
 func (v *view) forwardRun(op rangeOp, from, to []byte, asOf *hlc, yield func(string, found) bool) []byte {
-	var group []byte // D NAME of the key being looked at, with the table in front
-	var name string
-	var s search
-	steps := 0
-	flush := func() bool {
-		if group == nil || s.done {
-			return true
-		}
-		s.end()
-		return yield(name, s.found)
-	}
 	for key, row := range v.Scan(from, to) {
-		if group != nil && bytes.HasPrefix(key, group) && len(key) == len(group)+8 {
-			if !s.done {
-				if s.feed(key, row) && !yield(name, s.found) {
-					return nil
-				}
-			} else if steps++; steps >= stepsBeforeSeek {
-				return passed(group)
-			}
-			continue
+		name, beyond := op.name(key)
+		if beyond != nil {
+			return successor(beyond)
 		}
-		if !flush() {
-			return nil
-		}
-		var ok bool
-		if name, _, ok = cutRevisionKey(key); !ok {
-			panic(damaged(key, "a revision"))
-		}
-		if in, beyond := op.inside(name); !in {
-			return successor(appendEscaped([]byte{tableRevision, byte(op.Durability)}, beyond))
-		}
-		group, s, steps = bytes.Clone(key[:len(key)-8]), v.search(asOf), 0
-		if s.feed(key, row) && !yield(name, s.found) {
+		if !yield(name, v.chooseRow(op.Durability, key, row, asOf)) {
 			return nil
 		}
 	}
-	flush()
 	return nil
 }
 
-// backward is forward in descending order. The rows of one key come oldest first
-// then, so the last of them is the head; a read as of a label, and a key with a
-// long history, seek instead.
+// backward is forward in descending order.
 func (v *view) backward(op rangeOp, from, to []byte, asOf *hlc, yield func(string, found) bool) {
 	for to != nil && bytes.Compare(from, to) < 0 {
 		to = v.backwardRun(op, from, to, asOf, yield)
 	}
 }
 
-// backwardRun walks until a seek is worth it, and returns where to go on before;
-// nil at the end.
+// backwardRun is forwardRun in descending order: it returns where to go on before.
 func (v *view) backwardRun(op rangeOp, from, to []byte, asOf *hlc, yield func(string, found) bool) []byte {
-	var group, lastKey, lastRow []byte // of the key being looked at; lastRow is its newest so far
-	var name string
-	steps := 0
-	flush := func() bool {
-		if group == nil {
-			return true
-		}
-		s := v.search(nil)
-		s.feed(lastKey, lastRow)
-		return yield(name, s.found)
-	}
 	for key, row := range v.ScanReverse(from, to) {
-		if group != nil && bytes.HasPrefix(key, group) && len(key) == len(group)+8 {
-			if steps++; steps < stepsBeforeSeek {
-				lastKey, lastRow = append(lastKey[:0], key...), append(lastRow[:0], row...)
-				continue
-			}
-			if !yield(name, v.lookup(op.Durability, name, nil)) {
-				return nil
-			}
-			return group
+		name, beyond := op.name(key)
+		if beyond != nil {
+			return beyond
 		}
-		if !flush() {
+		if !yield(name, v.chooseRow(op.Durability, key, row, asOf)) {
 			return nil
 		}
-		var ok bool
-		if name, _, ok = cutRevisionKey(key); !ok {
-			panic(damaged(key, "a revision"))
-		}
-		if in, beyond := op.inside(name); !in {
-			return appendEscaped([]byte{tableRevision, byte(op.Durability)}, beyond)
-		}
-		group, steps = bytes.Clone(key[:len(key)-8]), 0
-		if asOf != nil {
-			if !yield(name, v.lookup(op.Durability, name, asOf)) {
-				return nil
-			}
-			return group
-		}
-		lastKey, lastRow = append(lastKey[:0], key...), append(lastRow[:0], row...)
 	}
-	flush()
 	return nil
+}
+
+// name reads the name out of a row key; one outside the bucket gives the first
+// bytes of all row keys that are to be stepped over with it.
+func (op rangeOp) name(key []byte) (name string, beyond []byte) {
+	name, ok := cutHeadKey(key)
+	if !ok {
+		panic(damaged(key, "the name of a key"))
+	}
+	if in, outside := op.inside(name); !in {
+		return name, appendEscaped([]byte{tableKey, byte(op.Durability)}, outside)
+	}
+	return name, nil
+}
+
+func (v *view) chooseRow(d replication.Durability, key, row []byte, asOf *hlc) found {
+	h, value := mustDecodeHead(key, row)
+	return v.choose(d, &h, value, asOf)
 }

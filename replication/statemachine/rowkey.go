@@ -18,7 +18,8 @@ const (
 	tablePlace      byte = 0x22
 	tableHold       byte = 0x23
 	tableFloor      byte = 0x24
-	tableRevision   byte = 0x30
+	tableKey        byte = 0x30
+	tableHistory    byte = 0x31
 	tableSequence   byte = 0x40
 	tableAllocation byte = 0x41
 	tableAllocAge   byte = 0x42
@@ -26,7 +27,6 @@ const (
 	tableTxRow      byte = 0x51
 	tableSnapshot   byte = 0x60
 	tableKeySpace   byte = 0x61
-	tablePinned     byte = 0x62
 )
 
 // A name is closed by closing, and everything below it in a table lies before
@@ -111,7 +111,6 @@ const (
 	dueLock    byte = 1
 	dueKey     byte = 2
 	dueSession byte = 3
-	duePinned  byte = 4
 )
 
 func dueRowKey(end int64, kind byte, ref []byte) []byte {
@@ -161,23 +160,17 @@ func hashedFloorKey(hash uint16) []byte {
 	return binary.BigEndian.AppendUint16([]byte{tableFloor}, hash)
 }
 
-// appendRevision appends the inverted revision, so that the newest is first.
-func appendRevision(b []byte, revision int64) []byte { return appendUint64(b, ^uint64(revision)) }
-
-func revisionKey(d replication.Durability, name string, revision int64) []byte {
-	return appendRevision(nameKey(tableRevision, d, name, 8), revision)
+func headKey(d replication.Durability, name string) []byte {
+	return nameKey(tableKey, d, name, 0)
 }
 
-// cutRevisionKey takes a row key of tableRevision apart.
-func cutRevisionKey(key []byte) (name string, revision int64, ok bool) {
+// cutHeadKey takes a row key of tableKey apart.
+func cutHeadKey(key []byte) (name string, ok bool) {
 	if len(key) < 2 {
-		return "", 0, false
+		return "", false
 	}
 	name, rest, ok := cutName(key[2:])
-	if !ok || len(rest) != 8 {
-		return "", 0, false
-	}
-	return name, int64(^binary.BigEndian.Uint64(rest)), true
+	return name, ok && len(rest) == 0
 }
 
 func sequenceKey(name string) []byte {

@@ -1,7 +1,6 @@
 package statemachine
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"encoding/hex"
@@ -204,68 +203,26 @@ func (v *view) snapshotFloor(c *command, op *replication.SnapshotFloorGet) {
 	c.answer.Result = &replication.Answer_SnapshotFloor{SnapshotFloor: out}
 }
 
-// pinned reports whether a revision that history would drop is kept for a hold:
-// it is what a read as of the floor, or later, still needs. Its key is looked at
-// again when all holds of now have ended.
-func (m *Machine) pinned(d replication.Durability, name string, number int64) bool {
-	if len(m.pins.holds) == 0 {
-		return false
-	}
-	key := revisionKey(d, name, number+1)
-	if row, ok := m.store.Get(key); ok {
-		if next, _ := mustDecode(key, row); !next.written.after(m.pins.floor) {
-			return false // it was over before the floor
+// heldFrom is the lowest time that a live hold keeps; ok is false when there is none.
+func heldFrom(r Reader, s *state) (floor hlc, ok bool) {
+	for _, h := range readSnapshotHolds(r, s) {
+		if !ok || floor.after(h.at) {
+			floor, ok = h.at, true
 		}
 	}
-	row := pinnedKey(d, name)
-	if _, ok := m.store.Get(row); !ok {
-		m.put(row, []byte{rowFormat})
-		m.arm(duePinned, nameRef(d, name), 0, m.pins.lastEnd)
-	}
-	return true
+	return floor, ok
 }
 
-func pinnedKey(d replication.Durability, name string) []byte {
-	return nameKey(tablePinned, d, name, 0)
+// pinned reports whether a hold needs what was the newest revision until a time.
+func (m *Machine) pinned(superseded hlc) bool {
+	return len(m.pins.holds) > 0 && superseded.after(m.pins.floor)
 }
 
 // pinnedUntil is when to look again at what was over at a time, 0 when no hold
 // needs what was before it.
 func (m *Machine) pinnedUntil(over hlc) int64 {
-	if len(m.pins.holds) == 0 || !over.after(m.pins.floor) {
+	if !m.pinned(over) {
 		return 0
 	}
 	return m.pins.lastEnd
-}
-
-// firePinned drops the revisions of a key that were kept for holds, once nothing
-// is held any more. It returns the work done, at least 1.
-func (m *Machine) firePinned(d replication.Durability, name string) int {
-	row := pinnedKey(d, name)
-	if _, ok := m.store.Get(row); !ok {
-		return 1
-	}
-	if len(m.pins.holds) > 0 {
-		m.arm(duePinned, nameRef(d, name), 0, m.pins.lastEnd)
-		return 1
-	}
-	h := m.head(d, name)
-	var keys [][]byte
-	if keep := h.number - history(d); keep > 0 {
-		from := revisionKey(d, name, keep-1)
-		for key := range m.store.Scan(from, passed(nameKey(tableRevision, d, name, 0))) {
-			if keys = append(keys, bytes.Clone(key)); len(keys) == pinnedPerSweep {
-				break
-			}
-		}
-	}
-	for _, key := range keys {
-		m.del(key)
-	}
-	if len(keys) == pinnedPerSweep {
-		m.arm(duePinned, nameRef(d, name), 0, m.leaseClock)
-	} else {
-		m.del(row)
-	}
-	return 1 + len(keys)
 }

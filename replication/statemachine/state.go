@@ -29,9 +29,8 @@ type state struct {
 
 	sessions, locksHeld, waiters, keys, sequences uint64
 
-	// droppedRevision is the highest revision of any key that was dropped with
-	// all its rows: higher ones are fresh rows.
-	droppedRevision int64
+	history [2]chunkCounts // by durability
+
 	// droppedAt is the label of the latest tombstone dropped. As-of reads below
 	// it cannot tell "never written" from "dropped".
 	droppedAt hlc
@@ -49,7 +48,9 @@ func (s *state) append(b []byte) []byte {
 	for _, n := range [...]uint64{s.sessions, s.locksHeld, s.waiters, s.keys, s.sequences} {
 		b = binary.AppendUvarint(b, n)
 	}
-	b = binary.AppendVarint(b, s.droppedRevision)
+	for i := range s.history {
+		b = s.history[i].append(b)
+	}
 	b = appendHLC(b, s.droppedAt)
 	return append(b, s.hash[:]...)
 }
@@ -66,7 +67,9 @@ func decodeState(b []byte) (s state, ok bool) {
 	for _, n := range [...]*uint64{&s.sessions, &s.locksHeld, &s.waiters, &s.keys, &s.sequences} {
 		*n = d.uvarint()
 	}
-	s.droppedRevision = d.varint()
+	for i := range s.history {
+		s.history[i] = d.chunkCounts()
+	}
 	s.droppedAt = d.hlc()
 	copy(s.hash[:], d.take(uint64(len(s.hash))))
 	return s, d.done()
@@ -76,7 +79,7 @@ func decodeState(b []byte) (s state, ok bool) {
 func loadState(r Reader) state {
 	b, ok := r.Get(metaKey)
 	if !ok {
-		return state{level: 1, droppedRevision: -1}
+		return state{level: 1}
 	}
 	s, ok := decodeState(b)
 	if !ok {

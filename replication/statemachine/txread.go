@@ -35,7 +35,20 @@ func (m *Machine) txRead(c *command, op *replication.TxRead) {
 }
 
 // view is the machine's own state as those read it who are not in the log.
-func (m *Machine) view() *view { return &view{m.store, m.state} }
+func (m *Machine) view() *view { return &view{applying{m.store, m}, m.state} }
+
+// applying reads the store and the chunks of history that are not in it yet.
+type applying struct {
+	Reader
+	m *Machine
+}
+
+func (a applying) Get(key []byte) ([]byte, bool) {
+	if row := a.m.openChunkRow(key); row != nil {
+		return row, true
+	}
+	return a.Reader.Get(key)
+}
 
 func (m *Machine) txReadKeys(c *command, t *transaction, op *replication.TxRead, asOf *hlc) {
 	if n := len(op.Keys); n == 0 || n > MaxTxItems {

@@ -197,8 +197,7 @@ func decodeTxLock(b []byte) (l txLock, ok bool) {
 // appendStaged encodes a staged write: what it makes of the key, and the request.
 func appendStaged(b []byte, r *revision, item *replication.WriteItem) ([]byte, error) {
 	b = append(b, rowFormat)
-	b = binary.AppendVarint(b, r.number)
-	b = appendBytes(b, r.appendRecord(nil, nil))
+	b = r.append(b)
 	size := item.SizeVT()
 	n := len(b)
 	b = slices.Grow(b, size)[:n+size]
@@ -209,14 +208,9 @@ func appendStaged(b []byte, r *revision, item *replication.WriteItem) ([]byte, e
 // decodeStaged reads what appendStaged wrote; the item aliases b.
 func decodeStaged(b []byte) (r revision, item *replication.WriteItem, ok bool) {
 	d := decode(b)
-	number := d.varint()
-	record := d.bytes()
-	if d.bad {
-		return r, nil, false
-	}
-	r, _, ok = decodeRevision(record, number)
+	r = d.revision()
 	item = new(replication.WriteItem)
-	if !ok || item.UnmarshalVTUnsafe(d.b) != nil {
+	if d.bad || item.UnmarshalVTUnsafe(d.b) != nil {
 		return r, nil, false
 	}
 	return r, item, true

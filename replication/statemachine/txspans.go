@@ -18,7 +18,7 @@ type txSpan struct {
 	d      replication.Durability
 	prefix string // all keys begin with it; of a bucket it ends in "/"
 	bucket bool   // no further slash
-	from   []byte // bounds of the rows in tableRevision
+	from   []byte // bounds of the rows in tableKey
 	to     []byte
 
 	shared bool  // a lock that stands other shared ones
@@ -57,7 +57,7 @@ func spanOf(op rangeOp) *txSpan {
 	return s
 }
 
-// covers reports whether a key is in s. row is a key of tableRevision with the name.
+// covers reports whether a key is in s. row is a key of tableKey with the name.
 func (s *txSpan) covers(name string, row []byte) bool {
 	if bytes.Compare(row, s.from) < 0 || s.to != nil && bytes.Compare(row, s.to) >= 0 {
 		return false
@@ -83,7 +83,7 @@ func (s *txSpan) contains(o *txSpan) bool {
 }
 
 // spanRow is the place of a key among the bounds of spans.
-func spanRow(k keyRef) []byte { return nameKey(tableRevision, k.d, k.name, 0) }
+func spanRow(k keyRef) []byte { return headKey(k.d, k.name) }
 
 // below compares with an upper bound, which may be open.
 func below(a, to []byte) bool { return to == nil || bytes.Compare(a, to) < 0 }
