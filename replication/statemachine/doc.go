@@ -108,18 +108,17 @@
 //	51 TX12 6 NUMBER8             a prefix or range lock
 //	60 ID16                       a snapshot hold
 //	61 NAME                       a key space on record
-//	62 D NAME                     the key keeps more history than its limit, for holds
-//	30 D NAME ^REVISION8          one revision of a key, newest first
+//	30 D NAME                     head of a key: its newest revision
+//	31 D CHUNK8                   old revisions of any keys, in the order they were superseded
 //	40 NAME                       sequence
 //	41 NAME KEY                   allocation remembered for an idempotency key
 //	42 NAME ORDER8                the same, in order of age
 //
-// A plain set inserts one row in table 30 and reads nothing, as long as the
-// key's newest revision is in the metadata cache. History is trimmed by number:
-// the revisions less than HistoryPersistent (HistoryEphemeral) below the newest
-// one are kept, so that a trim is one delete of a known row. A write with
-// no_history leaves a gap in the numbers; a read as of a time that may lie in
-// a gap answers CODE_TOO_OLD.
+// A plain set replaces one row of table 30, adds to the entry's row of table 31,
+// and reads nothing, as long as the key's head is in the cache. History goes by
+// number: the revisions at most HistoryPersistent (HistoryEphemeral) below the
+// newest one are kept, see history.go. A write with no_history leaves a gap in the
+// numbers; a read as of a time that may lie in a gap answers CODE_TOO_OLD.
 //
 // A lock, a key and an ended session each have at most one due row. It may be
 // too early, since ends mostly move later and moving the row each time would
