@@ -54,7 +54,7 @@
 // # Snapshot holds
 //
 // While a hold lives, revisions that a read as of the lowest time held could need
-// are not dropped. They go in portions once no hold is left.
+// are not dropped. They go, like all that falls out of history, with a later pass.
 //
 // A thing that ends is live while end > L, where L is the replicated lease
 // clock. Whether a sweep has passed by is never visible: whoever touches what
@@ -91,7 +91,7 @@
 //	01 'c'                        Raft's configuration and its index
 //	01 'f'                        token floor of a restore (absent: none)
 //	10 SESSION                    a session: live, ending, or remembered as ended
-//	11 SERIAL8 NUMBER8            receipt: the answer given, of session SERIAL
+//	11 SERIAL8 INDEX8             receipts: answers of one log entry to session SERIAL
 //	12 END8 KIND REF              due: look at the thing REF once L >= END
 //	20 D NAME                     lock: last token, owner, end, bounds of its queue
 //	21 D NAME PLACE8              one waiter, in order of PLACE
@@ -123,7 +123,7 @@
 // A lock, a key and an ended session each have at most one due row. It may be
 // too early, since ends mostly move later and moving the row each time would
 // cost two writes: a sweep that meets it looks and moves it. Sessions that are
-// alive have none, they are all in memory, and so are their receipts' numbers.
+// alive have none, they are all in memory, and so are the numbers of their receipts.
 //
 // A session's serial number is given once, ever. So receipts are fresh rows
 // (Store.PutFresh) without doubt, also when a session id comes back.

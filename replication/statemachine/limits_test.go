@@ -349,3 +349,43 @@ func TestVeryLongTimes(t *testing.T) {
 		t.Errorf("%v", e)
 	}
 }
+
+// The receipts of an ended session go in portions. A voter that restarts in
+// between counts those that are left as the others do, also in rows of which a
+// part has gone.
+func TestReceiptsGoAlikeAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	w.do("session_open id=A ttl_ms=1000s", "session_open id=client ttl_ms=1000s")
+	for i := 1; i <= 1950; {
+		var lines []string
+		for range 390 {
+			lines = append(lines, fmt.Sprintf("set key=k value=%d id=A:%d", i, i))
+			i++
+		}
+		w.do(lines...)
+	}
+	w.do("session_close id=A")
+	other := newMapStore()
+	for k, v := range w.store.Scan(nil, nil) {
+		other.Put(k, v)
+	}
+	other.ever = nil
+	again := newMachine(t, other)
+	for range 3 {
+		res := w.apply(w.term, []*replication.Request{w.request("get key=k")})
+		entry, err := statemachine.EncodeEntry(&replication.LogEntry{Level: 1, Term: w.term, LeaseClockNs: int64(w.clock), WallMs: w.wallMS,
+			Requests: []*replication.Request{w.request("get key=k")}})
+		if err != nil || res.Diverged != nil {
+			t.Fatal(err, res.Diverged)
+		}
+		if res := again.Apply(w.index, w.term, entry); res.Diverged != nil {
+			t.Fatal(res.Diverged)
+		}
+		if a, b := w.m.Position().Hash, again.Position().Hash; a != b {
+			t.Fatalf("at index %d the hash is %x here and %x after a restart", w.index, a, b)
+		}
+	}
+	for k := range w.store.Scan([]byte{0x11, 0, 0, 0, 0, 0, 0, 0, 2}, []byte{0x12}) {
+		t.Errorf("receipts %x are left", k)
+	}
+}

@@ -286,6 +286,7 @@ func (m *Machine) run(e *replication.LogEntry, answers []*replication.Answer) er
 			diverged = err
 		}
 	}
+	m.saveReceipts()
 	m.saveSessions()
 	m.saveTransactions()
 	m.saveHistory()

@@ -102,8 +102,8 @@ func sessionKey(id sessionID) []byte {
 	return append(append(make([]byte, 0, 1+len(id)), tableSession), id[:]...)
 }
 
-func appendReceiptKey(b []byte, serial, number uint64) []byte {
-	return appendUint64(appendUint64(append(b, tableReceipt), serial), number)
+func receiptsKey(serial, index uint64) []byte {
+	return appendUint64(appendUint64(append(make([]byte, 0, 1+8+8), tableReceipt), serial), index)
 }
 
 // What a due row is about.

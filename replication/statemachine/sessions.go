@@ -32,8 +32,8 @@ type session struct {
 	holds     uint32 // holds and queue places
 	holdHash  uint64 // XOR of HoldHash over them
 
-	numbers []uint64 // of the receipts kept, ascending
-	dirty   bool
+	receipts
+	dirty bool
 }
 
 func (s *session) append(b []byte) []byte {
@@ -90,10 +90,11 @@ func loadSession(r Reader, id sessionID) (s session, ok bool) {
 
 // sessionTable has all sessions that are live or ending.
 type sessionTable struct {
-	byID   map[sessionID]*session
-	ending []*session // in the order in which they ended
-	dirty  []*session // rows to write at the end of the entry
-	floor  int64      // no live session ends before this
+	byID     map[sessionID]*session
+	ending   []*session // in the order in which they ended
+	dirty    []*session // rows to write at the end of the entry
+	answered []*session // with receipts of this entry
+	floor    int64      // no live session ends before this
 }
 
 // loadSessions fills the table from the rows.
@@ -118,11 +119,7 @@ func (m *Machine) loadSessions() {
 	}
 	slices.SortFunc(t.ending, func(a, b *session) int { return cmp.Compare(a.order, b.order) })
 	for _, s := range t.byID {
-		from := appendReceiptKey(nil, s.serial, 0)
-		to := appendReceiptKey(nil, s.serial+1, 0)
-		for key := range m.store.Scan(from, to) {
-			s.numbers = append(s.numbers, binary.BigEndian.Uint64(key[len(key)-8:]))
-		}
+		m.loadReceipts(s)
 	}
 }
 
@@ -289,7 +286,13 @@ func (m *Machine) release(limit int) int {
 		s := t.ending[0]
 		done += m.releaseHolds(s, limit-done)
 		n := min(len(s.numbers), limit-done)
-		m.dropReceipts(s, n)
+		if n > 0 {
+			// So that a restart in between counts what is left alike. The highest
+			// number there is has none behind it.
+			s.watermark = max(s.watermark, s.numbers[n-1]+1)
+			m.touch(s)
+			m.dropReceipts(s, n)
+		}
 		done += n
 		if done >= limit {
 			// Perhaps all is done: the next portion will see.
