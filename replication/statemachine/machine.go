@@ -104,7 +104,6 @@ type Machine struct {
 	scripts  *script.Cache // parsed; it changes no outcome
 	ranged   int           // key spaces on record
 	heads    [2]headCache
-	opened   [2]openedChunk
 	dueFloor int64 // no due row ends before this
 
 	digests [digestsKept]digest
@@ -286,10 +285,8 @@ func (m *Machine) run(e *replication.LogEntry, answers []*replication.Answer) er
 			diverged = err
 		}
 	}
-	m.saveReceipts()
 	m.saveSessions()
 	m.saveTransactions()
-	m.saveHistory()
 	return diverged
 }
 
