@@ -277,6 +277,7 @@ type Hello struct {
 	WallMs          int64                  `protobuf:"zigzag64,15,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`                         // its wall clock, to warn of a wrong one
 	// Nodes that an operator has removed for good: they do not join again.
 	Removed       []string `protobuf:"bytes,16,rep,name=removed,proto3" json:"removed,omitempty"`
+	KahunaUrl     string   `protobuf:"bytes,17,opt,name=kahuna_url,json=kahunaUrl,proto3" json:"kahuna_url,omitempty"` // of its listener for Kahuna's clients; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -421,6 +422,13 @@ func (x *Hello) GetRemoved() []string {
 		return x.Removed
 	}
 	return nil
+}
+
+func (x *Hello) GetKahunaUrl() string {
+	if x != nil {
+		return x.KahunaUrl
+	}
+	return ""
 }
 
 // WatchRequest opens a watch; its messages are replication.Event.
@@ -911,7 +919,7 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12&\n" +
-	"\x04role\x18\x04 \x01(\x0e2\x12.kahu.link.v1.RoleR\x04role\"\xdb\x03\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x12.kahu.link.v1.RoleR\x04role\"\xfa\x03\n" +
 	"\x05Hello\x12&\n" +
 	"\x04self\x18\x01 \x01(\v2\x12.kahu.link.v1.PeerR\x04self\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +
@@ -929,7 +937,9 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\x06pinned\x18\r \x01(\bR\x06pinned\x12\x17\n" +
 	"\akey_ids\x18\x0e \x03(\tR\x06keyIds\x12\x17\n" +
 	"\awall_ms\x18\x0f \x01(\x12R\x06wallMs\x12\x18\n" +
-	"\aremoved\x18\x10 \x03(\tR\aremoved\"(\n" +
+	"\aremoved\x18\x10 \x03(\tR\aremoved\x12\x1d\n" +
+	"\n" +
+	"kahuna_url\x18\x11 \x01(\tR\tkahunaUrl\"(\n" +
 	"\fWatchRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\"\x1d\n" +
 	"\x05Index\x12\x14\n" +

@@ -18,12 +18,14 @@ type view struct {
 	addresses map[string]string // by node
 	voters    []string          // of the book, and this node if it votes
 	levels    map[string]uint32 // by node: announced to this process
+	kahuna    map[string]string // by node: URL for Kahuna's clients, announced to this process
 }
 
 // publish makes a new view. It needs mu, and is called after each change of
 // what it is made of.
 func (k *Keeper) publish() {
-	v := &view{addresses: map[string]string{k.cfg.Node: k.cfg.Address}, levels: map[string]uint32{k.cfg.Node: k.cfg.FeatureLevel}}
+	v := &view{addresses: map[string]string{k.cfg.Node: k.cfg.Address}, levels: map[string]uint32{k.cfg.Node: k.cfg.FeatureLevel},
+		kahuna: map[string]string{k.cfg.Node: k.kahuna}}
 	for node, address := range k.hearsay {
 		v.addresses[node] = address
 	}
@@ -39,6 +41,9 @@ func (k *Keeper) publish() {
 			continue
 		}
 		v.levels[node] = s.hello.GetFeatureLevel()
+		if url := s.hello.GetKahunaUrl(); len(url) <= maxURLBytes {
+			v.kahuna[node] = url
+		}
 		// A standby is in nobody's book, and has to be reached to get a vote.
 		if address := s.hello.GetSelf().GetAddress(); v.addresses[node] == "" && checkAddress(address) == nil {
 			v.addresses[node] = address
@@ -70,6 +75,23 @@ func (k *Keeper) Address(node string) (address string, ok bool) {
 	address, ok = k.view.Load().addresses[node]
 	return address, ok
 }
+
+// maxURLBytes bounds the URL that a peer tells.
+const maxURLBytes = 300
+
+// Announce tells the others, with the next hellos, where this agent listens for
+// Kahuna's clients: a URL, empty for nowhere.
+func (k *Keeper) Announce(kahunaURL string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kahuna = kahunaURL
+	k.publish()
+}
+
+// KahunaURL returns where a voter, or this agent, listens for Kahuna's clients, as
+// it said itself; empty when it does not, or was not heard lately. It does not
+// block.
+func (k *Keeper) KahunaURL(node string) string { return k.view.Load().kahuna[node] }
 
 // Voters returns the node ids of all voters that this agent knows of, itself
 // included: the quorum's where it is known, else the address book's.

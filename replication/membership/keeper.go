@@ -139,6 +139,7 @@ type Keeper struct {
 	tries   map[string]*try   // by address
 	hearsay map[string]string // by node: an address that somebody else told
 	said    map[string]bool   // what was logged once
+	kahuna  string            // URL of this agent's listener for Kahuna's clients
 	doing   string            // one line for people: what this node waits for
 }
 

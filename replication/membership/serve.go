@@ -43,6 +43,7 @@ func (k *Keeper) hello() *link.Hello {
 		KeyIds:          k.cfg.KeyIDs(),
 		WallMs:          time.Now().UnixMilli(),
 		Removed:         k.state.Removed,
+		KahunaUrl:       k.kahuna,
 	}
 	if p := k.state.Pledge; p != nil && k.state.Cluster == "" {
 		h.Pledged = p.Cluster
