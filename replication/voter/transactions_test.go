@@ -3,6 +3,7 @@ package voter_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,18 +181,20 @@ func TestAdmissionKeepsItsPlace(t *testing.T) {
 			(&tx{cl, a.GetTxStarted().GetId()}).end(false)
 		}
 	}
-	go ask("second", second)
+	var asking sync.WaitGroup
+	asking.Go(func() { ask("second", second) })
 	eventually(t, "both wait", func() bool { return v.GateQueue() == 2 })
 	cancel()
 	if err := <-left; err == nil {
 		t.Fatal("a start whose caller went away was admitted")
 	}
-	go ask("first", first)
+	asking.Go(func() { ask("first", first) })
 	eventually(t, "both wait again", func() bool { return v.GateQueue() == 2 })
 	running.end(false)
 	if got := <-answers + ", " + <-answers; got != "first CODE_OK <nil>, second CODE_OK <nil>" {
 		t.Errorf("admitted: %s", got)
 	}
+	asking.Wait()
 }
 
 // A read as of a time that the log has not passed yet never changes afterwards:
