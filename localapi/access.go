@@ -83,6 +83,9 @@ func (a admission) admit(req *replication.Request) (string, error) {
 	case *replication.Request_SequenceCreate, *replication.Request_SequenceNext, *replication.Request_SequenceUpdate,
 		*replication.Request_SequenceDelete, *replication.Request_SequenceGet, *replication.Request_SequenceList:
 		return a.admitSequence(req)
+	case *replication.Request_SnapshotHoldAcquire, *replication.Request_SnapshotHoldRenew, *replication.Request_SnapshotHoldRelease,
+		*replication.Request_SnapshotFloorGet, *replication.Request_KeySpaceSet, *replication.Request_KeySpaceList:
+		return a.admitHistory(req)
 	case *replication.Request_MachineGet:
 		if !a.server.cfg.Policy.AllowsSomewhere(a.who, policy.Read) {
 			return "machine_get", a.need(policy.Read, "")
@@ -166,6 +169,35 @@ func (a admission) admitSequence(req *replication.Request) (string, error) {
 		return "sequence_list", a.listed("prefix", op.SequenceList.GetPrefix())
 	}
 	return opUnknown, nil
+}
+
+// admitHistory judges snapshot holds, which keep history on disk for everybody,
+// and key spaces, which are names for groups of keys.
+func (a admission) admitHistory(req *replication.Request) (string, error) {
+	switch op := req.GetOp().(type) {
+	case *replication.Request_SnapshotHoldAcquire:
+		return "snapshot_hold", first(invalid(wire.CheckName("holder", op.SnapshotHoldAcquire.GetHolder())),
+			checkTTLms(op.SnapshotHoldAcquire.GetLeaseMs()), a.anywhere(policy.Write))
+	case *replication.Request_SnapshotHoldRenew:
+		return "snapshot_renew", first(checkTTLms(op.SnapshotHoldRenew.GetLeaseMs()), a.anywhere(policy.Write))
+	case *replication.Request_SnapshotHoldRelease:
+		return "snapshot_release", a.anywhere(policy.Write)
+	case *replication.Request_SnapshotFloorGet:
+		return "snapshot_floor", a.anywhere(policy.Read)
+	case *replication.Request_KeySpaceSet:
+		return "key_space_set", a.named(policy.Write, "key space", op.KeySpaceSet.GetName())
+	case *replication.Request_KeySpaceList:
+		return "key_space_list", a.anywhere(policy.Read)
+	}
+	return opUnknown, nil
+}
+
+// anywhere is need for what has no name: the verb on anything at all.
+func (a admission) anywhere(verb policy.Verb) error {
+	if a.server.cfg.Policy.AllowsSomewhere(a.who, verb) {
+		return nil
+	}
+	return wire.Refuse(wire.Denied, fmt.Sprintf("the policy of this agent does not let you %s here", verb))
 }
 
 func (a admission) write(w *replication.Write) error {

@@ -83,6 +83,7 @@ func newQuorum(tb testing.TB) *quorum {
 		tb.Fatal(err)
 	}
 	q.apply(tb, &replication.Request{Op: &replication.Request_Opening{Opening: &replication.Opening{Node: "n1"}}})
+	q.apply(tb, &replication.Request{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: statemachine.CurrentLevel}}})
 	q.apply(tb, &replication.Request{Op: &replication.Request_SessionOpen{SessionOpen: &replication.SessionOpen{
 		Id: session, Host: "h", Node: "n1", TtlMs: 1 << 40}}})
 	return q

@@ -26,10 +26,14 @@ func (s *Server) getKey(x *exchange) error {
 	history, err2 := x.flag("history")
 	keysOnly, err3 := x.flag("keys_only")
 	revision, err4 := x.number("revision", 0)
-	if err := first(err1, err2, err3, err4); err != nil {
+	asOf, err5 := x.moment("as_of")
+	if err := first(err1, err2, err3, err4, err5); err != nil {
 		return err
 	}
 	if history {
+		if asOf != nil {
+			return invalidf("the parameter as_of is not for history")
+		}
 		return s.getHistory(x, d, stale, keysOnly)
 	}
 	for _, name := range []string{"before", "limit", "keys_only"} {
@@ -39,7 +43,7 @@ func (s *Server) getKey(x *exchange) error {
 	}
 	a, err := s.ask(x, &replication.Request{Stale: stale, Op: &replication.Request_Get{Get: &replication.Get{
 		Keys:     []*replication.GetKey{{Durability: d, Key: x.name, Revision: revision}},
-		KeysOnly: x.r.Method == http.MethodHead}}})
+		KeysOnly: x.r.Method == http.MethodHead, AsOf: asOf}}})
 	if err != nil {
 		return err
 	}
@@ -117,10 +121,12 @@ func (s *Server) getKeys(x *exchange) error {
 	stale, err2 := x.flag("stale")
 	keysOnly, err3 := x.flag("keys_only")
 	limit, err4 := x.limit()
-	if err := first(err1, err2, err3, err4); err != nil {
+	bucket, err5 := x.flag("bucket")
+	asOf, err6 := x.moment("as_of")
+	if err := first(err1, err2, err3, err4, err5, err6); err != nil {
 		return err
 	}
-	r := &replication.Range{Durability: d, Prefix: x.query.Get("prefix"), KeysOnly: keysOnly, Limit: limit}
+	r := &replication.Range{Durability: d, Prefix: x.query.Get("prefix"), Bucket: bucket, KeysOnly: keysOnly, Limit: limit, AsOf: asOf}
 	if after := x.query.Get("after"); after != "" {
 		r.Start, r.StartExclusive = &after, true
 	}

@@ -35,6 +35,15 @@ func (x *exchange) number(name string, low int64) (*int64, error) {
 	return &n, nil
 }
 
+// moment reads a time to read as of; absent is nil.
+func (x *exchange) moment(name string) (*replication.Timestamp, error) {
+	if !x.query.Has(name) {
+		return nil, nil
+	}
+	at, err := wire.ParseMoment(x.query.Get(name))
+	return at, invalid(err)
+}
+
 func (x *exchange) durability() (replication.Durability, error) {
 	d, err := wire.ParseDurability(x.query.Get("durability"))
 	return d.Replicated(), invalid(err)

@@ -43,7 +43,8 @@ const apiRoot = "/kahu/v1"
 
 func routeTable() []route {
 	const locks, kv, sequences = apiRoot + "/locks", apiRoot + "/kv", apiRoot + "/sequences"
-	kvRead := []string{"durability", "stale", "revision", "history", "keys_only", "before", "limit"}
+	const snapshots, keySpaces = apiRoot + "/snapshots", apiRoot + "/key-spaces"
+	kvRead := []string{"durability", "stale", "revision", "history", "keys_only", "before", "limit", "as_of"}
 	kvWrite := []string{"durability", "ttl", "null", "no_history"}
 	page := []string{"prefix", "after", "limit"}
 	return []route{
@@ -63,7 +64,7 @@ func routeTable() []route {
 		{name: "locks_unlock", method: "POST", path: locks, named: true, action: "/unlock", access: onName, verb: policy.Lock, handle: (*Server).postLockUnlock},
 		{name: "locks_break", method: "POST", path: locks, named: true, action: "/break", access: onName, verb: policy.Admin, handle: (*Server).postLockBreak},
 
-		{name: "kv_list", method: "GET", path: kv, access: onPrefix, verb: policy.Read, query: append([]string{"durability", "stale", "keys_only"}, page...), handle: (*Server).getKeys},
+		{name: "kv_list", method: "GET", path: kv, access: onPrefix, verb: policy.Read, query: append([]string{"durability", "stale", "keys_only", "bucket", "as_of"}, page...), handle: (*Server).getKeys},
 		{name: "kv_get", method: "GET", path: kv, named: true, access: onName, verb: policy.Read, query: kvRead, handle: (*Server).getKey},
 		{name: "kv_put", method: "PUT", path: kv, named: true, access: onName, verb: policy.Write, query: kvWrite, handle: (*Server).putKey},
 		{name: "kv_delete", method: "DELETE", path: kv, named: true, access: onName, verb: policy.Write, query: []string{"durability"}, handle: (*Server).deleteKey},
@@ -76,6 +77,15 @@ func routeTable() []route {
 		{name: "sequences_delete", method: "DELETE", path: sequences, named: true, access: onName, verb: policy.Sequence, handle: (*Server).deleteSequence},
 		{name: "sequences_next", method: "POST", path: sequences, named: true, action: "/next", access: onName, verb: policy.Sequence, handle: (*Server).postSequenceNext},
 		{name: "sequences_reserve", method: "POST", path: sequences, named: true, action: "/reserve", access: onName, verb: policy.Sequence, handle: (*Server).postSequenceReserve},
+
+		{name: "snapshots_list", method: "GET", path: snapshots, access: somewhere, verb: policy.Read, handle: (*Server).getSnapshots},
+		{name: "snapshots_hold", method: "POST", path: snapshots, access: somewhere, verb: policy.Write, handle: (*Server).postSnapshot},
+		{name: "snapshots_renew", method: "POST", path: snapshots, named: true, action: "/renew", access: somewhere, verb: policy.Write, handle: (*Server).postSnapshotRenew},
+		{name: "snapshots_release", method: "DELETE", path: snapshots, named: true, access: somewhere, verb: policy.Write, handle: (*Server).deleteSnapshot},
+
+		{name: "key_spaces_list", method: "GET", path: keySpaces, access: somewhere, verb: policy.Read, query: []string{"after", "limit"}, handle: (*Server).getKeySpaces},
+		{name: "key_spaces_register", method: "PUT", path: keySpaces, named: true, access: onName, verb: policy.Write, handle: (*Server).putKeySpace},
+		{name: "key_spaces_remove", method: "DELETE", path: keySpaces, named: true, access: onName, verb: policy.Write, handle: (*Server).deleteKeySpace},
 	}
 }
 

@@ -35,15 +35,20 @@ func newKVGetCommand(g *globals) *cobra.Command {
 	var o client.ReadOptions
 	var raw bool
 	var revision int64
+	var asOf string
 	cmd := &cobra.Command{
 		Use:   "get KEY",
 		Short: "Show the value of a key",
 		Example: `  kahu kv get greeting
   kahu kv get greeting --revision 0
+  kahu kv get greeting --as-of 2026-01-02T15:04:05Z
   kahu kv get logo --raw > logo.png`,
 		Args: arguments("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Revision = optional(cmd, "revision", revision)
+			if err := readAsOf(&o, asOf); err != nil {
+				return err
+			}
 			return g.ask(cmd, func(ctx context.Context, c *client.Client) error {
 				e, err := c.KVGet(ctx, args[0], o)
 				if err != nil {
@@ -63,6 +68,8 @@ func newKVGetCommand(g *globals) *cobra.Command {
 	readFlags(cmd, &o)
 	cmd.Flags().BoolVar(&raw, "raw", false, "write the value's bytes only, without a line end")
 	cmd.Flags().Int64Var(&revision, "revision", 0, "this revision instead of the newest; the first is 0")
+	asOfFlag(cmd, &asOf)
+	cmd.MarkFlagsMutuallyExclusive("revision", "as-of")
 	return cmd
 }
 
@@ -242,14 +249,22 @@ func newKVExtendCommand(g *globals) *cobra.Command {
 func newKVListCommand(g *globals) *cobra.Command {
 	var o client.ReadOptions
 	var p page
+	var asOf string
 	cmd := &cobra.Command{
 		Use:   "ls [PREFIX]",
 		Short: "List keys in byte order",
 		Example: `  kahu kv ls
+  kahu kv ls orders --bucket   # orders/1, but not orders/1/lines nor orders-old
   kahu kv ls session/ --keys-only
   kahu kv ls --limit 100 --after session/42`,
 		Args: optionalArgument("PREFIX"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.Bucket && first(args) == "" {
+				return usageError("--bucket needs the bucket's name as PREFIX")
+			}
+			if err := readAsOf(&o, asOf); err != nil {
+				return err
+			}
 			return g.ask(cmd, func(ctx context.Context, c *client.Client) error {
 				all := wire.Entries{Entries: []wire.Entry{}}
 				var err error
@@ -269,6 +284,8 @@ func newKVListCommand(g *globals) *cobra.Command {
 	}
 	readFlags(cmd, &o)
 	p.flags(cmd)
+	asOfFlag(cmd, &asOf)
+	cmd.Flags().BoolVar(&o.Bucket, "bucket", false, "PREFIX is a bucket: only PREFIX/ and a rest without a slash")
 	cmd.Flags().BoolVar(&o.KeysOnly, "keys-only", false, "leave the values out")
 	return cmd
 }

@@ -98,6 +98,8 @@ Start an agent, then guard a command with a lock:
 		newKVCommand(g),
 		newLockCommand(g),
 		newSeqCommand(g),
+		newSnapshotCommand(g),
+		newKeySpaceCommand(g),
 		newStatusCommand(g),
 		newBenchCommand(g),
 		newVersionCommand(g),

@@ -32,6 +32,7 @@ func seqCommand(g *globals, use, short, example string, f func(ctx context.Conte
 func newSeqCreateCommand(g *globals) *cobra.Command {
 	var o wire.SequenceCreate
 	var increment, maximum int64
+	var blockSize int32
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Create a sequence",
@@ -41,6 +42,7 @@ func newSeqCreateCommand(g *globals) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Increment = optional(cmd, "increment", increment)
 			o.Maximum = optional(cmd, "maximum", maximum)
+			o.BlockSize = optional(cmd, "block-size", blockSize)
 			return g.ask(cmd, func(ctx context.Context, c *client.Client) error {
 				s, err := c.SequenceCreate(ctx, args[0], o)
 				if err != nil {
@@ -53,6 +55,7 @@ func newSeqCreateCommand(g *globals) *cobra.Command {
 	cmd.Flags().Int64Var(&o.Initial, "initial", 0, "the `value` before the first one")
 	cmd.Flags().Int64Var(&increment, "increment", 1, "the distance between two values")
 	cmd.Flags().Int64Var(&maximum, "maximum", 0, "the last `value` that may be given out; default none")
+	blockSizeFlag(cmd, &blockSize)
 	return cmd
 }
 
@@ -69,6 +72,10 @@ func newSeqNextCommand(g *globals) *cobra.Command {
 		})
 	keyFlag(cmd, &key)
 	return cmd
+}
+
+func blockSizeFlag(cmd *cobra.Command, v *int32) {
+	cmd.Flags().Int32Var(v, "block-size", 0, "kept and shown for Kahuna's clients; no number is ever skipped here")
 }
 
 func keyFlag(cmd *cobra.Command, key *string) {
@@ -113,7 +120,8 @@ func newSeqGetCommand(g *globals) *cobra.Command {
 
 func newSeqUpdateCommand(g *globals) *cobra.Command {
 	var o wire.SequenceUpdate
-	var current, increment, maximum int64
+	var current, increment, maximum, initial int64
+	var blockSize int32
 	cmd := &cobra.Command{
 		Use:   "update NAME",
 		Short: "Change a sequence",
@@ -128,8 +136,10 @@ needs --allow-lower.`,
 			o.Current = optional(cmd, "current", current)
 			o.Increment = optional(cmd, "increment", increment)
 			o.Maximum = optional(cmd, "maximum", maximum)
-			if o.Current == nil && o.Increment == nil && o.Maximum == nil && !o.RemoveMaximum {
-				return usageError("nothing to change: give --current, --increment, --maximum or --no-maximum")
+			o.Initial = optional(cmd, "initial", initial)
+			o.BlockSize = optional(cmd, "block-size", blockSize)
+			if o.Current == nil && o.Increment == nil && o.Maximum == nil && !o.RemoveMaximum && o.Initial == nil && o.BlockSize == nil && !o.RemoveBlockSize {
+				return usageError("nothing to change: give --current, --increment, --maximum, --no-maximum, --initial, --block-size or --no-block-size")
 			}
 			return g.ask(cmd, func(ctx context.Context, c *client.Client) error {
 				s, err := c.SequenceUpdate(ctx, args[0], o)
@@ -146,7 +156,11 @@ needs --allow-lower.`,
 	f.Int64Var(&increment, "increment", 1, "the distance between two values")
 	f.Int64Var(&maximum, "maximum", 0, "the last `value` that may be given out")
 	f.BoolVar(&o.RemoveMaximum, "no-maximum", false, "remove the maximum")
+	f.Int64Var(&initial, "initial", 0, "the `value` shown as the first one's predecessor; moves nothing")
+	blockSizeFlag(cmd, &blockSize)
+	f.BoolVar(&o.RemoveBlockSize, "no-block-size", false, "remove the block size")
 	cmd.MarkFlagsMutuallyExclusive("maximum", "no-maximum")
+	cmd.MarkFlagsMutuallyExclusive("block-size", "no-block-size")
 	return cmd
 }
 
@@ -203,6 +217,9 @@ func (g *globals) showSequence(s wire.Sequence) error {
 	return g.show(s, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "sequence   %s\ncurrent    %d\ninitial    %d\nincrement  %d\nmaximum    %s\nrevision   %d\n",
 			printable(s.Name), s.Current, s.Initial, s.Increment, maximumText(s), s.Revision)
+		if err == nil && s.BlockSize != nil {
+			_, err = fmt.Fprintf(w, "block size %d\n", *s.BlockSize)
+		}
 		return err
 	})
 }

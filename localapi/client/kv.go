@@ -19,6 +19,12 @@ type ReadOptions struct {
 	KeysOnly bool
 	// Revision asks KVGet for this one instead of the newest; nil: the newest.
 	Revision *int64
+	// AsOf asks KVGet, KVExists and KVList for the state of then
+	// (wire.ParseMoment); nil: now. ErrTooOld when history does not go back so far.
+	AsOf *replication.Timestamp
+	// Bucket asks KVList for the keys in the bucket PREFIX alone: PREFIX/ and a
+	// rest without a slash.
+	Bucket bool
 }
 
 // Condition of a change. All that is set must hold.
@@ -85,7 +91,8 @@ func (c *Client) KVExtend(ctx context.Context, key string, ttl time.Duration, o 
 
 // KVList returns a page of keys with a prefix in byte order.
 func (c *Client) KVList(ctx context.Context, prefix string, p Page, o ReadOptions) (wire.Entries, error) {
-	r := &replication.Range{Durability: table(o.Ephemeral), Prefix: prefix, KeysOnly: o.KeysOnly, Limit: int64(p.limit())}
+	r := &replication.Range{Durability: table(o.Ephemeral), Prefix: prefix, Bucket: o.Bucket, KeysOnly: o.KeysOnly,
+		Limit: int64(p.limit()), AsOf: o.AsOf}
 	if p.After != "" {
 		r.Start, r.StartExclusive = &p.After, true
 	}
@@ -114,7 +121,7 @@ func (c *Client) KVHistory(ctx context.Context, key string, before *int64, limit
 
 func (c *Client) get(ctx context.Context, key string, o ReadOptions) (wire.Entry, error) {
 	a, err := c.ask(ctx, "key", key, &replication.Request{Stale: o.Stale, Op: &replication.Request_Get{Get: &replication.Get{
-		Keys: []*replication.GetKey{{Durability: table(o.Ephemeral), Key: key, Revision: o.Revision}}, KeysOnly: o.KeysOnly}}})
+		Keys: []*replication.GetKey{{Durability: table(o.Ephemeral), Key: key, Revision: o.Revision}}, KeysOnly: o.KeysOnly, AsOf: o.AsOf}}})
 	if err != nil {
 		return wire.Entry{}, err
 	}

@@ -123,7 +123,7 @@ func WrittenOf(key string, w *replication.WrittenItem) Written {
 // SequenceOf converts a Sequence.
 func SequenceOf(s *replication.Sequence) Sequence {
 	return Sequence{Name: s.GetName(), Current: s.GetCurrent(), Initial: s.GetInitial(), Increment: s.GetIncrement(),
-		Maximum: s.Maximum, Revision: s.GetRevision(), Created: stampText(s.GetCreated()), Updated: stampText(s.GetUpdated())}
+		Maximum: s.Maximum, Revision: s.GetRevision(), BlockSize: s.BlockSize, Incarnation: s.GetIncarnation(), Created: stampText(s.GetCreated()), Updated: stampText(s.GetUpdated())}
 }
 
 // SequencesOf converts a page of sequences.
@@ -150,13 +150,14 @@ func (c SequenceCreate) Request(name string) *replication.Request {
 		increment = *c.Increment
 	}
 	return &replication.Request{Op: &replication.Request_SequenceCreate{SequenceCreate: &replication.SequenceCreate{
-		Name: name, Initial: c.Initial, Increment: increment, Maximum: c.Maximum}}}
+		Name: name, Initial: c.Initial, Increment: increment, Maximum: c.Maximum, BlockSize: c.BlockSize}}}
 }
 
 // Request is the contract's request for u.
 func (u SequenceUpdate) Request(name string) *replication.Request {
 	return &replication.Request{Op: &replication.Request_SequenceUpdate{SequenceUpdate: &replication.SequenceUpdate{
-		Name: name, Current: u.Current, Increment: u.Increment, Maximum: u.Maximum, RemoveMaximum: u.RemoveMaximum}}}
+		Name: name, Current: u.Current, Increment: u.Increment, Maximum: u.Maximum, RemoveMaximum: u.RemoveMaximum,
+		Initial: u.Initial, BlockSize: u.BlockSize, RemoveBlockSize: u.RemoveBlockSize}}}
 }
 
 // CheckNotLower refuses an update that would issue values again without saying

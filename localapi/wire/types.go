@@ -140,8 +140,11 @@ type Sequence struct {
 	Increment int64  `json:"increment"`
 	Maximum   *int64 `json:"maximum,omitempty"`
 	Revision  int64  `json:"revision"`
-	Created   string `json:"created,omitempty"`
-	Updated   string `json:"updated,omitempty"`
+	// BlockSize is kept for Kahuna's clients and means nothing: no number is skipped.
+	BlockSize   *int32 `json:"block_size,omitempty"`
+	Incarnation int64  `json:"incarnation,omitempty"` // rises with each update
+	Created     string `json:"created,omitempty"`
+	Updated     string `json:"updated,omitempty"`
 }
 
 // Sequences is a page of sequences in order of name.
@@ -164,6 +167,7 @@ type SequenceCreate struct {
 	Initial   int64  `json:"initial,omitempty"`
 	Increment *int64 `json:"increment,omitempty"`
 	Maximum   *int64 `json:"maximum,omitempty"`
+	BlockSize *int32 `json:"block_size,omitempty"` // see Sequence
 }
 
 // SequenceUpdate is the body of an update: what is absent stays.
@@ -173,6 +177,10 @@ type SequenceUpdate struct {
 	Increment     *int64 `json:"increment,omitempty"`
 	Maximum       *int64 `json:"maximum,omitempty"`
 	RemoveMaximum bool   `json:"remove_maximum,omitempty"`
+	// Initial is shown, and moves nothing.
+	Initial         *int64 `json:"initial,omitempty"`
+	BlockSize       *int32 `json:"block_size,omitempty"` // see Sequence
+	RemoveBlockSize bool   `json:"remove_block_size,omitempty"`
 }
 
 // SequenceReserve is the body of a reserve.
