@@ -96,6 +96,7 @@ Start an agent, then guard a command with a lock:
 		newExecCommand(g),
 		newKeygenCommand(g),
 		newKVCommand(g),
+		newPostgresCommand(g),
 		newLockCommand(g),
 		newSeqCommand(g),
 		newSnapshotCommand(g),
