@@ -174,7 +174,10 @@ func (s *Service) writeOne(ctx context.Context, tx *replication.TxRef, item *rep
 	case len(written) != 1:
 		return nil, kvType(code, kvErrored), nil // refused as a whole
 	}
-	return written[0], kvType(written[0].GetCode(), done), nil
+	if t := kvType(written[0].GetCode(), done); t != kvInvalid {
+		return written[0], t, nil
+	}
+	return nil, kvInvalid, nil // and nothing else (keyvalue.md 4.1)
 }
 
 // write has changes decided, in a transaction or each for itself. Without items

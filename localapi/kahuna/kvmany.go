@@ -60,7 +60,10 @@ func (s *Service) TrySetManyKeyValue(ctx context.Context, req *pb.GrpcTrySetMany
 		}
 		w := written[next]
 		next++
-		one.Type, one.Revision = kvType(w.GetCode(), kvSet), w.GetRevision()
+		if one.Type = kvType(w.GetCode(), kvSet); one.Type == kvInvalid {
+			continue
+		}
+		one.Revision = w.GetRevision()
 		one.LastModifiedNode, one.LastModifiedPhysical, one.LastModifiedCounter = label(w.GetModified())
 		one.HolderTransactionIdNode, one.HolderTransactionIdPhysical, one.HolderTransactionIdCounter = label(w.GetHolder())
 	}
