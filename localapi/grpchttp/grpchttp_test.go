@@ -376,7 +376,10 @@ func TestStreamDeadline(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if got := res.Header.Get("Grpc-Status"); got != "4" {
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		t.Fatal(err)
+	}
+	if got := res.Trailer.Get("Grpc-Status"); got != "4" {
 		t.Errorf("ended with %q, want 4, DEADLINE_EXCEEDED", got)
 	}
 	wantCode(t, <-ended, codes.DeadlineExceeded)

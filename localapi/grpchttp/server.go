@@ -193,6 +193,12 @@ func (s *Server) serve(c *stream, m method, known bool) error {
 	if m.stream == nil {
 		return s.call(c, m)
 	}
+	if m.stream.ClientStreams {
+		// Some clients take a stream for open, and send on it, once they have the head.
+		if err := c.SendHeader(nil); err != nil {
+			return status.Errorf(codes.Canceled, "the stream broke: %v", err)
+		}
+	}
 	err := s.protect(c, func() error { return m.stream.Handler(m.impl, c) })
 	if err == nil && c.drained.Load() {
 		return errStopping // what the client had sent and nobody read was not done
