@@ -51,6 +51,7 @@ type agent struct {
 	forward  *forward.Forwarder // the coordinator
 	reach    *reach             // proxies: whether the quorum answers
 	holds    *holds.Holds
+	backups  *backups
 	local    *localapi.Server
 }
 
@@ -111,6 +112,11 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		}
 		return fmt.Errorf("preparing to keep holds: %w", err)
 	}
+
+	if a.backups, err = newBackups(a); err != nil {
+		return err
+	}
+	stops = append(stops, a.backups.close)
 
 	sockets, err := a.listenLocally(bootID)
 	stops = append(stops, a.stopLocal)

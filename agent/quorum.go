@@ -75,7 +75,7 @@ func (q *quorum) open(a *agent) (err error) {
 		}); err != nil {
 			return err
 		}
-		options.Voter = q.voter
+		options.Voter, options.Backup = q.voter, a.ownBackup
 	}
 	q.server = link.NewServer(options)
 	return nil

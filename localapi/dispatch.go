@@ -97,8 +97,10 @@ func (s *Server) run(x *exchange) error {
 	return row.handle(s, x)
 }
 
-// long requests live as long as their hold or stream.
-func (x *exchange) long() bool { return x.row.name == "holds_open" || x.row.name == "stream" }
+// long requests live as long as their hold or stream, or what they carry takes.
+func (x *exchange) long() bool {
+	return x.row.name == "holds_open" || x.row.name == "stream" || x.row.name == "backup"
+}
 
 func (x *exchange) transport() string {
 	if x.tcp {

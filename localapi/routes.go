@@ -53,6 +53,7 @@ func routeTable() []route {
 		{name: "metrics", method: "GET", path: "/metrics", access: somewhere, verb: policy.Read, tcp: true, handle: (*Server).getMetrics},
 		{name: "status", method: "GET", path: apiRoot + "/status", access: somewhere, verb: policy.Read, handle: (*Server).getStatus},
 		{name: "stream", method: "GET", path: wire.StreamPath, access: inside, handle: (*Server).upgrade},
+		{name: "backup", method: "GET", path: wire.BackupPath, access: inside, verb: policy.Admin, handle: (*Server).getBackup},
 
 		{name: "holds_list", method: "GET", path: apiRoot + "/holds", access: somewhere, verb: policy.Read, handle: (*Server).getHolds},
 		{name: "holds_open", method: "POST", path: apiRoot + "/holds", access: inside, verb: policy.Lock, handle: (*Server).postHold},

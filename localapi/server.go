@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,6 +35,9 @@ type Config struct {
 	// of holds (integrations/boottime has both).
 	Boottime func() time.Duration
 	BootID   string
+	// Backup writes a backup of the whole cluster, for who may administer it. It
+	// blocks while out does. Optional: without it there are none.
+	Backup func(ctx context.Context, out io.Writer) error
 	// Host and Node are shown to whoever asks who holds a lock: the name of this
 	// host and the id of this agent. Optional.
 	Host, Node string

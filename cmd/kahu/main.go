@@ -102,6 +102,8 @@ Start an agent, then guard a command with a lock:
 		newSnapshotCommand(g),
 		newKeySpaceCommand(g),
 		newStatusCommand(g),
+		newBackupCommand(g),
+		newRestoreCommand(g),
 		newBenchCommand(g),
 		newVersionCommand(g),
 		newCompletionCommand(g),

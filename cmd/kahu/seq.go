@@ -15,7 +15,7 @@ import (
 func newSeqCommand(g *globals) *cobra.Command {
 	return group("seq", "Sequences: numbers that are given out once, in order, without gaps",
 		newSeqCreateCommand(g), newSeqNextCommand(g), newSeqReserveCommand(g),
-		newSeqGetCommand(g), newSeqUpdateCommand(g), newSeqDeleteCommand(g), newSeqListCommand(g))
+		newSeqGetCommand(g), newSeqUpdateCommand(g), newSeqReleaseCommand(g), newSeqDeleteCommand(g), newSeqListCommand(g))
 }
 
 // seqCommand is a simple command on one sequence.
@@ -215,6 +215,11 @@ func maximumText(s wire.Sequence) string {
 
 func (g *globals) showSequence(s wire.Sequence) error {
 	return g.show(s, func(w io.Writer) error {
+		if s.Held {
+			if _, err := fmt.Fprintln(w, "STANDS STILL since a restore: name its next value with kahu seq release"); err != nil {
+				return err
+			}
+		}
 		_, err := fmt.Fprintf(w, "sequence   %s\ncurrent    %d\ninitial    %d\nincrement  %d\nmaximum    %s\nrevision   %d\n",
 			printable(s.Name), s.Current, s.Initial, s.Increment, maximumText(s), s.Revision)
 		if err == nil && s.BlockSize != nil {

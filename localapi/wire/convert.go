@@ -122,7 +122,7 @@ func WrittenOf(key string, w *replication.WrittenItem) Written {
 
 // SequenceOf converts a Sequence.
 func SequenceOf(s *replication.Sequence) Sequence {
-	return Sequence{Name: s.GetName(), Current: s.GetCurrent(), Initial: s.GetInitial(), Increment: s.GetIncrement(),
+	return Sequence{Name: s.GetName(), Current: s.GetCurrent(), Held: s.GetHeld(), Initial: s.GetInitial(), Increment: s.GetIncrement(),
 		Maximum: s.Maximum, Revision: s.GetRevision(), BlockSize: s.BlockSize, Incarnation: s.GetIncarnation(), Created: stampText(s.GetCreated()), Updated: stampText(s.GetUpdated())}
 }
 
@@ -156,7 +156,7 @@ func (c SequenceCreate) Request(name string) *replication.Request {
 // Request is the contract's request for u.
 func (u SequenceUpdate) Request(name string) *replication.Request {
 	return &replication.Request{Op: &replication.Request_SequenceUpdate{SequenceUpdate: &replication.SequenceUpdate{
-		Name: name, Current: u.Current, Increment: u.Increment, Maximum: u.Maximum, RemoveMaximum: u.RemoveMaximum,
+		Name: name, OnlyHeld: u.OnlyHeld, Current: u.Current, Increment: u.Increment, Maximum: u.Maximum, RemoveMaximum: u.RemoveMaximum,
 		Initial: u.Initial, BlockSize: u.BlockSize, RemoveBlockSize: u.RemoveBlockSize}}}
 }
 

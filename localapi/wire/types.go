@@ -135,7 +135,8 @@ type Written struct {
 // Sequence is one sequence.
 type Sequence struct {
 	Name      string `json:"name"`
-	Current   int64  `json:"current"` // last value issued, or initial
+	Current   int64  `json:"current"`        // last value issued, or initial
+	Held      bool   `json:"held,omitempty"` // it was restored, see kahu seq release
 	Initial   int64  `json:"initial"`
 	Increment int64  `json:"increment"`
 	Maximum   *int64 `json:"maximum,omitempty"`
@@ -174,6 +175,7 @@ type SequenceCreate struct {
 type SequenceUpdate struct {
 	Current       *int64 `json:"current,omitempty"` // below the present one needs AllowLower
 	AllowLower    bool   `json:"allow_lower,omitempty"`
+	OnlyHeld      bool   `json:"only_held,omitempty"` // refused unless the sequence stands still since a restore
 	Increment     *int64 `json:"increment,omitempty"`
 	Maximum       *int64 `json:"maximum,omitempty"`
 	RemoveMaximum bool   `json:"remove_maximum,omitempty"`

@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kahu-sh/kahu/agent/config"
+	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/backup"
+	"github.com/kahu-sh/kahu/replication/voter"
+)
+
+// backups takes backups of the cluster: when asked to, and on a schedule.
+type backups struct {
+	a       *agent
+	dir     *backup.Dir // nil: none is configured
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when the schedule has ended; nil without one
+	last    prometheus.Gauge
+	outcome *prometheus.CounterVec
+}
+
+// The metrics of backups, in one table.
+var (
+	optsBackupLast = prometheus.GaugeOpts{Name: "kahu_backup_last_success_seconds",
+		Help: "Wall clock of the last backup that this agent took on schedule, in seconds since 1970; 0: none yet."}
+	optsBackups = prometheus.CounterOpts{Name: "kahu_backups_total",
+		Help: "Backups that this agent took on schedule, by outcome."}
+)
+
+// retryBackup is the pause after a backup that failed, unless the next is due before.
+const retryBackup = 5 * time.Minute
+
+// newBackups prepares backups, and begins the schedule if there is one.
+func newBackups(a *agent) (*backups, error) {
+	b := &backups{a: a, last: prometheus.NewGauge(optsBackupLast), outcome: prometheus.NewCounterVec(optsBackups, []string{"outcome"})}
+	c := a.cfg.Backup
+	if c.Dir == "" {
+		return b, nil
+	}
+	var err error
+	if b.dir, err = backup.OpenDir(c.Dir); err != nil {
+		return nil, err
+	}
+	a.registry.MustRegister(b.last, b.outcome)
+	ctx, cancel := context.WithCancel(context.Background())
+	b.cancel, b.done = cancel, make(chan struct{})
+	go b.schedule(ctx, c) // ends with close
+	return b, nil
+}
+
+// close ends the schedule, and a backup that it is taking.
+func (b *backups) close(context.Context) error {
+	if b.done != nil {
+		b.cancel()
+		<-b.done
+	}
+	return nil
+}
+
+// schedule takes a backup whenever the newest in the directory is old enough, so
+// that a restart of the agent neither repeats nor skips one.
+func (b *backups) schedule(ctx context.Context, c config.Backup) {
+	defer close(b.done)
+	for {
+		wait := b.due(c, time.Now())
+		if wait <= 0 {
+			wait = min(c.Interval, retryBackup)
+			if err := b.takeScheduled(ctx, c); err == nil {
+				wait = c.Interval
+			} else if ctx.Err() == nil {
+				b.outcome.WithLabelValues("failed").Inc()
+				b.a.log.Error("the scheduled backup failed", "directory", c.Dir, "error", err)
+			}
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
+}
+
+// due is how long there is until the next backup.
+func (b *backups) due(c config.Backup, now time.Time) time.Duration {
+	all, err := b.dir.List()
+	if err != nil {
+		b.a.log.Warn("the directory for backups cannot be read", "directory", c.Dir, "error", err)
+		return 0
+	}
+	var newest time.Time
+	for _, e := range all {
+		if e.Problem == "" && !e.Incomplete && e.Modified.After(newest) {
+			newest = e.Modified
+		}
+	}
+	if newest.IsZero() || newest.After(now) { // a clock that was set back must not end backups
+		return 0
+	}
+	return c.Interval - now.Sub(newest)
+}
+
+func (b *backups) takeScheduled(ctx context.Context, c config.Backup) error {
+	e, err := b.dir.Take(ctx, b.write)
+	if err != nil {
+		return err
+	}
+	b.outcome.WithLabelValues("taken").Inc()
+	b.last.SetToCurrentTime()
+	b.a.log.Info("backup taken", "path", e.Path, "bytes", e.SizeBytes, "index", e.Index)
+	gone, err := b.dir.Collect(backup.Retention{Keep: c.Keep, MaxAge: c.MaxAge}, time.Now(), false)
+	if err != nil {
+		b.a.log.Warn("old backups were not removed", "directory", c.Dir, "error", err)
+	}
+	for _, g := range gone {
+		b.a.log.Info("backup removed", "path", g.Path, "reason", g.Reason)
+	}
+	return nil
+}
+
+// write takes a backup from a follower by preference: it reads everything, and
+// the leader has enough to do. Once a byte was written there is no other try.
+func (b *backups) write(ctx context.Context, out io.Writer) error {
+	v := b.a.quorum.voter
+	if v == nil {
+		return wire.Refuse(wire.Denied, "a proxy may not read the whole cluster; run kahu backup on the host of a voter, "+
+			"or name its agent with --socket")
+	}
+	body := &counted{out: out}
+	if s := v.Status(); s.Leader == s.NodeID {
+		for _, p := range s.Peers {
+			if !p.Voter || p.ID == s.NodeID {
+				continue
+			}
+			err := b.a.quorum.pool.Backup(ctx, p.ID, body)
+			if err == nil {
+				return nil
+			}
+			if body.n > 0 || ctx.Err() != nil {
+				return fmt.Errorf("taking a backup on node %s: %w", p.ID, err)
+			}
+			b.a.log.Debug("a follower gives no backup", "node", p.ID, "error", err)
+		}
+	}
+	return b.a.ownBackup(ctx, body)
+}
+
+// ownBackup writes this voter's own state.
+func (a *agent) ownBackup(ctx context.Context, out io.Writer) error {
+	_, err := a.quorum.voter.Backup(ctx, out, voter.BackupInfo{
+		Cluster: a.quorum.keeper.Status().Cluster, Host: a.cfg.NodeName, Version: a.o.Version, Created: time.Now()})
+	var notLeader *replication.NotLeaderError
+	if errors.As(err, &notLeader) {
+		return fmt.Errorf("%w: %w", replication.ErrUnavailable, err)
+	}
+	return err
+}
+
+// counted counts what was written.
+type counted struct {
+	out io.Writer
+	n   int64
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.out.Write(b)
+	c.n += int64(n)
+	return n, err
+}
