@@ -13,6 +13,7 @@ import (
 
 	"github.com/kahu-sh/kahu/agent/config"
 	"github.com/kahu-sh/kahu/agent/holds"
+	"github.com/kahu-sh/kahu/discovery"
 	"github.com/kahu-sh/kahu/integrations/boottime"
 	"github.com/kahu-sh/kahu/integrations/systemd"
 	"github.com/kahu-sh/kahu/localapi"
@@ -49,7 +50,7 @@ type agent struct {
 	identity *identity          // data directory, node id, secret
 	quorum   *quorum            // the port between agents, and the voter if this is one
 	forward  *forward.Forwarder // the coordinator
-	reach    *reach             // proxies: whether the quorum answers
+	reach    *reach             // proxies and standbys: whether the quorum answers; nil with Dev
 	holds    *holds.Holds
 	backups  *backups
 	local    *localapi.Server
@@ -75,6 +76,10 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		}
 	}()
 
+	if a.cfg, err = settleRole(cfg); err != nil {
+		return err
+	}
+	cfg = a.cfg
 	if a.identity, err = openIdentity(cfg, o.Version); err != nil {
 		return err
 	}
@@ -90,8 +95,8 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		Local: a.quorum.local(), Remote: a.quorum.pool, Voters: a.quorum.keeper.Voters, Logger: a.log,
 	})
 	stops = append(stops, func(context.Context) error { return a.forward.Close() })
-	if cfg.Role == config.Proxy {
-		a.reach = startReach(a.forward)
+	if !cfg.Dev {
+		a.reach = startReach(a.forward, func() bool { return a.quorum.role() != discovery.RoleVoter })
 		stops = append(stops, a.reach.close)
 	}
 

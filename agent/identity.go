@@ -124,6 +124,23 @@ func (id *identity) close(context.Context) error {
 	return errors.Join(errs...)
 }
 
+// settleRole decides what an agent with role auto can be: with a proxy's secret it
+// is a proxy, so that the same configuration can be on every host.
+func settleRole(cfg config.Config) (config.Config, error) {
+	if cfg.Role != config.Auto || cfg.Dev || cfg.SecretFile == "" {
+		return cfg, nil
+	}
+	keys, err := secret.Read(cfg.SecretFile, secret.ForProxy)
+	if err != nil || keys.IsVoter() {
+		return cfg, nil // what is wrong with it is said when it is needed
+	}
+	if len(cfg.Join)+len(cfg.JoinClouds) == 0 {
+		return cfg, &UnusableError{fmt.Errorf("%s has a proxy's secret, and a proxy asks the voters: name at least one of them with --join", cfg.SecretFile)}
+	}
+	cfg.Role, cfg.BootstrapExpect = config.Proxy, 0
+	return cfg, nil
+}
+
 // readSecret reads the cluster secret. An agent that is alone and was given
 // none makes one, which others can be given later.
 func readSecret(cfg config.Config) (*secret.Keys, error) {

@@ -25,7 +25,7 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 		rules = policy.Default(uint32(os.Geteuid()), gid)
 	}
 	server, err := localapi.New(localapi.Config{
-		Coordinator: a.forward, Backup: a.backups.write, Holder: a.holds, Policy: rules, Status: a.status,
+		Coordinator: a.forward, Backup: a.backups.write, Holder: a.holds, Policy: rules, Status: a.status, Cluster: cluster{a},
 		Host: a.cfg.NodeName, Node: a.identity.node,
 		Registry: a.registry, Logger: a.log, Boottime: boottime.Boottime, BootID: bootID,
 		RequestTimeout: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes,

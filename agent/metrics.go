@@ -75,7 +75,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if c.a.quorum.voter != nil {
 		storage = string(c.a.cfg.Storage)
 	}
-	ch <- prometheus.MustNewConstMetric(infoDesc, prometheus.GaugeValue, 1, c.a.o.Version, string(c.a.cfg.Role), storage)
+	ch <- prometheus.MustNewConstMetric(infoDesc, prometheus.GaugeValue, 1, c.a.o.Version, c.a.quorum.role(), storage)
 	if c.a.quorum.voter == nil {
 		return
 	}

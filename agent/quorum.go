@@ -10,6 +10,7 @@ import (
 
 	"github.com/kahu-sh/kahu/agent/config"
 	"github.com/kahu-sh/kahu/integrations/boottime"
+	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/forward"
 	"github.com/kahu-sh/kahu/replication/link"
 	"github.com/kahu-sh/kahu/replication/membership"
@@ -26,7 +27,8 @@ type quorum struct {
 	pool      *link.Pool
 	server    *link.Server
 	keeper    *membership.Keeper
-	voter     *voter.Voter // nil on a proxy
+	gossip    *gossip
+	voter     *voter.Voter // nil on an agent that can never vote
 }
 
 // openQuorum builds everything and starts the Raft node, which is silent until
@@ -42,7 +44,7 @@ func openQuorum(a *agent) (*quorum, error) {
 }
 
 func (q *quorum) open(a *agent) (err error) {
-	node, isVoter := a.identity.node, a.cfg.Role == config.Voter
+	node, isVoter := a.identity.node, a.cfg.Role != config.Proxy
 	security, err := security(a.identity, isVoter)
 	if err != nil {
 		return err
@@ -53,14 +55,19 @@ func (q *quorum) open(a *agent) (err error) {
 	if a.cfg.Dev { // it listens on whatever port was free
 		q.advertise = q.listener.Addr().String()
 	}
+	dialer := &link.Dialer{Security: security}
+	if q.gossip, err = openGossip(a, q, dialer); err != nil {
+		return err
+	}
 	q.keeper, err = membership.Open(membership.Config{
-		Node: node, Name: a.cfg.NodeName, Voter: isVoter, Address: q.advertise, Dir: a.identity.dir,
-		Seeds: a.cfg.Join, Expect: a.cfg.BootstrapExpect, FeatureLevel: statemachine.CurrentLevel, Logger: a.log,
+		Node: node, Name: a.cfg.NodeName, Voter: isVoter, Auto: a.cfg.Role == config.Auto, Zone: a.cfg.Zone, Version: a.o.Version,
+		Address: q.advertise, Dir: a.identity.dir, Seeds: a.cfg.Join, Found: q.gossip.seeds.Addresses, KeyIDs: a.identity.keys.IDs,
+		Expect: a.cfg.BootstrapExpect, Voters: a.cfg.Voters, ReplaceAfter: a.cfg.Timeouts.ReplaceVoter,
+		FeatureLevel: statemachine.CurrentLevel, Logger: a.log,
 	})
 	if err != nil {
 		return err
 	}
-	dialer := &link.Dialer{Security: security}
 	q.pool = link.NewPool(link.PoolOptions{Dialer: dialer, Resolve: q.keeper.Address, Logger: a.log})
 	options := link.ServerOptions{Members: q.keeper, Logger: a.log}
 	if isVoter {
@@ -115,6 +122,7 @@ func (q *quorum) serve() error {
 	if err := q.keeper.Start(q.pool, raft); err != nil {
 		return err
 	}
+	q.gossip.start()
 	return q.server.Serve(q.listener.Protocol(link.ProtocolLink))
 }
 
@@ -123,12 +131,38 @@ func (q *quorum) local() forward.Local {
 	if q.voter == nil {
 		return nil
 	}
-	return q.voter
+	return localVoter{Voter: q.voter, standby: q.keeper.Standby}
+}
+
+// localVoter is the voter of this process, asked only while it takes part: what a
+// standby has on disk may be as old as its vote.
+type localVoter struct {
+	*voter.Voter
+	standby func() bool
+}
+
+// Serve implements forward.Local.
+func (v localVoter) Serve(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
+	if v.standby() {
+		return nil, &replication.NotLeaderError{}
+	}
+	return v.Voter.Serve(ctx, req)
+}
+
+// WatchLocal implements forward.Local.
+func (v localVoter) WatchLocal(ctx context.Context, session []byte, fn func(*replication.Event)) error {
+	if v.standby() {
+		return &replication.NotLeaderError{}
+	}
+	return v.Voter.WatchLocal(ctx, session, fn)
 }
 
 // close hands leadership over, and then ends everything that open made.
 func (q *quorum) close(ctx context.Context) error {
 	var errs []error
+	if q.gossip != nil {
+		errs = append(errs, q.gossip.close())
+	}
 	if q.keeper != nil {
 		errs = append(errs, q.keeper.Close())
 	}
@@ -157,7 +191,7 @@ type members struct{ *voter.Voter }
 // Quorum implements membership.Raft.
 func (m members) Quorum() membership.Quorum {
 	s := m.Status()
-	q := membership.Quorum{Leader: s.Leader, Applied: s.AppliedIndex}
+	q := membership.Quorum{Leader: s.Leader, Applied: s.AppliedIndex, Silent: m.Silence()}
 	for _, p := range s.Peers {
 		if p.Voter {
 			q.Voters = append(q.Voters, p.ID)

@@ -20,18 +20,19 @@ const (
 
 // reach asks the quorum now and then, so that a proxy that nobody has asked
 // anything yet knows whether it would be answered. A voter hears its leader
-// anyway.
+// anyway, and does not ask.
 type reach struct {
 	coordinator replication.Coordinator
+	needed      func() bool
 	answered    atomic.Pointer[time.Time] // last; nil: never
 	cancel      context.CancelFunc
 	done        chan struct{}
 }
 
 // startReach begins to ask; close ends it.
-func startReach(c replication.Coordinator) *reach {
+func startReach(c replication.Coordinator, needed func() bool) *reach {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &reach{coordinator: c, cancel: cancel, done: make(chan struct{})}
+	r := &reach{coordinator: c, needed: needed, cancel: cancel, done: make(chan struct{})}
 	go r.run(ctx) // ends with close, which waits for it
 	return r
 }
@@ -40,7 +41,7 @@ func (r *reach) run(ctx context.Context) {
 	defer close(r.done)
 	for ctx.Err() == nil {
 		wait := reachRetry
-		if r.ask(ctx) {
+		if r.needed() && r.ask(ctx) {
 			now := time.Now()
 			r.answered.Store(&now)
 			wait = reachInterval

@@ -18,10 +18,10 @@ const staleContact = 3 * time.Second
 func (a *agent) status() wire.Status {
 	m := a.quorum.keeper.Status()
 	s := wire.Status{
-		Node: a.identity.node, Host: a.cfg.NodeName, Role: string(a.cfg.Role), Version: a.o.Version,
+		Node: a.identity.node, Host: a.cfg.NodeName, Role: a.quorum.role(), Version: a.o.Version,
 		Advertise: a.quorum.advertise, Socket: a.cfg.Socket, Dev: a.cfg.Dev,
 		UptimeMS: time.Since(a.started).Milliseconds(), Leader: a.forward.Leader(),
-		ClusterID: m.Cluster,
+		ClusterID: m.Cluster, Kahuna: a.kahuna.status(a.cfg.Kahuna),
 	}
 	for _, h := range a.holds.List() {
 		switch localapi.HoldEventType(h.State) {
@@ -49,6 +49,9 @@ func (a *agent) status() wire.Status {
 	s.Storage = string(a.cfg.Storage)
 	s.Voter = voterStatus(v, names)
 	s.Ready, s.NotReady = voterReady(v, m.Waiting)
+	if m.Standby && v.StalledFor == 0 {
+		s.Ready, s.NotReady = proxyReady(s, a.reach != nil && a.reach.lately(), m.Waiting)
+	}
 	return s
 }
 

@@ -25,6 +25,8 @@ type Config struct {
 	Node    string // id of this agent
 	Cluster string // id of its cluster: packets of another are dropped
 	Self    Self
+	// At is where packets reach this agent. Optional: Self.Address looked up.
+	At      netip.AddrPort
 	Profile Profile // optional: LAN
 	// Keys encrypt packets: 16, 24 or 32 bytes each; the first is used, all are accepted.
 	Keys [][]byte
@@ -95,8 +97,8 @@ type try struct {
 }
 
 // Start joins the cluster's gossip, and goes on trying to reach those that are
-// not in it. It blocks as long as looking up the host of Self.Address takes. On
-// an error Packets and Streams are closed as well.
+// not in it. It blocks as long as looking up the host of Self.Address takes, if At
+// is not set. On an error Packets and Streams are closed as well.
 func Start(cfg Config) (*Finder, error) {
 	f, err := newFinder(cfg)
 	if err != nil {
@@ -133,8 +135,10 @@ func newFinder(cfg Config) (*Finder, error) {
 	f.members.Store(&[]Member{})
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	var err error
-	if f.self, err = resolveOne(f.ctx, cfg.Self.Address); err != nil {
-		return nil, err
+	if f.self = cfg.At; !f.self.IsValid() {
+		if f.self, err = Resolve(f.ctx, cfg.Self.Address); err != nil {
+			return nil, err
+		}
 	}
 	if f.keyring, err = memberlist.NewKeyring(cfg.Keys, cfg.Keys[0]); err != nil {
 		return nil, fmt.Errorf("discovery: the gossip key: %w", err)
@@ -343,7 +347,7 @@ func (f *Finder) join() {
 }
 
 func (f *Finder) joinAt(address string) error {
-	at, err := resolveOne(f.ctx, address)
+	at, err := Resolve(f.ctx, address)
 	if err != nil {
 		return err
 	}
@@ -386,9 +390,9 @@ func (f *Finder) missing() []string {
 	return missing
 }
 
-// resolveOne looks up the host of an address. Of several it takes the first:
-// Seeds gives each of them an entry.
-func resolveOne(ctx context.Context, address string) (netip.AddrPort, error) {
+// Resolve looks up the host of an address (host:port), for a few seconds at most.
+// Of several it takes the first: Seeds gives each of them an entry.
+func Resolve(ctx context.Context, address string) (netip.AddrPort, error) {
 	if at, err := netip.ParseAddrPort(address); err == nil {
 		return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()), nil
 	}

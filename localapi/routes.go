@@ -47,7 +47,7 @@ func routeTable() []route {
 	kvRead := []string{"durability", "stale", "revision", "history", "keys_only", "before", "limit", "as_of"}
 	kvWrite := []string{"durability", "ttl", "null", "no_history"}
 	page := []string{"prefix", "after", "limit"}
-	return []route{
+	return append(clusterRoutes(), []route{
 		{name: "health_live", method: "GET", path: apiRoot + "/health/live", access: public, tcp: true, handle: (*Server).getLive},
 		{name: "health_ready", method: "GET", path: apiRoot + "/health/ready", access: public, tcp: true, handle: (*Server).getReady},
 		{name: "metrics", method: "GET", path: "/metrics", access: somewhere, verb: policy.Read, tcp: true, handle: (*Server).getMetrics},
@@ -87,7 +87,7 @@ func routeTable() []route {
 		{name: "key_spaces_list", method: "GET", path: keySpaces, access: somewhere, verb: policy.Read, query: []string{"after", "limit"}, handle: (*Server).getKeySpaces},
 		{name: "key_spaces_register", method: "PUT", path: keySpaces, named: true, access: onName, verb: policy.Write, handle: (*Server).putKeySpace},
 		{name: "key_spaces_remove", method: "DELETE", path: keySpaces, named: true, access: onName, verb: policy.Write, handle: (*Server).deleteKeySpace},
-	}
+	}...)
 }
 
 // match compares an escaped path with the row, and returns the name in it, still

@@ -28,6 +28,8 @@ type Config struct {
 	// Status is called for each request of the status and readiness routes and
 	// must answer from memory.
 	Status func() wire.Status
+	// Cluster is who takes part. Optional: its routes are refused without.
+	Cluster Cluster
 	// Registry gets the server's metrics, and is what /metrics shows.
 	Registry *prometheus.Registry
 	Logger   *slog.Logger

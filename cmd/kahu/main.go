@@ -106,6 +106,7 @@ Start an agent, then guard a command with a lock:
 		newRestoreCommand(g),
 		newBenchCommand(g),
 		newVersionCommand(g),
+		newClusterCommand(g),
 		newCompletionCommand(g),
 		newManCommand(g),
 		newExitCodesTopic(),

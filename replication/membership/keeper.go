@@ -176,6 +176,10 @@ type Peer struct {
 	Seen    bool   `json:"seen"` // it was heard lately
 }
 
+// Standby reports whether this node could vote, and takes no part in the quorum.
+// It does not block.
+func (k *Keeper) Standby() bool { return k.standby.Load() }
+
 // Status returns what is known now. It does not block on the network.
 func (k *Keeper) Status() Status {
 	k.mu.Lock()

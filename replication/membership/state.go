@@ -139,3 +139,19 @@ func replaceFile(path string, content []byte) error {
 	defer d.Close()
 	return d.Sync()
 }
+
+// MarkRemoved notes on the disk of an agent that does not run that nodes were
+// removed for good: it refuses them, and tells the others.
+func MarkRemoved(dir, node string, nodes []string) error {
+	s, err := loadState(dir, node)
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if !slices.Contains(s.Removed, n) {
+			s.Removed = append(s.Removed, n)
+		}
+	}
+	slices.Sort(s.Removed)
+	return s.save(dir)
+}

@@ -1,0 +1,213 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kahu-sh/kahu/agent/config"
+	"github.com/kahu-sh/kahu/agent/secret"
+	"github.com/kahu-sh/kahu/discovery"
+	"github.com/kahu-sh/kahu/replication/link"
+)
+
+const (
+	// gossipTick is how often it is looked whether this agent has a cluster, and
+	// whether it has anything new to tell.
+	gossipTick = time.Second
+	// gossipRetry is between two attempts to begin.
+	gossipRetry = 5 * time.Second
+)
+
+// gossip feeds membership with addresses: those that the operator named, and
+// what other agents tell each other. It begins when membership knows the cluster.
+type gossip struct {
+	log     *slog.Logger
+	seeds   *discovery.Seeds
+	keys    func() *secret.Keys
+	packets net.PacketConn // nil: no gossip
+	config  discovery.Config
+
+	// Set by openGossip's caller before start.
+	quorum *quorum
+
+	finder  atomic.Pointer[discovery.Finder] // nil before it has begun
+	ctx     context.Context                  // ends with close
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// openGossip starts to look up the seeds, and takes the port; start begins.
+func openGossip(a *agent, q *quorum, dialer *link.Dialer) (*gossip, error) {
+	g := &gossip{log: a.log, quorum: q, keys: func() *secret.Keys { return a.identity.keys }}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	_, portText, err := net.SplitHostPort(q.advertise)
+	if err != nil {
+		return nil, fmt.Errorf("the address %s that others use: %w", q.advertise, err)
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		return nil, fmt.Errorf("the address %s that others use: %w", q.advertise, err)
+	}
+	if g.seeds, err = discovery.NewSeeds(append(slices.Clone(a.cfg.Join), a.cfg.JoinClouds...), port, a.log); err != nil {
+		return nil, &UnusableError{fmt.Errorf("join: %w", err)}
+	}
+	if a.cfg.Gossip == config.GossipOff {
+		return g, nil
+	}
+	address := q.listener.Addr().String()
+	if g.packets, err = net.ListenPacket("udp", address); err != nil {
+		g.seeds.Close()
+		return nil, fmt.Errorf("listening for gossip on UDP %s: %w; free it, choose another --bind address, or say --gossip off", address, err)
+	}
+	g.config = discovery.Config{
+		Node: a.identity.node, Profile: discovery.Profile(a.cfg.Gossip), Dir: a.identity.dir,
+		Self:    discovery.Self{Name: a.cfg.NodeName, Address: q.advertise, Version: a.o.Version, Zone: a.cfg.Zone},
+		Packets: g.packets, Streams: q.listener.Protocol(link.ProtocolGossip), Dial: dialer.Gossip,
+		Seeds: g.seeds.Addresses, Changed: g.changed, Logger: a.log,
+	}
+	return g, nil
+}
+
+// start begins once there is a cluster. It does not block.
+func (g *gossip) start() {
+	if g.packets != nil {
+		g.running.Go(g.run) // ends with close, which waits
+	}
+}
+
+func (g *gossip) run() {
+	f := g.begin()
+	if f == nil {
+		return
+	}
+	told, ids := g.config.Self, g.keys().IDs()
+	for g.wait(gossipTick) {
+		self := g.self()
+		if self.Role == told.Role && slices.Equal(self.KeyIDs, told.KeyIDs) {
+			continue
+		}
+		if err := f.Tell(self); err != nil {
+			g.log.Debug("telling the others what changed", "error", err)
+			continue
+		}
+		told = self
+		if now := g.keys().IDs(); !slices.Equal(ids, now) {
+			if err := f.SetKeys(g.keys().GossipKeys()); err != nil {
+				g.log.Error("the gossip keys were not changed", "error", err)
+				continue
+			}
+			ids = now
+		}
+	}
+}
+
+// begin waits for a cluster, and joins its gossip. It returns nil when the agent
+// stops before.
+func (g *gossip) begin() *discovery.Finder {
+	for g.quorum.keeper.Status().Cluster == "" {
+		if !g.wait(gossipTick / 4) {
+			return nil
+		}
+	}
+	g.config.Cluster = g.quorum.keeper.Status().Cluster
+	g.config.Self = g.self()
+	said := false
+	for {
+		at, err := g.at()
+		if err == nil {
+			g.config.At, g.config.Keys = at, g.keys().GossipKeys()
+			break
+		}
+		if !said {
+			g.log.Warn("gossip waits until the address that others use can be looked up", "advertise", g.config.Self.Address, "error", err)
+		}
+		said = true
+		if !g.wait(gossipRetry) {
+			return nil
+		}
+	}
+	f, err := discovery.Start(g.config)
+	if err != nil {
+		g.log.Error("this agent takes no part in gossip; it finds others by --join and by what voters tell", "error", err)
+		return nil
+	}
+	g.finder.Store(f)
+	return f
+}
+
+func (g *gossip) at() (netip.AddrPort, error) {
+	return discovery.Resolve(g.ctx, g.config.Self.Address)
+}
+
+// wait pauses, and reports false when the agent stops.
+func (g *gossip) wait(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-g.ctx.Done():
+		return false
+	}
+}
+
+// self is what this agent tells now.
+func (g *gossip) self() discovery.Self {
+	s := g.config.Self
+	s.Role, s.KeyIDs = g.quorum.role(), g.keys().IDs()
+	return s
+}
+
+// changed hands the voters' addresses on: proxies come to them by themselves.
+func (g *gossip) changed(members []discovery.Member) {
+	addresses := make(map[string]string)
+	for _, m := range members {
+		if m.Alive && m.Role == discovery.RoleVoter {
+			addresses[m.Node] = m.Address
+		}
+	}
+	g.quorum.keeper.Hint(addresses)
+}
+
+// members are all agents heard of by gossip.
+func (g *gossip) members() []discovery.Member {
+	if f := g.finder.Load(); f != nil {
+		return f.Members()
+	}
+	return nil
+}
+
+func (g *gossip) close() error {
+	g.cancel()
+	g.seeds.Close()
+	g.running.Wait()
+	if f := g.finder.Load(); f != nil {
+		return f.Close()
+	}
+	if g.packets != nil {
+		if err := g.packets.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+	}
+	return nil
+}
+
+// role is what this agent is now: one of discovery's roles.
+func (q *quorum) role() string {
+	switch {
+	case q.voter == nil:
+		return discovery.RoleProxy
+	case q.keeper.Standby():
+		return discovery.RoleStandby
+	}
+	return discovery.RoleVoter
+}

@@ -1,0 +1,92 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/kahu-sh/kahu/localapi/wire"
+)
+
+// ClusterMembers lists the agents that this one knows of.
+func (c *Client) ClusterMembers(ctx context.Context) (wire.ClusterMembers, error) {
+	var out wire.ClusterMembers
+	err := c.http(ctx, http.MethodGet, wire.ClusterPath, nil, &out)
+	return out, err
+}
+
+// ClusterChange asks for a change of the quorum. It needs an administrator:
+// ErrDenied. ErrConflict when it would cost the quorum or makes no sense now;
+// ErrNotFound for a node that nobody knows; ErrUnknownOutcome when it may yet
+// happen.
+func (c *Client) ClusterChange(ctx context.Context, action wire.ClusterAction, node string) (wire.ClusterChanged, error) {
+	var out wire.ClusterChanged
+	err := c.http(ctx, http.MethodPost, wire.ClusterPath+"/"+string(action), wire.ClusterChange{Node: node}, &out)
+	return out, err
+}
+
+// http asks a route that the stream does not have, on a connection of its own.
+// A GET is certainly not carried out when it fails, anything else may have been.
+func (c *Client) http(ctx context.Context, method, path string, in, out any) error {
+	if c.closed.Load() {
+		return errClosed
+	}
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return fail("the request cannot be encoded: "+err.Error(), ErrInternal, err)
+		}
+		body = bytes.NewReader(text)
+	}
+	dialled := false
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "unix", c.socket)
+		dialled = err == nil
+		return conn, err
+	}}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, method, "http://kahu"+path, body)
+	if err != nil {
+		return fail("the request cannot be made: "+err.Error(), ErrInternal, err)
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	answer, err := transport.RoundTrip(req)
+	switch {
+	case err == nil:
+	case !dialled && ctx.Err() == nil:
+		return dialError(c.socket, err)
+	case !dialled || method == http.MethodGet:
+		return fail("given up before an answer came: "+err.Error(), ErrUnavailable, err, context.Cause(ctx))
+	default:
+		return fail("no answer came, and it may have been carried out: "+err.Error(), ErrUnknownOutcome, err, context.Cause(ctx))
+	}
+	defer func() { _ = answer.Body.Close() }() // nothing was written to it
+	if answer.StatusCode != http.StatusOK {
+		err := refusalOf(answer)
+		var known *failure
+		if !errors.As(err, &known) {
+			err = fail(fmt.Sprintf("the agent at %s does not do this: %v", c.socket, err), ErrNoAgent, err)
+		}
+		return err
+	}
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxClusterBytes))
+	if err == nil {
+		err = json.Unmarshal(text, out)
+	}
+	if err != nil {
+		return fail("the agent's answer cannot be decoded: "+err.Error(), ErrInternal, err)
+	}
+	return nil
+}
+
+// maxClusterBytes is more than the list of ten thousand agents.
+const maxClusterBytes = 16 << 20
