@@ -3,7 +3,9 @@ package kahuna
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -12,11 +14,7 @@ import (
 )
 
 // envelope is one message of a batch stream, in either direction.
-type envelope interface {
-	SizeVT() int
-	MarshalToSizedBufferVT([]byte) (int, error)
-	UnmarshalVTUnsafe([]byte) error
-}
+type envelope interface{ SizeVT() int }
 
 // wire is the transport of one batch stream.
 type wire[Req, Resp envelope] interface {
@@ -26,9 +24,7 @@ type wire[Req, Resp envelope] interface {
 	// send writes answers. It blocks while the client does not read, and is called
 	// by one goroutine at a time.
 	send([]Resp) error
-	// abort makes recv and send that are under way return, or reports that they do
-	// once the handler has returned.
-	abort() (afterHandler bool)
+	// Both return when the handler has, with an error.
 }
 
 // handler gives the requests of one kind of stream their meaning.
@@ -37,6 +33,8 @@ type handler[Req, Resp envelope] interface {
 	split(Req) []Req
 	// serve answers one request. charge is what the answer takes of the budget.
 	serve(context.Context, Req) (answer Resp, charge int)
+	// refuse answers a request that met a bug of ours.
+	refuse(Req) Resp
 }
 
 // batch serves one stream: requests at the same time, answers in the order in
@@ -96,7 +94,7 @@ func serveBatch[Req, Resp envelope](ctx context.Context, s *Service, w wire[Req,
 func (b *batch[Req, Resp]) wait(read <-chan error) error {
 	var ended error // why no more requests come
 	done := false
-	stopping, gone, stalled := b.s.stopping.Done(), b.ctx.Done(), (<-chan struct{})(b.stalled)
+	stopping := b.s.stopping.Done()
 	for {
 		if over, err := b.over(done); over {
 			if err != nil {
@@ -114,16 +112,13 @@ func (b *batch[Req, Resp]) wait(read <-chan error) error {
 			stopping, done, ended = nil, true, errAgentStops
 			b.close()
 		case <-b.change:
-		case <-gone:
-			gone = nil
-			if err := status.FromContextError(b.ctx.Err()).Err(); b.fail(err) {
-				return err
-			}
-		case <-stalled:
-			stalled = nil
-			if b.fail(errNotRead) {
-				return errNotRead
-			}
+		case <-b.ctx.Done():
+			err := status.FromContextError(b.ctx.Err()).Err()
+			b.fail(err)
+			return err
+		case <-b.stalled:
+			b.fail(errNotRead)
+			return errNotRead
 		}
 	}
 }
@@ -152,16 +147,15 @@ func (b *batch[Req, Resp]) close() {
 	b.closed = true
 }
 
-// fail ends the sending of answers. It reports whether the handler has to return
-// although somebody writes.
-func (b *batch[Req, Resp]) fail(err error) bool {
+// fail takes no more requests and ends the sending of answers. Somebody may still
+// be writing, until the handler has returned.
+func (b *batch[Req, Resp]) fail(err error) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.err == nil {
 		b.err = err
 	}
 	b.closed = true
-	b.mu.Unlock()
-	return b.wire.abort()
 }
 
 // read takes requests until the client or the stream ends.
@@ -285,4 +279,16 @@ type batchItem[Req, Resp envelope] struct {
 }
 
 // work implements job.
-func (i *batchItem[Req, Resp]) work() { i.b.answer(i.b.handler.serve(i.ctx, i.req)) }
+func (i *batchItem[Req, Resp]) work() { i.b.answer(i.serve()) }
+
+// serve turns a panic into an answer: one request must not end the agent, which
+// keeps the locks of this host alive.
+func (i *batchItem[Req, Resp]) serve() (answer Resp, charge int) {
+	defer func() {
+		if p := recover(); p != nil {
+			i.b.s.cfg.Logger.Error("a request of a batch stream panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			answer, charge = i.b.handler.refuse(i.req), 0
+		}
+	}()
+	return i.b.handler.serve(i.ctx, i.req)
+}

@@ -200,3 +200,8 @@ func kvRefusal(err error) pb.GrpcKeyValueResponseType {
 	}
 	return kvRetry
 }
+
+// refuse answers without a payload, which fails the caller at once.
+func (kvBatch) refuse(r *pb.GrpcBatchClientKeyValueRequest) *pb.GrpcBatchClientKeyValueResponse {
+	return &pb.GrpcBatchClientKeyValueResponse{Type: r.GetType(), RequestId: r.GetRequestId()}
+}

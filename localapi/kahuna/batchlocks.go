@@ -77,3 +77,8 @@ func lockRefusal(err error) pb.GrpcLockResponseType {
 	}
 	return lockRetry
 }
+
+// refuse answers without a payload, which fails the caller at once.
+func (lockBatch) refuse(r *pb.GrpcBatchClientLockRequest) *pb.GrpcBatchClientLockResponse {
+	return &pb.GrpcBatchClientLockResponse{Type: r.GetType(), RequestId: r.GetRequestId()}
+}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/kahu-sh/kahu/localapi/caller"
+	"github.com/kahu-sh/kahu/localapi/grpchttp"
 	"github.com/kahu-sh/kahu/localapi/kahuna"
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 	"github.com/kahu-sh/kahu/localapi/policy"
@@ -216,7 +217,7 @@ type transport string
 
 const (
 	native  transport = "grpc.Server"
-	nethttp transport = "net/http"
+	nethttp transport = "grpchttp"
 )
 
 // rig is one Service behind a socket.
@@ -277,13 +278,13 @@ type withContext struct {
 func (s withContext) Context() context.Context { return s.ctx }
 
 func (r *rig) serveNative(ln net.Listener) func() {
-	g := grpc.NewServer(append(r.service.ServerOptions(),
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(r.service.MaxMessageBytes()),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 			return next(r.who(ctx), req)
 		}),
 		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 			return next(srv, withContext{ss, r.who(ss.Context())})
-		}))...)
+		}))
 	r.service.Register(g)
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(ln) }()
@@ -299,19 +300,21 @@ func (r *rig) serveHTTP(ln net.Listener) func() {
 	var p http.Protocols
 	p.SetUnencryptedHTTP2(true)
 	p.SetHTTP1(true)
-	handler := r.service.Handler()
+	g := grpchttp.New(grpchttp.Config{Logger: slog.New(slog.DiscardHandler), MaxMessageBytes: r.service.MaxMessageBytes()})
+	r.service.Register(g)
 	h := &http.Server{Protocols: &p, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if !kahuna.IsGRPC(req) {
-			http.Error(w, "not gRPC", http.StatusUnsupportedMediaType)
-			return
-		}
-		handler.ServeHTTP(w, req.WithContext(r.who(req.Context())))
+		g.ServeHTTP(w, req.WithContext(r.who(req.Context())))
 	}), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(ln) }()
 	return func() {
 		h.Close()
 		<-done
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := g.Close(ctx); err != nil {
+			r.tb.Error(err)
+		}
 	}
 }
 

@@ -174,10 +174,11 @@ func (s *Service) writeOne(ctx context.Context, tx *replication.TxRef, item *rep
 	case len(written) != 1:
 		return nil, kvType(code, kvErrored), nil // refused as a whole
 	}
-	if t := kvType(written[0].GetCode(), done); t != kvInvalid {
-		return written[0], t, nil
+	t := kvType(written[0].GetCode(), done)
+	if t == kvInvalid || t == kvRetry {
+		return nil, t, nil // and nothing else (keyvalue.md 4.1)
 	}
-	return nil, kvInvalid, nil // and nothing else (keyvalue.md 4.1)
+	return written[0], t, nil
 }
 
 // write has changes decided, in a transaction or each for itself. Without items

@@ -104,7 +104,7 @@ func (s *Service) endTransaction(ctx context.Context, req transactionEnd, commit
 	case replication.TxOutcome_TX_OUTCOME_COMMITTED:
 		return kvCommitted, ended.GetRecordAnchorKey(), nil
 	case replication.TxOutcome_TX_OUTCOME_ROLLED_BACK:
-		return kvRolledBack, ended.GetRecordAnchorKey(), nil
+		return kvRolledBack, "", nil
 	case replication.TxOutcome_TX_OUTCOME_ABORTED:
 		return kvAborted, ended.GetRecordAnchorKey(), nil
 	}
