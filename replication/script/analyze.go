@@ -5,10 +5,11 @@ package script
 type Mode uint8
 
 const (
-	// ModeDirect is one command: it runs as the plain one.
+	// ModeDirect is one command on one key: it runs as the plain one.
 	ModeDirect Mode = iota
-	// ModeRead only reads, and does not ask for the time: one consistent state is
-	// enough, and no log entry.
+	// ModeRead only reads, of the present, and does not ask for the time: one
+	// consistent state is enough, and no log entry. What reads as of a time needs a
+	// state that is past it (decisions.md 5), which an entry of its own is.
 	ModeRead
 	// ModeCommand runs in one log entry.
 	ModeCommand
@@ -27,12 +28,20 @@ func (p *Program) Mode() Mode {
 	switch {
 	case u.sleeps:
 		return ModeSession
-	case len(p.body) == 1 && isDirect(p.body[0]) && !u.clock && !u.nested:
+	case len(p.body) == 1 && isPlain(p.body[0]) && !u.clock && !u.nested:
 		return ModeDirect
-	case !u.writes && !u.clock:
+	case !u.writes && !u.clock && !u.asOf:
 		return ModeRead
 	}
 	return ModeCommand
+}
+
+// isPlain reports whether a statement is one plain request.
+func isPlain(s stmt) bool {
+	if r, ok := s.(*readStmt); ok {
+		return r.what == readGet || r.what == readExists
+	}
+	return isDirect(s)
 }
 
 // ReadsOnly reports whether the program writes nothing, whichever way it goes.

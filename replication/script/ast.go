@@ -84,7 +84,7 @@ type stmt interface{ line() int }
 type keyName struct {
 	at
 	kind  tokenKind // tokIdent, tokString, tokPlaceholder
-	quote byte
+	quote byte      // of a string
 	text  string
 	index int // of the parameter
 }
@@ -164,7 +164,6 @@ type (
 	beginOption struct {
 		at
 		name  string
-		quote byte // of the name
 		value token
 	}
 	commitStmt   struct{ at }
@@ -205,7 +204,7 @@ type Program struct {
 
 // uses says what a program may do, whichever way it goes.
 type uses struct {
-	reads, writes, sleeps, clock, nested bool
+	reads, writes, sleeps, clock, nested, asOf bool
 }
 
 // Text returns the script as it was given to Parse.

@@ -4,6 +4,9 @@ package script
 // outcome: a text is priced alike whether it was parsed or found. A Cache is for
 // one goroutine at a time.
 type Cache struct {
+	// Dropped is called with the text of each program that is forgotten, if set.
+	Dropped func(text string)
+
 	limit   int
 	entries map[string]*cached
 	newest  *cached
@@ -45,6 +48,12 @@ func (c *Cache) Parse(text string) (*Program, error) {
 	return p, nil
 }
 
+// Has reports whether the program of a text is remembered.
+func (c *Cache) Has(text string) bool {
+	_, ok := c.entries[text]
+	return ok
+}
+
 // Len tells how many programs are remembered.
 func (c *Cache) Len() int { return len(c.entries) }
 
@@ -54,6 +63,9 @@ func (c *Cache) drop(e *cached) {
 	c.unlink(e)
 	delete(c.entries, e.program.text)
 	c.bytes -= cost(e.program)
+	if c.Dropped != nil {
+		c.Dropped(e.program.text)
+	}
 }
 
 func (c *Cache) link(e *cached) {

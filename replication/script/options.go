@@ -11,7 +11,7 @@ const ReasonTimeout = "Transaction aborted by timeout"
 // Limits and defaults of BEGIN's options, in milliseconds (scripts.md 29).
 const (
 	DefaultTimeoutMS       = 5000
-	MaxTimeoutMS           = 3_600_000
+	MaxTimeoutMS           = 300_000
 	DefaultAdmissionWaitMS = 5000
 	MaxAdmissionWaitMS     = 30_000
 )

@@ -218,9 +218,11 @@ func durability(kind, ephemeralKind tokenKind) replication.Durability {
 
 func (p *parser) key() (keyName, error) {
 	t := p.tok
-	k := keyName{at: at(t.line), kind: t.kind, quote: t.quote, text: t.text}
+	k := keyName{at: at(t.line), kind: t.kind, text: t.text}
 	switch t.kind {
-	case tokIdent, tokString:
+	case tokIdent:
+	case tokString:
+		k.quote = t.quote
 	case tokPlaceholder:
 		k.index = p.param(t)
 	default:
@@ -318,7 +320,7 @@ func (p *parser) readState(s *readStmt) error {
 		if err != nil {
 			return err
 		}
-		s.asOf = x
+		s.asOf, p.program.uses.asOf = x, true
 	}
 	return nil
 }
@@ -506,7 +508,7 @@ func (p *parser) beginOption() (beginOption, error) {
 	if err == nil {
 		_, err = p.take(tokEquals)
 	}
-	o := beginOption{at: at(name.line), name: name.text, quote: name.quote}
+	o := beginOption{at: at(name.line), name: name.text}
 	if err != nil {
 		return o, err
 	}
@@ -515,6 +517,7 @@ func (p *parser) beginOption() (beginOption, error) {
 		return o, err
 	}
 	o.value = p.tok
+	p.program.uses.asOf = p.program.uses.asOf || o.name == "snapshot"
 	switch {
 	case p.tok.kind == tokInt || p.tok.kind == tokFloat:
 		if negative {

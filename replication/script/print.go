@@ -196,7 +196,7 @@ func (w *printer) expr(x expr, min int) {
 	case *guard:
 		tight = tightUnary
 	case *command:
-		tight = 0 // AS OF takes all that follows
+		tight = -1 // alone it would be a statement, and AS OF takes all that follows
 	}
 	if tight < min {
 		w.WriteByte('(')

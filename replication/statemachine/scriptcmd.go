@@ -43,16 +43,11 @@ func (m *Machine) runScript(c *command, s *scriptStore, op *replication.Script, 
 		answerScript(c, script.ParseResult(err))
 		return res, false
 	}
-	params := make([]script.Param, 0, len(op.Parameters))
-	for _, p := range op.Parameters {
-		params = append(params, script.Param{Name: p.GetName(), Value: string(p.GetValue())})
-	}
-	res, err = program.Run(s, script.Env{Params: params, Fuel: fuel})
+	res, err = program.Run(s, script.Env{Params: script.ParamsOf(op), Fuel: fuel})
 	*work += res.Fuel // a unit is about a nanosecond
 	switch {
 	case err == nil:
 		answerScript(c, res)
-		c.answer.GetScriptResult().FuelUsed = uint64(res.Fuel)
 		return res, true
 	case errors.Is(err, errScriptLocked):
 		answerScript(c, script.Result{Type: script.TypeAborted, Reason: script.LockRefused(s.locked)})
@@ -73,17 +68,5 @@ func (m *Machine) parseScript(text string) (*script.Program, error) {
 }
 
 func answerScript(c *command, res script.Result) {
-	out := &replication.ScriptResult{Kind: replication.ScriptKind(res.Type), Reason: res.Reason}
-	for _, v := range res.Values {
-		sv := &replication.ScriptValue{Key: v.Key, Revision: v.Revision, ExpiresAtMs: v.ExpiresAtMS,
-			Modified: hlc{v.Modified.MS, v.Modified.Counter}.timestamp()}
-		if !v.Null {
-			sv.Value = v.Value
-			if sv.Value == nil {
-				sv.Value = []byte{}
-			}
-		}
-		out.Values = append(out.Values, sv)
-	}
-	c.answer.Result = &replication.Answer_ScriptResult{ScriptResult: out}
+	c.answer.Result = &replication.Answer_ScriptResult{ScriptResult: res.Message()}
 }
