@@ -16,17 +16,17 @@ const (
 	// MaxServing is how many requests of all batch streams are served at a time;
 	// then none of them is read.
 	MaxServing = 1 << 16
-	// MaxStreams is how many batch streams there may be; one more is refused with
-	// ResourceExhausted.
-	MaxStreams = 10_000
+	// DefaultMaxStreams is how many batch streams there may be; one more is refused
+	// with ResourceExhausted.
+	DefaultMaxStreams = 10_000
 	// DefaultAnswerBytes bounds the large answers of all batch streams that are not
 	// written yet; one that finds no room becomes MustRetry.
 	DefaultAnswerBytes = 256 << 20
 	// largeAnswerBytes is from where on an answer counts.
 	largeAnswerBytes = 4 << 10
-	// maxReads is how many reads of batch streams are carried out at a time: each
+	// MaxReads is how many reads of batch streams are carried out at a time: each
 	// may come back with a large value.
-	maxReads = 1024
+	MaxReads = 1024
 	// WriteTimeout is how long a client may leave answers unread; then its stream
 	// ends with ResourceExhausted.
 	WriteTimeout = 30 * time.Second

@@ -45,6 +45,8 @@ type Config struct {
 	// AnswerBytes bounds large answers that wait for slow clients. Optional:
 	// DefaultAnswerBytes.
 	AnswerBytes int64
+	// MaxStreams bounds batch streams. Optional: DefaultMaxStreams.
+	MaxStreams int
 }
 
 // Service is Kahuna's wire, translated to replication.Coordinator: one method
@@ -93,10 +95,13 @@ func New(cfg Config) (*Service, error) {
 	if cfg.MaxMessageBytes <= 0 {
 		cfg.MaxMessageBytes = max(DefaultMaxMessageBytes, int(cfg.MaxValueBytes)+messageRoomBytes)
 	}
+	if cfg.MaxStreams <= 0 {
+		cfg.MaxStreams = DefaultMaxStreams
+	}
 	if cfg.AnswerBytes <= 0 {
 		cfg.AnswerBytes = DefaultAnswerBytes
 	}
-	s := &Service{cfg: cfg, answers: budget{limit: cfg.AnswerBytes}, reads: make(chan struct{}, maxReads)}
+	s := &Service{cfg: cfg, answers: budget{limit: cfg.AnswerBytes}, reads: make(chan struct{}, MaxReads)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.pool = newPool(s.stopping.Done())
 	return s, nil
@@ -132,8 +137,8 @@ func (s *Service) beginStream() error {
 	if s.stopping.Err() != nil {
 		return errAgentStops
 	}
-	if s.streams >= MaxStreams {
-		return status.Errorf(codes.ResourceExhausted, "this agent serves %d streams, and no more at a time", MaxStreams)
+	if s.streams >= s.cfg.MaxStreams {
+		return status.Errorf(codes.ResourceExhausted, "this agent serves %d streams, and no more at a time", s.cfg.MaxStreams)
 	}
 	s.streams++
 	s.running.Add(2)
