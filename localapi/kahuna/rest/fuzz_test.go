@@ -11,11 +11,13 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/kahu-sh/kahu/localapi/caller"
 	"github.com/kahu-sh/kahu/localapi/kahuna/rest"
 )
 
-// documented are the statuses that a request without an error of Service may have.
-var documented = []int{200, 400, 404, 405, 409, 413, 415, 503}
+// documented are the statuses that a request may have (doc.go; 422 is beyond a
+// limit, 503 a cluster that is not ready or a backup that is not configured).
+var documented = []int{200, 400, 404, 405, 409, 413, 415, 422, 503}
 
 // FuzzBodies sends any body to any route: an answer, always in JSON, and no panic.
 func FuzzBodies(f *testing.F) {
@@ -36,25 +38,30 @@ func FuzzBodies(f *testing.F) {
 	f.Add(uint8(3), []byte(`{"resource":"\\`))
 	f.Add(uint8(3), []byte("{\"resource\":\"\xed\xa0\x80\"}"))
 	f.Add(uint8(11), []byte(strings.Repeat(`{"key":`, 20000)))
-	svc := new(scripted)
-	h := rest.New(rest.Config{Service: svc, Logger: slog.New(slog.DiscardHandler), MaxBodyBytes: 1 << 20})
+	// One that answers nothing, and one that decides.
+	var handlers []http.Handler
+	for _, svc := range []rest.Service{new(scripted), realService(f, newQuorum(f))} {
+		handlers = append(handlers, rest.New(rest.Config{Service: svc, Logger: slog.New(slog.DiscardHandler), MaxBodyBytes: 1 << 20}))
+	}
 	f.Fuzz(func(t *testing.T, route uint8, body []byte) {
 		method, path, _ := strings.Cut(routes[int(route)%len(routes)], " ")
-		r := httptest.NewRequest(method, path, strings.NewReader(string(body)))
-		r.Header.Set("Content-Type", "application/json")
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if !slices.Contains(documented, w.Code) {
-			t.Errorf("%s %s %q: status %d is not documented", method, path, body, w.Code)
-		}
-		if path != "/" && !json.Valid(w.Body.Bytes()) {
-			t.Errorf("%s %s %q: the answer is not JSON: %q", method, path, body, w.Body)
-		}
-		if !utf8.Valid(w.Body.Bytes()) {
-			t.Errorf("%s %s %q: the answer is not UTF-8: %q", method, path, body, w.Body)
-		}
-		if method == http.MethodPost && w.Code == http.StatusOK && strings.HasPrefix(path, "/v1/kv/try-") && !json.Valid(body) {
-			t.Errorf("%s %q was taken for JSON", path, body)
+		for _, h := range handlers {
+			r := httptest.NewRequest(method, path, strings.NewReader(string(body)))
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r.WithContext(caller.With(r.Context(), caller.OfNobody("fuzz"))))
+			if !slices.Contains(documented, w.Code) {
+				t.Errorf("%s %s %q: status %d is not documented: %s", method, path, body, w.Code, w.Body)
+			}
+			if path != "/" && !json.Valid(w.Body.Bytes()) {
+				t.Errorf("%s %s %q: the answer is not JSON: %q", method, path, body, w.Body)
+			}
+			if !utf8.Valid(w.Body.Bytes()) {
+				t.Errorf("%s %s %q: the answer is not UTF-8: %q", method, path, body, w.Body)
+			}
+			if method == http.MethodPost && w.Code == http.StatusOK && strings.HasPrefix(path, "/v1/kv/try-") && !json.Valid(body) {
+				t.Errorf("%s %q was taken for JSON", path, body)
+			}
 		}
 	})
 }

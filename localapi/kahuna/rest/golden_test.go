@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/kahu-sh/kahu/localapi/caller"
 	"github.com/kahu-sh/kahu/localapi/kahuna/rest"
 )
 
@@ -111,7 +112,10 @@ func serve(t testing.TB, svc rest.Service, maxBody int64) map[string]*http.Clien
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: rest.New(rest.Config{Service: svc, Logger: slog.New(slog.DiscardHandler), MaxBodyBytes: maxBody}),
+	h := rest.New(rest.Config{Service: svc, Logger: slog.New(slog.DiscardHandler), MaxBodyBytes: maxBody})
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r.WithContext(caller.With(r.Context(), caller.OfNobody("test"))))
+	}),
 		Protocols: protocols, ReadHeaderTimeout: time.Minute}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(ln) }() // ended by Close below

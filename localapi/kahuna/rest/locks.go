@@ -16,6 +16,12 @@ type lockRequest struct {
 	Durability durability `json:"durability"`
 }
 
+// servedFrom is empty, and null when Kahuna's handler refuses the request itself
+// (R12).
+func (in *lockRequest) servedFrom(valid bool) *string {
+	return servedHere(valid && text(in.Resource) != "" && in.Owner != nil)
+}
+
 // lockName is KahunaGetLockRequest.
 type lockName struct {
 	Resource   *string    `json:"resource"`
@@ -78,7 +84,7 @@ func tryLock(ctx context.Context, s Service, in *lockRequest) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return ok(lockResponse{a.ServedFrom, int32(a.GetType()), a.GetFencingToken(), hintOf(a.GetRoute())})
+	return ok(lockResponse{in.servedFrom(in.ExpiresMs > 0), int32(a.GetType()), a.GetFencingToken(), hintOf(a.GetRoute())})
 }
 
 func tryExtendLock(ctx context.Context, s Service, in *lockRequest) (answer, error) {
@@ -87,7 +93,7 @@ func tryExtendLock(ctx context.Context, s Service, in *lockRequest) (answer, err
 	if err != nil {
 		return answer{}, err
 	}
-	return ok(lockResponse{a.ServedFrom, int32(a.GetType()), a.GetFencingToken(), hintOf(a.GetRoute())})
+	return ok(lockResponse{in.servedFrom(in.ExpiresMs > 0), int32(a.GetType()), a.GetFencingToken(), hintOf(a.GetRoute())})
 }
 
 func tryUnlock(ctx context.Context, s Service, in *lockRequest) (answer, error) {
@@ -96,7 +102,7 @@ func tryUnlock(ctx context.Context, s Service, in *lockRequest) (answer, error) 
 	if err != nil {
 		return answer{}, err
 	}
-	return ok(lockResponse{a.ServedFrom, int32(a.GetType()), 0, hintOf(a.GetRoute())})
+	return ok(lockResponse{in.servedFrom(true), int32(a.GetType()), 0, hintOf(a.GetRoute())})
 }
 
 func getLock(ctx context.Context, s Service, in *lockName) (answer, error) {
@@ -104,6 +110,6 @@ func getLock(ctx context.Context, s Service, in *lockName) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return ok(lockInfo{a.ServedFrom, int32(a.GetType()), a.Owner,
+	return ok(lockInfo{servedHere(a.GetType() == pb.GrpcLockResponseType_LOCK_RESPONSE_TYPE_GOT), int32(a.GetType()), a.Owner,
 		stamp(a.GetExpiresNode(), a.GetExpiresPhysical(), a.GetExpiresCounter()), a.GetFencingToken(), hintOf(a.GetRoute())})
 }
