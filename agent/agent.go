@@ -53,6 +53,7 @@ type agent struct {
 	reach    *reach             // proxies and standbys: whether the quorum answers; nil with Dev
 	holds    *holds.Holds
 	backups  *backups
+	kahuna   *kahunaWire // what Kahuna's clients speak, on the socket and over TCP
 	local    *localapi.Server
 }
 
@@ -183,9 +184,20 @@ func (a *agent) stopLocal(ctx context.Context) error {
 			held <- err
 		case <-drained.C:
 		}
+	}
+	var ending sync.WaitGroup
+	if a.kahuna != nil { // with the socket, which speaks it too
+		ending.Go(func() {
+			if err := a.kahuna.close(ctx); err != nil {
+				a.log.Debug("Kahuna's clients were cut off", "error", err)
+			}
+		})
+	}
+	if a.local != nil {
 		if err := a.local.Close(ctx); err != nil {
 			a.log.Debug("local connections were cut off", "error", err)
 		}
 	}
+	ending.Wait()
 	return <-held
 }

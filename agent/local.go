@@ -24,11 +24,16 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 	if rules == nil {
 		rules = policy.Default(uint32(os.Geteuid()), gid)
 	}
+	var err error
+	if a.kahuna, err = openKahuna(a, rules); err != nil {
+		return nil, err
+	}
+	a.quorum.keeper.Announce(a.kahuna.url)
 	server, err := localapi.New(localapi.Config{
 		Coordinator: a.forward, Backup: a.backups.write, Holder: a.holds, Policy: rules, Status: a.status, Cluster: cluster{a},
 		Host: a.cfg.NodeName, Node: a.identity.node,
 		Registry: a.registry, Logger: a.log, Boottime: boottime.Boottime, BootID: bootID,
-		RequestTimeout: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes,
+		RequestTimeout: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes, Kahuna: a.kahuna,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("preparing the local API: %w", err)
@@ -39,7 +44,7 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	serve := []func() error{func() error { return server.Serve(socket) }}
+	serve := append(a.kahuna.serve(), func() error { return server.Serve(socket) })
 	if a.cfg.HTTP != "" {
 		tcp, err := net.Listen("tcp", a.cfg.HTTP)
 		if err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -63,6 +65,16 @@ func writeStatus(w io.Writer, s wire.Status) error {
 	p("address", "%s", dash(s.Advertise))
 	p("cluster", "%s", dash(s.ClusterID))
 	p("leader", "%s", dash(s.Leader))
+	if k := s.Kahuna; k != nil {
+		p("kahuna", "%s, %s", strings.Join(k.Listen, " "), kahunaTrust(k))
+		p("", "certificate sha256 %s, until %s", k.CertificateSHA256, k.CertificateExpires.Format(time.DateOnly))
+		if k.Advertise != "" {
+			p("", "clients elsewhere are sent to %s", k.Advertise)
+		}
+		for _, warning := range k.Warnings {
+			p("WARNING", "%s", warning)
+		}
+	}
 	p("holds", "%d held, %d waiting, %d at risk", s.Holds.Held, s.Holds.Queued, s.Holds.AtRisk)
 	if v := s.Voter; v != nil {
 		serving := ""
@@ -87,4 +99,17 @@ func writeStatus(w io.Writer, s wire.Status) error {
 		p("peer", "%s  %s  %s  %s", peer.Node, dash(peer.Role), dash(peer.Address), connected)
 	}
 	return failed
+}
+
+// kahunaTrust says who may come over TCP.
+func kahunaTrust(k *wire.KahunaStatus) string {
+	switch {
+	case k.Insecure:
+		return "INSECURE: open to everybody"
+	case k.ClientCA != "" && k.TokenFile != "":
+		return fmt.Sprintf("for certificates of %s and %d tokens of %s", k.ClientCA, k.Tokens, k.TokenFile)
+	case k.ClientCA != "":
+		return "for certificates of " + k.ClientCA
+	}
+	return fmt.Sprintf("for %d tokens of %s", k.Tokens, k.TokenFile)
 }

@@ -1,5 +1,7 @@
 package wire
 
+import "time"
+
 // Status is what an agent tells about itself.
 type Status struct {
 	Node      string `json:"node"` // node id
@@ -19,6 +21,26 @@ type Status struct {
 	Peers    []Peer       `json:"peers,omitempty"`
 	Holds    HoldCounts   `json:"holds"`
 	Voter    *VoterStatus `json:"voter,omitempty"` // voters
+	// Kahuna is where Kahuna's clients come over TCP; absent when only the socket
+	// speaks their wire.
+	Kahuna *KahunaStatus `json:"kahuna,omitempty"`
+}
+
+// KahunaStatus describes the TCP listeners of the Kahuna wire.
+type KahunaStatus struct {
+	Listen    []string `json:"listen"`              // addresses that are listened on
+	Advertise string   `json:"advertise,omitempty"` // URL that hints name
+	// Insecure: everybody is trusted, also in clear text. Otherwise who has a
+	// certificate of ClientCA, or one of so many Tokens of TokenFile.
+	Insecure  bool   `json:"insecure"`
+	ClientCA  string `json:"client_ca,omitempty"`
+	TokenFile string `json:"token_file,omitempty"`
+	Tokens    int    `json:"tokens,omitempty"`
+	// CertificateSHA256 is that of the certificate shown, in hexadecimal: clients
+	// may pin it.
+	CertificateSHA256  string    `json:"certificate_sha256"`
+	CertificateExpires time.Time `json:"certificate_expires"`
+	Warnings           []string  `json:"warnings,omitempty"` // one line each
 }
 
 // HoldCounts counts the holds of one agent by state.
