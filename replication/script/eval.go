@@ -86,7 +86,7 @@ func (r *run) made(line int, v value) (value, error) {
 // one named (scripts.md 58, 59).
 func (r *run) guard(x *guard) (value, error) {
 	if x.what == guardFound {
-		return boolean(!r.hasLast || r.last.Type != TypeGet), nil
+		return boolean(!r.hasLast || r.lastLine == 0 && r.last.Type != TypeGet), nil
 	}
 	if !r.did[x.what] {
 		return null, failAt(x.line(), "Invalid NOT %s expression", guardWords[x.what])

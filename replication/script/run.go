@@ -41,7 +41,10 @@ func (p *Program) Run(s Store, env Env) (Result, error) {
 // outcome makes an answer of how the run ended.
 func (r *run) outcome(err error) (Result, error) {
 	if err == nil {
-		return r.finish(), nil
+		var res Result
+		if res, err = r.finish(); err == nil {
+			return res, nil
+		}
 	}
 	var broken *scriptError
 	var aborted *AbortError
@@ -92,8 +95,13 @@ type run struct {
 	stopped    bool
 	commit     bool
 
-	last     Result // of the last statement that gave one; hasLast
-	hasLast  bool
+	// The result of the last statement that gave one: made by it, or a value that
+	// becomes one when the script has ended.
+	last      Result
+	lastValue value
+	lastLine  int // of the statement that gave lastValue, 0: it is last
+	hasLast   bool
+
 	modified Type // of the last SET, DELETE or EXTEND; hasModified
 	deleted  Type
 	extended Type
@@ -162,16 +170,52 @@ func isDirect(s stmt) bool {
 }
 
 // finish makes the answer of a run that came to its end.
-func (r *run) finish() Result {
+func (r *run) finish() (Result, error) {
 	switch {
 	case !r.commit:
-		return Result{Type: TypeAborted, Reason: reasonAborted}
+		return Result{Type: TypeAborted, Reason: reasonAborted}, nil
 	case !r.hasLast:
 		// Committed without a result (decisions.md 44).
-		return Result{Type: TypeGet, Commit: true}
+		return Result{Type: TypeGet, Commit: true}, nil
+	case r.lastLine > 0:
+		if err := r.render(); err != nil {
+			return Result{}, err
+		}
 	}
 	r.last.Commit = true
-	return r.last
+	return r.last, nil
+}
+
+// render makes the last value the result. An array gives a value for each element.
+func (r *run) render() error {
+	elems := []value{r.lastValue}
+	if r.lastValue.kind == kindArray {
+		elems = r.lastValue.array.elems
+	}
+	res := Result{Type: TypeGet, Values: make([]ResultValue, len(elems))}
+	size := int64(0)
+	for i := range elems {
+		b, ok := elems[i].bytes()
+		if !ok {
+			return failAt(r.lastLine, "An array inside an array cannot be a result")
+		}
+		if size += int64(len(b)); size > MaxResultBytes {
+			return failAt(r.lastLine, "The result is larger than %d bytes", MaxResultBytes)
+		}
+		res.Values[i] = ResultValue{Value: b, Revision: elems[i].rev, ExpiresAtMS: elems[i].expires}
+	}
+	r.last = res
+	return r.burn(priceElement*int64(len(elems)) + priceByte*size)
+}
+
+// give makes v the result of the statement.
+func (r *run) give(line int, v value) {
+	r.lastValue, r.lastLine, r.hasLast = v, line, true
+}
+
+// take makes res the result of the statement.
+func (r *run) take(res Result) {
+	r.last, r.lastLine, r.hasLast = res, 0, true
 }
 
 func (r *run) block(body []stmt) error {
@@ -199,7 +243,8 @@ func (r *run) statement(s stmt) error {
 		if err := r.assign(s.bind, v); err != nil {
 			return err
 		}
-		return r.give(s.line(), v)
+		r.give(s.line(), v)
+		return nil
 	case *setStmt:
 		return r.set(s)
 	case *deleteStmt:
@@ -211,7 +256,7 @@ func (r *run) statement(s stmt) error {
 		if err != nil {
 			return err
 		}
-		r.last, r.hasLast = res, true
+		r.take(res)
 		if s.bind != nil {
 			return r.assign(s.bind, v)
 		}
@@ -238,7 +283,8 @@ func (r *run) statement(s stmt) error {
 		if err != nil {
 			return err
 		}
-		return r.give(s.line(), v)
+		r.give(s.line(), v)
+		return nil
 	case *throwStmt:
 		return r.throw(s)
 	case *sleepStmt:
@@ -253,29 +299,6 @@ func (r *run) statement(s stmt) error {
 		return failAt(s.line(), "Nested transactions are not supported")
 	}
 	panic(fmt.Sprintf("script: cannot carry out the statement %T", s))
-}
-
-// give makes v the result of the statement. An array gives a value for each
-// element.
-func (r *run) give(line int, v value) error {
-	elems := []value{v}
-	if v.kind == kindArray {
-		elems = v.array.elems
-	}
-	res := Result{Type: TypeGet, Values: make([]ResultValue, len(elems))}
-	size := int64(0)
-	for i := range elems {
-		b, ok := elems[i].bytes()
-		if !ok {
-			return failAt(line, "An array inside an array cannot be a result")
-		}
-		if size += int64(len(b)); size > MaxResultBytes {
-			return failAt(line, "The result is larger than %d bytes", MaxResultBytes)
-		}
-		res.Values[i] = ResultValue{Value: b, Revision: elems[i].rev, ExpiresAtMS: elems[i].expires}
-	}
-	r.last, r.hasLast = res, true
-	return r.burn(priceElement*int64(len(elems)) + priceByte*size)
 }
 
 func (r *run) assign(b binding, v value) error {
@@ -547,8 +570,7 @@ func (r *run) write(line int, item *replication.WriteItem, bind binding) error {
 	if !done && kind != replication.WriteKind_WRITE_KIND_SET {
 		w.Revision = max(w.Revision, 0)
 	}
-	r.last = Result{Type: t, Values: []ResultValue{{Key: key, Null: true, Revision: w.Revision, Modified: w.Modified}}}
-	r.hasLast = true
+	r.take(Result{Type: t, Values: []ResultValue{{Key: key, Null: true, Revision: w.Revision, Modified: w.Modified}}})
 	r.modified, r.did[guardSet] = t, true
 	switch kind {
 	case replication.WriteKind_WRITE_KIND_DELETE:

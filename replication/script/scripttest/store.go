@@ -98,8 +98,11 @@ func (m *Memory) Get(k script.Key, at script.At, withValue bool) (script.Row, er
 	revs := m.all(k)
 	if at.HasRevision {
 		i := slices.IndexFunc(revs, func(r revision) bool { return r.number == at.Revision })
-		if i < 0 || revs[i].tombstone || revs[i].hidden && i < len(revs)-1 {
+		switch {
+		case i < 0 || revs[i].tombstone:
 			return row, nil
+		case revs[i].hidden:
+			return row, &script.AbortError{Reason: "snapshot too old: the history of key " + k.Name + " does not reach back that far"}
 		}
 		return m.row(k, &revs[i], withValue), nil
 	}
