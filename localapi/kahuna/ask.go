@@ -20,7 +20,10 @@ import (
 var errRetry = errors.New("no answer from a quorum in time")
 
 // bounded is a context whose deadline is already that of one request.
-type bounded struct{ context.Context }
+type bounded struct {
+	context.Context
+	caller context.Context // without the deadline
+}
 
 // bound returns ctx with the end of the wait for a leader: LeaderWait from now,
 // or the caller's own deadline where that is nearer.
@@ -29,7 +32,7 @@ func (s *Service) bound(ctx context.Context) (context.Context, context.CancelFun
 		return ctx, func() {}
 	}
 	c, cancel := context.WithTimeout(ctx, s.cfg.LeaderWait)
-	return bounded{c}, cancel
+	return bounded{c, ctx}, cancel
 }
 
 // ask has a request decided. The error is errRetry, or a status when the caller

@@ -182,83 +182,18 @@ func (s *Service) writeOne(ctx context.Context, tx *replication.TxRef, item *rep
 }
 
 // write has changes decided, in a transaction or each for itself. Without items
-// the code says why all were refused.
+// the code says why all were refused. A plain write that meets a transaction's
+// lock waits for it at the voter (decisions.md 24).
 func (s *Service) write(ctx context.Context, tx *replication.TxRef, items []*replication.WriteItem) ([]*replication.WrittenItem, replication.Code, error) {
+	req := &replication.Request{}
 	if tx == nil {
-		return s.writeParked(ctx, items)
+		req.Op = &replication.Request_Write{Write: &replication.Write{Items: items}}
+	} else {
+		req.Op = &replication.Request_TxWrite{TxWrite: &replication.TxWrite{Tx: tx, Items: items}}
 	}
-	a, err := s.ask(ctx, &replication.Request{Op: &replication.Request_TxWrite{TxWrite: &replication.TxWrite{Tx: tx, Items: items}}})
+	a, err := s.ask(ctx, req)
 	if err != nil {
 		return nil, 0, err
 	}
 	return a.GetWritten().GetItems(), a.GetCode(), nil
-}
-
-// parkedFor is how long a plain write waits for a transaction's lock to go before
-// it is answered MustRetry (decisions.md 24): Kahuna's clients burn their few
-// attempts in milliseconds. The pauses between attempts grow from the first to
-// the last.
-const (
-	parkedFor       = 2 * time.Second
-	firstParkPause  = 2 * time.Millisecond
-	longestParkPaus = 50 * time.Millisecond
-)
-
-// writeParked writes what no transaction locks at once, and proposes the rest
-// again until it is free.
-func (s *Service) writeParked(ctx context.Context, items []*replication.WriteItem) ([]*replication.WrittenItem, replication.Code, error) {
-	a, err := s.ask(ctx, writeRequest(items))
-	if err != nil {
-		return nil, 0, err
-	}
-	written := a.GetWritten().GetItems()
-	if len(written) != len(items) || !anyLocked(written) {
-		return written, a.GetCode(), nil
-	}
-	end := time.Now().Add(parkedFor)
-	for pause := firstParkPause; anyLocked(written) && time.Now().Before(end); pause = min(2*pause, longestParkPaus) {
-		if !wait(ctx, pause) {
-			break
-		}
-		var again []*replication.WriteItem
-		var at []int
-		for i, w := range written {
-			if w.GetCode() == replication.Code_CODE_LOCKED {
-				again, at = append(again, items[i]), append(at, i)
-			}
-		}
-		a, err := s.ask(ctx, writeRequest(again))
-		if err != nil || len(a.GetWritten().GetItems()) != len(again) {
-			break // those are answered as locked: MustRetry
-		}
-		for i, w := range a.GetWritten().GetItems() {
-			written[at[i]] = w
-		}
-	}
-	return written, replication.Code_CODE_OK, nil
-}
-
-func writeRequest(items []*replication.WriteItem) *replication.Request {
-	return &replication.Request{Op: &replication.Request_Write{Write: &replication.Write{Items: items}}}
-}
-
-func anyLocked(written []*replication.WrittenItem) bool {
-	for _, w := range written {
-		if w.GetCode() == replication.Code_CODE_LOCKED {
-			return true
-		}
-	}
-	return false
-}
-
-// wait pauses, and reports false when ctx ended meanwhile.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -115,7 +115,7 @@ func (c *coarseDeadline) now() context.Context {
 	}
 	end := t.Add(c.d + c.d/20)
 	ctx, cancel := context.WithDeadline(c.parent, end)
-	c.current, c.until = bounded{ctx}, t.Add(c.d/20)
+	c.current, c.until = bounded{ctx, c.parent}, t.Add(c.d/20)
 	for len(c.cancels) > 0 && c.cancels[0].at.Before(t) {
 		c.cancels[0].cancel()
 		c.cancels = c.cancels[1:]

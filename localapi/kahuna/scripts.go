@@ -9,24 +9,17 @@ import (
 	"github.com/kahu-sh/kahu/replication"
 )
 
-// Scripts runs a script in the way that suits it: as a plain command, on the read
-// path, as one command or as a session (decisions.md 40). It blocks until the
-// script has ended or ctx has; errors are a Coordinator's.
-type Scripts interface {
-	Run(ctx context.Context, script *replication.Script) (*replication.Answer, error)
-}
-
 // TryExecuteTransactionScript runs a script. Which keys it touches is known only
 // when it runs, so the caller must be allowed to read and write every name.
 func (s *Service) TryExecuteTransactionScript(ctx context.Context, req *pb.GrpcTryExecuteTransactionScriptRequest) (*pb.GrpcTryExecuteTransactionScriptResponse, error) {
 	start := time.Now()
-	if len(req.GetScript()) == 0 {
+	if len(req.GetScript()) == 0 && req.GetHash() == "" {
 		return &pb.GrpcTryExecuteTransactionScriptResponse{Type: kvInvalid}, nil
 	}
 	if err := first2(s.need(ctx, policy.Read, ""), s.need(ctx, policy.Write, "")); err != nil {
 		return nil, err
 	}
-	script := &replication.Script{Text: req.Script, Priority: priority(req.Priority)}
+	script := &replication.Script{Text: req.Script, Hash: []byte(req.GetHash()), Priority: priority(req.Priority)}
 	for _, p := range req.GetParameters() {
 		script.Parameters = append(script.Parameters, &replication.ScriptParameter{Name: p.GetKey(), Value: p.Value})
 	}
@@ -53,16 +46,31 @@ func (s *Service) TryExecuteTransactionScript(ctx context.Context, req *pb.GrpcT
 	return out, nil
 }
 
-// runScript hands a script to who runs it, or proposes it as one command.
+// runScript runs a script in the way that suits it (decisions.md 40). One that
+// sleeps takes longer than any other request, so it is each of its commands that
+// is bounded, and not the whole, which ends by its own timeout.
 func (s *Service) runScript(ctx context.Context, script *replication.Script) (*replication.Answer, error) {
-	if s.cfg.Scripts == nil {
-		return s.ask(ctx, &replication.Request{Op: &replication.Request_Script{Script: script}})
+	if b, is := ctx.(bounded); is {
+		ctx = b.caller
 	}
-	a, err := s.cfg.Scripts.Run(ctx, script)
+	a, err := s.scripts.Run(ctx, script)
 	if err != nil {
 		return nil, s.undecided(ctx)
 	}
 	return a, nil
+}
+
+// patient is a Coordinator that waits for a leader as long as a Service does.
+type patient struct {
+	replication.Coordinator
+	wait time.Duration
+}
+
+// Do implements replication.Coordinator.
+func (p patient) Do(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.wait)
+	defer cancel()
+	return p.Coordinator.Do(ctx, req)
 }
 
 func reason(text string) *string {

@@ -16,6 +16,7 @@ import (
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 	"github.com/kahu-sh/kahu/localapi/policy"
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/scriptrun"
 )
 
 // Config is what a Service needs. All fields without "optional" are required.
@@ -29,8 +30,6 @@ type Config struct {
 	// Backups takes backups. Optional: without it every rpc of the service answers
 	// NotConfigured, as Kahuna does without a backup directory.
 	Backups Backups
-	// Scripts runs scripts. Optional: without it each is one command.
-	Scripts Scripts
 	Logger  *slog.Logger
 	// Host and Node are shown to whoever asks who holds a lock. Optional.
 	Host, Node string
@@ -62,6 +61,7 @@ type Config struct {
 type Service struct {
 	cfg     Config
 	hint    atomic.Pointer[pb.GrpcRouteHint] // the last one made: see route
+	scripts *scriptrun.Runner
 	pool    *pool
 	answers budget
 	reads   chan struct{} // a slot for each read of a batch stream
@@ -101,7 +101,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.AnswerBytes <= 0 {
 		cfg.AnswerBytes = DefaultAnswerBytes
 	}
-	s := &Service{cfg: cfg, answers: budget{limit: cfg.AnswerBytes}, reads: make(chan struct{}, MaxReads)}
+	s := &Service{cfg: cfg, scripts: scriptrun.New(patient{cfg.Coordinator, cfg.LeaderWait}), answers: budget{limit: cfg.AnswerBytes}, reads: make(chan struct{}, MaxReads)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.pool = newPool(s.stopping.Done())
 	return s, nil

@@ -154,25 +154,3 @@ func TestTransactionsBatched(t *testing.T) {
 		same(t, "I12", &pb.GrpcTryAcquireExclusiveLockResponse{Type: 5}, two.lock("k"))
 	})
 }
-
-// TestPlainWriteWaitsForASession: a write under a session's lock is proposed again
-// when the lock goes (decision 24), and else answered MustRetry.
-func TestPlainWriteWaitsForASession(t *testing.T) {
-	q := newQuorum(t)
-	kv := openKV(t, newRig(t, nethttp, kahuna.Config{Coordinator: q}).dial())
-	tx := begin(t, kv, 0)
-	tx.lock("k")
-	answered := make(chan *pb.GrpcTrySetKeyValueResponse, 1)
-	go func() {
-		a, _ := kv.call(set("k", "plain"))
-		answered <- a.(*pb.GrpcTrySetKeyValueResponse)
-	}()
-	// It is asked for again and again meanwhile, and others are not kept waiting.
-	ask[*pb.GrpcTrySetKeyValueResponse](t, kv, set("other", "v"))
-	if r := tx.rollback(); r != 9 {
-		t.Fatalf("rollback answered %v", r)
-	}
-	if a := <-answered; a.Type != 0 || a.Revision != 0 {
-		t.Errorf("the parked write ended with %v", a)
-	}
-}
