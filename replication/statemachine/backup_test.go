@@ -68,12 +68,12 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Errorf("counted %+v", state)
 	}
 	for line, want := range map[string]string{
-		"get key=a":                      "value=2",
-		"get key=ends":                   "remaining_ms=1m0s",
-		"get key=b":                      "found=false",
+		"get key=a":              "value=2",
+		"get key=ends":           "remaining_ms=1m0s",
+		"get key=b":              "found=false",
 		"get key=e durability=0": "found=false",
-		"history key=a":                  "value=1",
-		"sequence_get name=s":            "held=true",
+		"history key=a":          "value=1",
+		"sequence_get name=s":    "held=true",
 	} {
 		if got := show(n.read(line).ProtoReflect()); !strings.Contains(got, want) && !(want == "found=false" && !strings.Contains(got, "found=true")) {
 			t.Errorf("%s: %s, want %s", line, got, want)
