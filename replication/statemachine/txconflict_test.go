@@ -111,7 +111,7 @@ func TestWritesUnderLocks(t *testing.T) {
 		{"key=p/5", true}, {"key=p/4", false}, {"kind=prefix key=p", true}, {"kind=prefix key=p/5", false},
 		{"kind=range key=p/ shared", true}, {"kind=range key=p/ start=p/5 end=p/5 end_inclusive", true},
 		{"kind=range key=p/ start=p/5 start_exclusive", false}, {"kind=range key=p/ end=p/5", false},
-		{"kind=range key=q", false}, {"key=p/5 ephemeral", false},
+		{"kind=range key=q", false}, {"kind=range key=p/5", true}, {"key=p/5 ephemeral", false},
 	} {
 		for _, write := range []string{"set key=p/5 value=x", "delete key=p/5", "extend key=p/5 expires_ms=9s"} {
 			for _, who := range []string{"", "U "} {
@@ -232,6 +232,46 @@ func TestExtendOfWhatWasRead(t *testing.T) {
 			if got := w.outcome("T commit"); got != want {
 				t.Errorf("%s, extended to %s: %v", read, to, got)
 			}
+		}
+	}
+}
+
+// A page of a range is watched to its last key, that one included, in both
+// directions, and no further.
+func TestPagesAreWatched(t *testing.T) {
+	for _, c := range []struct {
+		way, key string
+		want     replication.TxOutcome
+	}{
+		{"", "p/2", replication.TxOutcome_TX_OUTCOME_ABORTED}, {"", "p/1x", replication.TxOutcome_TX_OUTCOME_ABORTED},
+		{"", "p/2x", replication.TxOutcome_TX_OUTCOME_COMMITTED}, {"", "p/3", replication.TxOutcome_TX_OUTCOME_COMMITTED},
+		{" descending", "p/2", replication.TxOutcome_TX_OUTCOME_ABORTED}, {" descending", "p/2x", replication.TxOutcome_TX_OUTCOME_ABORTED},
+		{" descending", "p/1x", replication.TxOutcome_TX_OUTCOME_COMMITTED}, {" descending", "p/1", replication.TxOutcome_TX_OUTCOME_COMMITTED},
+	} {
+		w := txWorld(t)
+		w.do("set key=p/1", "set key=p/2", "set key=p/3", "T range prefix=p/ limit=2"+c.way, "set key="+c.key+" value=new")
+		if got := w.outcome("T commit"); got != c.want {
+			t.Errorf("two of three read%s, then %s set: %v", c.way, c.key, got)
+		}
+	}
+}
+
+// Two that saw the same key are noted in one order, whether the machine met them
+// in another before it was loaded or not.
+func TestNotesAreInOrder(t *testing.T) {
+	for _, read := range []string{" get key=k", " range prefix=k"} {
+		w := txWorld(t)
+		w.do("U"+read, "T"+read)
+		other := newWorld(t)
+		for k, v := range w.store.Scan(nil, nil) {
+			other.store.Put(k, v)
+		}
+		other.m, other.index, other.number = newMachine(t, other.store), w.index, w.number
+		other.number = map[string]uint64{"client": w.number["client"]}
+		w.do("set key=k")
+		other.do("set key=k")
+		if a, b := w.m.Position().Hash, other.m.Position().Hash; a != b {
+			t.Errorf("%s: the hash is %x, and %x after loading", read, a, b)
 		}
 	}
 }
