@@ -90,6 +90,9 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		return err
 	}
 	stops = append(stops, a.quorum.close)
+	if !cfg.Dev {
+		stops = append(stops, a.startRotation())
+	}
 
 	a.forward = forward.New(forward.Config{
 		Node: a.identity.node, Host: cfg.NodeName,

@@ -46,8 +46,8 @@ type gossip struct {
 }
 
 // openGossip starts to look up the seeds, and takes the port; start begins.
-func openGossip(a *agent, q *quorum, dialer *link.Dialer) (*gossip, error) {
-	g := &gossip{log: a.log, quorum: q, keys: func() *secret.Keys { return a.identity.keys }}
+func openGossip(a *agent, q *quorum) (*gossip, error) {
+	g := &gossip{log: a.log, quorum: q, keys: a.identity.Keys}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	_, portText, err := net.SplitHostPort(q.advertise)
 	if err != nil {
@@ -71,7 +71,7 @@ func openGossip(a *agent, q *quorum, dialer *link.Dialer) (*gossip, error) {
 	g.config = discovery.Config{
 		Node: a.identity.node, Profile: discovery.Profile(a.cfg.Gossip), Dir: a.identity.dir,
 		Self:    discovery.Self{Name: a.cfg.NodeName, Address: q.advertise, Version: a.o.Version, Zone: a.cfg.Zone},
-		Packets: g.packets, Streams: q.listener.Protocol(link.ProtocolGossip), Dial: dialer.Gossip,
+		Packets: g.packets, Streams: q.listener.Protocol(link.ProtocolGossip), Dial: q.dialer.Gossip,
 		Seeds: g.seeds.Addresses, Changed: g.changed, Logger: a.log,
 	}
 	return g, nil

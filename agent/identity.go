@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 
 	"github.com/kahu-sh/kahu/agent/config"
 	"github.com/kahu-sh/kahu/agent/secret"
@@ -32,11 +33,14 @@ func (e *UnusableError) Unwrap() error { return e.err }
 type identity struct {
 	node    string
 	dir     string
-	keys    *secret.Keys
-	storage voterStorage // nil on a proxy
+	keys    atomic.Pointer[secret.Keys] // replaced when secrets are rotated
+	storage voterStorage                // nil on a proxy
 
 	closers []func() error // in the order opened
 }
+
+// Keys are the secrets in use now, never nil once the identity is open.
+func (id *identity) Keys() *secret.Keys { return id.keys.Load() }
 
 // voterStorage is a voter.Storage that has to be closed.
 type voterStorage interface {
@@ -72,9 +76,11 @@ func (id *identity) open(cfg config.Config, version string) error {
 	}
 	id.closers = append(id.closers, dir.Close)
 	id.node, id.dir = dir.Identity().Node, dir.Path()
-	if id.keys, err = readSecret(cfg); err != nil {
+	keys, err := readSecret(cfg)
+	if err != nil {
 		return err
 	}
+	id.keys.Store(keys)
 	if cfg.Role == config.Proxy {
 		return nil
 	}
@@ -101,7 +107,7 @@ func (id *identity) openDev(config.Config, string) error {
 	if err != nil {
 		return err
 	}
-	id.keys = keys
+	id.keys.Store(keys)
 	if id.dir, err = os.MkdirTemp("", "kahu-dev-"); err != nil {
 		return fmt.Errorf("making a temporary directory: %w", err)
 	}

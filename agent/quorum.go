@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kahu-sh/kahu/agent/config"
+	"github.com/kahu-sh/kahu/agent/secret"
 	"github.com/kahu-sh/kahu/integrations/boottime"
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/forward"
@@ -24,6 +25,7 @@ type quorum struct {
 	log       *slog.Logger
 	advertise string
 	listener  *link.Listener
+	dialer    *link.Dialer
 	pool      *link.Pool
 	server    *link.Server
 	keeper    *membership.Keeper
@@ -45,7 +47,7 @@ func openQuorum(a *agent) (*quorum, error) {
 
 func (q *quorum) open(a *agent) (err error) {
 	node, isVoter := a.identity.node, a.cfg.Role != config.Proxy
-	security, err := security(a.identity, isVoter)
+	security, err := security(a.identity.Keys(), node, isVoter)
 	if err != nil {
 		return err
 	}
@@ -55,25 +57,25 @@ func (q *quorum) open(a *agent) (err error) {
 	if a.cfg.Dev { // it listens on whatever port was free
 		q.advertise = q.listener.Addr().String()
 	}
-	dialer := &link.Dialer{Security: security}
-	if q.gossip, err = openGossip(a, q, dialer); err != nil {
+	q.dialer = &link.Dialer{Security: security}
+	if q.gossip, err = openGossip(a, q); err != nil {
 		return err
 	}
 	q.keeper, err = membership.Open(membership.Config{
 		Node: node, Name: a.cfg.NodeName, Voter: isVoter, Auto: a.cfg.Role == config.Auto, Zone: a.cfg.Zone, Version: a.o.Version,
-		Address: q.advertise, Dir: a.identity.dir, Seeds: a.cfg.Join, Found: q.gossip.seeds.Addresses, KeyIDs: a.identity.keys.IDs,
+		Address: q.advertise, Dir: a.identity.dir, Seeds: a.cfg.Join, Found: q.gossip.seeds.Addresses, KeyIDs: func() []string { return a.identity.Keys().IDs() },
 		Expect: a.cfg.BootstrapExpect, Voters: a.cfg.Voters, ReplaceAfter: a.cfg.Timeouts.ReplaceVoter,
 		FeatureLevel: statemachine.CurrentLevel, Logger: a.log,
 	})
 	if err != nil {
 		return err
 	}
-	q.pool = link.NewPool(link.PoolOptions{Dialer: dialer, Resolve: q.keeper.Address, Logger: a.log})
+	q.pool = link.NewPool(link.PoolOptions{Dialer: q.dialer, Resolve: q.keeper.Address, Logger: a.log})
 	options := link.ServerOptions{Members: q.keeper, Logger: a.log}
 	if isVoter {
 		if q.voter, err = voter.Open(voter.Config{
 			NodeID: node, Storage: a.identity.storage,
-			Stream: link.NewRaft(node, q.listener, dialer, q.keeper.Address), Address: link.RaftAddress,
+			Stream: link.NewRaft(node, q.listener, q.dialer, q.keeper.Address), Address: link.RaftAddress,
 			AskTerm: q.pool.Term, AskReadIndex: q.pool.ReadIndex,
 			LeaseNow: boottime.Now, AnnouncedLevel: q.keeper.AnnouncedLevel,
 			Fatal:         a.fatal,
@@ -95,17 +97,17 @@ func (a *agent) fatal(err error) {
 }
 
 // security is how connections between agents are made safe, by the cluster secret.
-func security(id *identity, isVoter bool) (link.Security, error) {
+func security(keys *secret.Keys, node string, isVoter bool) (link.Security, error) {
 	s := link.Security{Identify: func(cs tls.ConnectionState) (link.Identity, error) {
-		node, voter, err := id.keys.Identify(cs)
-		return link.Identity{Node: node, Voter: voter}, err
+		name, voter, err := keys.Identify(cs)
+		return link.Identity{Node: name, Voter: voter}, err
 	}}
 	var errs [4]error
-	s.Server, errs[0] = id.keys.ServerTLS(id.node)
-	s.Client, errs[1] = id.keys.ClientTLS(id.node)
+	s.Server, errs[0] = keys.ServerTLS(node)
+	s.Client, errs[1] = keys.ClientTLS(node)
 	if isVoter {
-		s.RaftServer, errs[2] = id.keys.VoterServerTLS(id.node)
-		s.RaftClient, errs[3] = id.keys.VoterClientTLS(id.node)
+		s.RaftServer, errs[2] = keys.VoterServerTLS(node)
+		s.RaftClient, errs[3] = keys.VoterClientTLS(node)
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return s, fmt.Errorf("making certificates from the cluster secret: %w", err)

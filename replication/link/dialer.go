@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,14 +19,27 @@ type Dialer struct {
 	Security Security
 	// Timeout bounds connecting and the handshake together. Zero: DefaultDialTimeout.
 	Timeout time.Duration
+
+	replaced atomic.Pointer[Security]
+}
+
+// SetSecurity replaces Security for later dials. It may be called at any time.
+func (d *Dialer) SetSecurity(s Security) { d.replaced.Store(&s) }
+
+func (d *Dialer) security() *Security {
+	if s := d.replaced.Load(); s != nil {
+		return s
+	}
+	return &d.Security
 }
 
 // dial connects to address and finds out who is there. An empty node accepts
 // anybody of the cluster; otherwise another node is ErrWrongNode.
 func (d *Dialer) dial(ctx context.Context, address, protocol, node string) (*Conn, error) {
-	config := d.Security.Client
+	security := d.security()
+	config := security.Client
 	if protocol == ProtocolRaft {
-		config = d.Security.RaftClient
+		config = security.RaftClient
 	}
 	if config == nil {
 		return nil, fmt.Errorf("connecting to %s: this agent has no certificate for %s", address, protocol)
@@ -46,7 +60,7 @@ func (d *Dialer) dial(ctx context.Context, address, protocol, node string) (*Con
 		raw.Close()
 		return nil, fmt.Errorf("connecting to %s: TLS handshake: %w", address, err)
 	}
-	peer, err := d.Security.Identify(tc.ConnectionState())
+	peer, err := security.Identify(tc.ConnectionState())
 	switch {
 	case err != nil:
 	case node != "" && peer.Node != node:

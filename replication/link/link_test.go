@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -26,6 +28,11 @@ func security(tb testing.TB, s secret.Secret, node string) link.Security {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return securityOf(tb, keys, node)
+}
+
+func securityOf(tb testing.TB, keys *secret.Keys, node string) link.Security {
+	tb.Helper()
 	config := func(f func(string) (*tls.Config, error)) *tls.Config {
 		c, err := f(node)
 		if err != nil {
@@ -322,4 +329,85 @@ func TestWatch(t *testing.T) {
 		t.Fatalf("%d events, %v", next, err)
 	}
 	<-ended
+}
+
+func TestGossipIsForBothAndRaftIsNot(t *testing.T) {
+	var book addresses
+	v1 := start(t, &book, clusterSecret, "v1", link.ServerOptions{})
+	p1 := start(t, &book, clusterSecret.Proxy(), "p1", link.ServerOptions{})
+	stranger := start(t, &book, secret.Generate(), "x1", link.ServerOptions{})
+	gossip := v1.listener.Protocol(link.ProtocolGossip)
+	address, _ := book.resolve("v1")
+	go func() { // ends with the listener
+		for {
+			c, err := gossip.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(c, "%s", c.(*link.Conn).Peer().Node)
+			c.Close()
+		}
+	}()
+	for _, from := range []*agent{v1, p1} {
+		c, err := from.dialer.Gossip(t.Context(), address)
+		if err != nil {
+			t.Fatalf("%s: %v", from.node, err)
+		}
+		if said, _ := io.ReadAll(c); string(said) != from.node {
+			t.Errorf("%s was taken for %q", from.node, said)
+		}
+		c.Close()
+	}
+	if c, err := stranger.dialer.Gossip(t.Context(), address); err == nil {
+		c.Close()
+		t.Error("a stranger gossips")
+	}
+}
+
+// A secret is added, swapped and dropped while agents talk; whoever only has the
+// dropped one is out, also over the connections that it has.
+func TestSecurityIsReplaced(t *testing.T) {
+	var book addresses
+	old, next := secret.Generate(), secret.Generate()
+	served := link.ServerOptions{Members: members{}}
+	v1 := start(t, &book, old, "v1", served)
+	v2 := start(t, &book, old, "v2", served)
+	v3 := start(t, &book, old, "v3", served) // does not follow
+	address, _ := book.resolve("v1")
+	hello := func(a *agent) error {
+		_, _, err := a.pool.HelloAt(t.Context(), address, &link.Hello{})
+		return err
+	}
+	replace := func(a *agent, secrets ...secret.Secret) {
+		keys, err := secret.New(secrets...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sec := securityOf(t, keys, a.node)
+		a.listener.SetSecurity(sec)
+		a.dialer.SetSecurity(sec)
+	}
+	for _, step := range [][]secret.Secret{{old, next}, {next, old}, {next}} {
+		for _, a := range []*agent{v1, v2} {
+			replace(a, step...)
+		}
+		for _, a := range []*agent{v1, v2, v3} { // v3's connection was made before
+			if err := hello(a); err != nil {
+				t.Fatalf("%s with %d secrets: %v", a.node, len(step), err)
+			}
+		}
+	}
+	v1.listener.Drop()
+	// A call may be the one that finds its connection broken.
+	err := hello(v2)
+	for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); err = hello(v2) {
+	}
+	if err != nil {
+		t.Fatalf("v2 follows: %v", err)
+	}
+	for range 5 {
+		if err := hello(v3); err == nil {
+			t.Fatal("v3 has the dropped secret alone, and is answered")
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,7 +40,7 @@ type ListenerOptions struct {
 type Listener struct {
 	inner  net.Listener
 	o      ListenerOptions
-	config *tls.Config
+	served atomic.Pointer[served]
 	raft   *protocolListener
 	link   *protocolListener
 	gossip *protocolListener
@@ -49,9 +50,10 @@ type Listener struct {
 	running sync.WaitGroup // acceptor, handshakes
 
 	mu          sync.Mutex
-	handshaking list.List // of net.Conn, oldest first
-	open        int       // connections that were accepted and not closed
-	warnedAt    time.Time // when it was last said that there are too many
+	handshaking list.List          // of net.Conn, oldest first
+	open        int                // connections that were accepted and not closed
+	accepted    map[*Conn]struct{} // those of open that are past their handshake
+	warnedAt    time.Time          // when it was last said that there are too many
 }
 
 // Listen listens on a TCP address (host:port; port 0 takes a free one).
@@ -77,16 +79,31 @@ func NewListener(inner net.Listener, o ListenerOptions) *Listener {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	l := &Listener{inner: inner, o: o}
+	l := &Listener{inner: inner, o: o, accepted: make(map[*Conn]struct{})}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.raft = newProtocolListener(inner.Addr())
 	l.link = newProtocolListener(inner.Addr())
 	l.gossip = newProtocolListener(inner.Addr())
-	linkConfig := withProtocol(o.Security.Server, ProtocolLink)
-	raftConfig := withProtocol(o.Security.RaftServer, ProtocolRaft)
-	gossipConfig := withProtocol(o.Security.Server, ProtocolGossip)
-	l.config = linkConfig.Clone()
-	l.config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	l.SetSecurity(o.Security)
+	// The acceptor ends when inner is closed, handshakes when ctx ends.
+	l.running.Go(l.accept)
+	return l
+}
+
+// served is a Security as connections are accepted with it.
+type served struct {
+	*Security
+	config *tls.Config
+}
+
+// SetSecurity replaces what connections are accepted with from now on; those that
+// are open stay. It may be called at any time.
+func (l *Listener) SetSecurity(s Security) {
+	linkConfig := withProtocol(s.Server, ProtocolLink)
+	raftConfig := withProtocol(s.RaftServer, ProtocolRaft)
+	gossipConfig := withProtocol(s.Server, ProtocolGossip)
+	config := linkConfig.Clone()
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		switch {
 		case raftConfig != nil && slices.Contains(hello.SupportedProtos, ProtocolRaft):
 			return raftConfig, nil
@@ -97,9 +114,21 @@ func NewListener(inner net.Listener, o ListenerOptions) *Listener {
 		}
 		return nil, fmt.Errorf("the client speaks %q, which is not served here", hello.SupportedProtos)
 	}
-	// The acceptor ends when inner is closed, handshakes when ctx ends.
-	l.running.Go(l.accept)
-	return l
+	l.served.Store(&served{Security: &s, config: config})
+}
+
+// Drop closes all accepted connections: whoever may still come does so again.
+// It is for the end of a secret, under which they may have been made.
+func (l *Listener) Drop() {
+	l.mu.Lock()
+	open := make([]*Conn, 0, len(l.accepted))
+	for c := range l.accepted {
+		open = append(open, c)
+	}
+	l.mu.Unlock()
+	for _, c := range open {
+		c.Close()
+	}
 }
 
 // withProtocol returns nil for nil.
@@ -187,13 +216,15 @@ func (l *Listener) begin(conn net.Conn) {
 	}
 	place := l.handshaking.PushBack(conn)
 	l.running.Go(func() {
-		err := l.handshake(conn)
+		counted, err := l.handshake(conn)
 		l.mu.Lock()
 		l.handshaking.Remove(place) // does nothing when it was pushed out
 		l.mu.Unlock()
 		if err != nil {
 			conn.Close()
-			l.closed()
+			if !counted {
+				l.closed()
+			}
 			l.o.Logger.Debug("a connection was refused", "peer", conn.RemoteAddr().String(), "error", err)
 		}
 	})
@@ -205,18 +236,28 @@ func (l *Listener) closed() {
 	l.open--
 }
 
-// handshake finds out who is there and hands the connection on.
-func (l *Listener) handshake(conn net.Conn) error {
+// forget takes a connection off the books that was handed on.
+func (l *Listener) forget(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+	delete(l.accepted, c)
+}
+
+// handshake finds out who is there and hands the connection on. counted says that
+// the connection is taken off the books when it is closed.
+func (l *Listener) handshake(conn net.Conn) (counted bool, err error) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.o.HandshakeTimeout)
 	defer cancel()
-	tc := tls.Server(conn, l.config)
+	served := l.served.Load()
+	tc := tls.Server(conn, served.config)
 	if err := tc.HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("TLS handshake: %w", err)
+		return false, fmt.Errorf("TLS handshake: %w", err)
 	}
 	state := tc.ConnectionState()
-	peer, err := l.o.Security.Identify(state)
+	peer, err := served.Identify(state)
 	if err != nil {
-		return err
+		return false, err
 	}
 	to := l.link
 	switch state.NegotiatedProtocol {
@@ -224,17 +265,24 @@ func (l *Listener) handshake(conn net.Conn) error {
 		to = l.gossip
 	case ProtocolRaft:
 		if !peer.Voter {
-			return fmt.Errorf("node %s is a proxy and may not speak %s", peer.Node, ProtocolRaft)
+			return false, fmt.Errorf("node %s is a proxy and may not speak %s", peer.Node, ProtocolRaft)
 		}
 		to = l.raft
 	}
+	c := &Conn{Conn: tc, peer: peer}
+	c.onClose = func() { l.forget(c) }
+	l.mu.Lock()
+	l.accepted[c] = struct{}{}
+	l.mu.Unlock()
 	select {
-	case to.accepted <- &Conn{Conn: tc, peer: peer, onClose: l.closed}:
-		return nil
+	case to.accepted <- c:
+		return true, nil
 	case <-to.closing:
-		return net.ErrClosed
+		c.Close()
+		return true, net.ErrClosed
 	case <-ctx.Done():
-		return fmt.Errorf("nobody accepts %s here: %w", state.NegotiatedProtocol, context.Cause(ctx))
+		c.Close()
+		return true, fmt.Errorf("nobody accepts %s here: %w", state.NegotiatedProtocol, context.Cause(ctx))
 	}
 }
 

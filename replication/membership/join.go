@@ -29,7 +29,7 @@ func (k *Keeper) join() (settled bool) {
 		if q.Leader == "" {
 			k.doing = "waiting for a leader"
 		}
-		return q.Leader != ""
+		return q.Leader != "" && !k.state.Left // its vote is being taken
 	}
 	isLearner := slices.Contains(q.Learners, k.cfg.Node)
 	if k.cfg.Auto && k.state.Seated && !isLearner {
