@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,8 +35,12 @@ var (
 		Help: "Backups that this agent took on schedule, by outcome."}
 )
 
-// retryBackup is the pause after a backup that failed, unless the next is due before.
-const retryBackup = 5 * time.Minute
+// The pause after a backup that failed, at first and at last, unless the next is
+// due before: an agent that starts has no quorum yet.
+const (
+	firstBackupRetry = time.Second
+	lastBackupRetry  = 5 * time.Minute
+)
 
 // newBackups prepares backups, and begins the schedule if there is one.
 func newBackups(a *agent) (*backups, error) {
@@ -68,15 +73,15 @@ func (b *backups) close(context.Context) error {
 // that a restart of the agent neither repeats nor skips one.
 func (b *backups) schedule(ctx context.Context, c config.Backup) {
 	defer close(b.done)
+	retry := firstBackupRetry
 	for {
 		wait := b.due(c, time.Now())
 		if wait <= 0 {
-			wait = min(c.Interval, retryBackup)
 			if err := b.takeScheduled(ctx, c); err == nil {
-				wait = c.Interval
-			} else if ctx.Err() == nil {
-				b.outcome.WithLabelValues("failed").Inc()
-				b.a.log.Error("the scheduled backup failed", "directory", c.Dir, "error", err)
+				wait, retry = c.Interval, firstBackupRetry
+			} else {
+				b.failed(ctx, c, err)
+				wait, retry = min(c.Interval, retry), min(2*retry, lastBackupRetry)
 			}
 		}
 		t := time.NewTimer(wait)
@@ -87,6 +92,20 @@ func (b *backups) schedule(ctx context.Context, c config.Backup) {
 			return
 		}
 	}
+}
+
+// failed tells of a backup that was not taken. Without a quorum there is nothing
+// to take, and that is said elsewhere.
+func (b *backups) failed(ctx context.Context, c config.Backup, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	level := slog.LevelError
+	if errors.Is(err, replication.ErrUnavailable) {
+		level = slog.LevelInfo
+	}
+	b.outcome.WithLabelValues("failed").Inc()
+	b.a.log.Log(ctx, level, "the scheduled backup was not taken", "directory", c.Dir, "error", err)
 }
 
 // due is how long there is until the next backup.

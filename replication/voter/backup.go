@@ -26,8 +26,13 @@ const backupRows = 4096
 // ReadIndex and of out; a state that is replaced meanwhile by a leader's snapshot
 // ends it, and it may be taken again.
 func (v *Voter) Backup(ctx context.Context, out io.Writer, info BackupInfo) (backup.Trailer, error) {
-	if err := v.barrier(ctx); err != nil {
+	// Not barrier, which sends a read on to the leader when this voter is behind.
+	index, err := v.readIndex(ctx)
+	if err != nil {
 		return backup.Trailer{}, err
+	}
+	if err := v.fsm.applied.wait(ctx, index); err != nil {
+		return backup.Trailer{}, fmt.Errorf("taking a backup: %w", err)
 	}
 	s, machine, err := v.fsm.open()
 	if err != nil {
