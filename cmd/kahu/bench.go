@@ -39,6 +39,12 @@ type benchOptions struct {
 	keys        int
 	prefix      string
 	http        bool
+	// Of a Kahuna target: where, how many batch streams a connection has, and whether
+	// what it writes may be lost.
+	kahuna     string
+	streams    int
+	ephemeral  bool
+	skipVerify bool
 }
 
 func newBenchCommand(g *globals) *cobra.Command {
@@ -55,10 +61,14 @@ Without --rate every caller asks again as soon as it is answered. With --rate
 operations are due at fixed instants, and latency counts from then, so that a
 stall shows in every operation that it delayed.
 
+With --kahuna the load comes as from a client of Kahuna: sets, reads and locks
+on batch streams of gRPC, sequences one call each.
+
 Keys, locks and the sequence begin with --prefix, and the keys stay.`
 	cmd.Example = `  kahu bench put --callers 64
   kahu bench get --rate 5000 --duration 30s --output json
-  kahu bench lock --http`
+  kahu bench lock --http
+  kahu bench put --kahuna http://127.0.0.1:2070 --callers 256`
 	f := cmd.PersistentFlags()
 	f.IntVar(&o.spec.Callers, "callers", 64, "operations at once")
 	f.Float64Var(&o.spec.Rate, "rate", 0, "operations per second over all callers; 0 is as fast as answers come")
@@ -69,6 +79,11 @@ Keys, locks and the sequence begin with --prefix, and the keys stay.`
 	f.IntVar(&o.keys, "keys", 10_000, "different keys")
 	f.StringVar(&o.prefix, "prefix", "bench/", "before every name")
 	f.BoolVar(&o.http, "http", false, "speak HTTP on the socket, as curl does, in place of the stream")
+	f.StringVar(&o.kahuna, "kahuna", "", "speak Kahuna's gRPC to this `URL`, or to \"socket\", the agent's own")
+	f.IntVar(&o.streams, "streams", 1, "with --kahuna: batch streams on each connection, used in turn")
+	f.BoolVar(&o.ephemeral, "ephemeral", false, "with --kahuna: ephemeral keys and locks")
+	f.BoolVar(&o.skipVerify, "kahuna-skip-verify", false, "with --kahuna https://…: take any certificate")
+	cmd.MarkFlagsMutuallyExclusive("http", "kahuna")
 	return cmd
 }
 
@@ -107,6 +122,10 @@ func (o *benchOptions) check() error {
 		return fmt.Errorf("--connections is %d; it must be at least 1", o.connections)
 	case o.valueBytes < 0 || o.valueBytes > maxStdinBytes:
 		return fmt.Errorf("--value-size is %d; it must be 0 to %d", o.valueBytes, maxStdinBytes)
+	case o.streams < 1:
+		return fmt.Errorf("--streams is %d; it must be at least 1", o.streams)
+	case o.kahuna == "" && (o.ephemeral || o.streams != 1 || o.skipVerify):
+		return errors.New("--streams, --ephemeral and --kahuna-skip-verify need --kahuna")
 	case o.keys < 1:
 		return fmt.Errorf("--keys is %d; it must be at least 1", o.keys)
 	}
@@ -116,12 +135,15 @@ func (o *benchOptions) check() error {
 // measure connects, prepares, runs the load, and asks what is still unflushed.
 func (o *benchOptions) measure(ctx context.Context, g *globals, prepare makeOp) (*load.Result, error) {
 	socket := client.DefaultSocket(g.socket)
-	targets := o.connect(socket)
+	targets, err := o.connect(socket)
 	defer func() {
 		for _, t := range targets {
 			t.Close()
 		}
 	}()
+	if err != nil {
+		return nil, err
+	}
 	op, err := prepare(ctx, targets)
 	if err != nil {
 		return nil, err
@@ -158,16 +180,23 @@ func (g *globals) benchNotes(ctx context.Context, socket string) map[string]stri
 	}
 }
 
-// connect makes the targets. Nothing is dialled yet.
-func (o *benchOptions) connect(socket string) []target {
+// connect makes the targets, also some when it fails.
+func (o *benchOptions) connect(socket string) (targets []target, err error) {
 	if o.http {
-		return []target{newHTTPTarget(socket, o.spec.Callers)}
+		return []target{newHTTPTarget(socket, o.spec.Callers)}, nil
 	}
-	var targets []target
 	for range o.connections {
-		targets = append(targets, streamTarget{client.New(client.Options{Socket: socket})})
+		if o.kahuna == "" {
+			targets = append(targets, streamTarget{client.New(client.Options{Socket: socket})})
+			continue
+		}
+		t, err := dialKahuna(o.kahuna, socket, o.streams, o.ephemeral, o.skipVerify)
+		if err != nil {
+			return targets, err
+		}
+		targets = append(targets, t)
 	}
-	return targets
+	return targets, nil
 }
 
 func (o *benchOptions) key() string { return o.prefix + "key/" + strconv.Itoa(rand.IntN(o.keys)) }

@@ -79,7 +79,7 @@ var rows = []row{
 
 	{"cmd/kahu/load", nil,
 		"the load generator measures functions; that etcd is measured with the same one is what makes the ratio fair"},
-	{"cmd/kahu", []string{"agent", "agent/config", "agent/secret", "cmd/kahu/load", "localapi/client", "localapi/wire", "replication", "integrations/..."},
+	{"cmd/kahu", []string{"agent", "agent/config", "agent/secret", "cmd/kahu/load", "localapi/client", "localapi/kahuna/kahunapb", "localapi/token", "localapi/wire", "replication", "integrations/..."},
 		"main turns flags into a call and an error into an exit code: what it does itself cannot be reused or tested"},
 
 	{"packaging/...", nil,
