@@ -58,7 +58,7 @@ func openKahuna(a *agent, rules *policy.Policy) (w *kahunaWire, err error) {
 		}
 	}
 	w.service, err = kahuna.New(kahuna.Config{
-		Coordinator: a.forward, Policy: rules, Cluster: kahunaCluster{a}, Logger: a.log,
+		Coordinator: a.forward, Policy: rules, Cluster: kahunaCluster{a}, Logger: a.log, Backups: a.backups.forKahuna(),
 		Host: a.cfg.NodeName, Node: a.identity.node,
 		LeaderWait: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes,
 	})
