@@ -102,6 +102,7 @@ Start an agent, then guard a command with a lock:
 		newSnapshotCommand(g),
 		newKeySpaceCommand(g),
 		newStatusCommand(g),
+		newTokenCommand(g),
 		newBackupCommand(g),
 		newRestoreCommand(g),
 		newBenchCommand(g),
