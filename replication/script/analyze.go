@@ -58,11 +58,11 @@ type Lock struct {
 // not of EXISTS, SCAN, AT and AS OF (scripts.md 23). The error is a reason for
 // TypeErrored: a parameter that names a key is missing, or a key is empty.
 func (p *Program) Locks(params []Param) ([]Lock, error) {
-	r := run{program: p, store: nil, env: Env{Params: params, Fuel: EntryFuel}}
+	r := &run{program: p, env: Env{Params: params, Fuel: EntryFuel}}
 	if err := r.start(); err != nil && err != ErrFuelSpent {
 		return nil, err
 	}
-	l := locks{run: &r, seen: make(map[Lock]bool)}
+	l := locks{run: r, seen: make(map[Lock]bool)}
 	l.block(p.body)
 	return l.out, l.err
 }

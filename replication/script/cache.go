@@ -28,14 +28,16 @@ func NewCache(limitBytes int) *Cache {
 }
 
 // Parse is Parse, or the program of the same text from before. Texts that are no
-// scripts are not remembered.
-func (c *Cache) Parse(text string) (*Program, error) {
-	if e, ok := c.entries[text]; ok {
-		c.unlink(e)
-		c.link(e)
+// scripts are not remembered. The text is not kept.
+func (c *Cache) Parse(text []byte) (*Program, error) {
+	if e, ok := c.entries[string(text)]; ok {
+		if e != c.newest {
+			c.unlink(e)
+			c.link(e)
+		}
 		return e.program, nil
 	}
-	p, err := Parse(text)
+	p, err := Parse(string(text))
 	if err != nil {
 		return nil, err
 	}

@@ -11,15 +11,15 @@ func (r *run) eval(x expr) (value, error) {
 	case *literal:
 		return x.value, nil
 	case *variable:
-		if !r.assigned[x.slot] {
+		if !r.vars[x.slot].assigned {
 			return null, failAt(x.line(), "Undefined variable: %s", x.name)
 		}
-		return r.vars[x.slot], nil
+		return r.vars[x.slot].value, nil
 	case *placeholder:
-		if r.missing[x.index] {
+		if r.params[x.index].missing {
 			return null, failAt(x.line(), "Undefined parameter: %s", x.name)
 		}
-		return text(r.params[x.index]), nil
+		return text(r.params[x.index].text), nil
 	case *binary:
 		return r.binary(x)
 	case *unary:
@@ -46,25 +46,16 @@ func (r *run) eval(x expr) (value, error) {
 	panic(fmt.Sprintf("script: cannot evaluate the expression %T", x))
 }
 
-// operand evaluates the list of a call or an array.
-func (r *run) operands(xs []expr) ([]value, error) {
-	out := make([]value, len(xs))
-	for i, x := range xs {
-		var err error
-		if out[i], err = r.eval(x); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
 func (r *run) array(x *arrayExpr) (value, error) {
 	if len(x.elems) > MaxArrayElements {
 		return null, failAt(x.line(), "An array holds at most %d elements", MaxArrayElements)
 	}
-	elems, err := r.operands(x.elems)
-	if err != nil {
-		return null, err
+	elems := make([]value, len(x.elems))
+	for i, e := range x.elems {
+		var err error
+		if elems[i], err = r.eval(e); err != nil {
+			return null, err
+		}
 	}
 	return r.made(x.line(), list(elems))
 }
@@ -137,10 +128,16 @@ func wholeNumber(v *value) (int64, bool) {
 }
 
 func (r *run) call(x *call) (value, error) {
-	args, err := r.operands(x.args)
-	if err != nil {
-		return null, err
+	base := len(r.stack)
+	defer func() { r.stack = r.stack[:base] }()
+	for _, a := range x.args {
+		v, err := r.eval(a)
+		if err != nil {
+			return null, err
+		}
+		r.stack = append(r.stack, v)
 	}
+	args := r.stack[base:] // functions do not keep it
 	switch {
 	case x.fn == nil:
 		return null, failAt(x.line(), "Undefined function %s expression", x.name)

@@ -4,17 +4,21 @@ import "github.com/kahu-sh/kahu/replication"
 
 // Message is the result as it travels.
 func (r *Result) Message() *replication.ScriptResult {
-	out := &replication.ScriptResult{Kind: replication.ScriptKind(r.Type), Reason: r.Reason, FuelUsed: uint64(max(r.Fuel, 0))}
-	if len(r.Values) == 0 {
-		return out
+	// Most results have one value: all of it in one piece.
+	whole := new(struct {
+		result  replication.ScriptResult
+		pointer [1]*replication.ScriptValue
+		parts   [1]valueParts
+	})
+	out := &whole.result
+	out.Kind, out.Reason, out.FuelUsed = replication.ScriptKind(r.Type), r.Reason, uint64(max(r.Fuel, 0))
+	parts := whole.parts[:]
+	out.Values = whole.pointer[:0]
+	if len(r.Values) > 1 {
+		parts, out.Values = make([]valueParts, len(r.Values)), make([]*replication.ScriptValue, 0, len(r.Values))
 	}
-	all := make([]struct {
-		value    replication.ScriptValue
-		modified replication.Timestamp
-	}, len(r.Values))
-	out.Values = make([]*replication.ScriptValue, len(r.Values))
 	for i := range r.Values {
-		v, m := &r.Values[i], &all[i]
+		v, m := &r.Values[i], &parts[i]
 		m.value.Key, m.value.Revision, m.value.ExpiresAtMs = v.Key, v.Revision, v.ExpiresAtMS
 		m.modified.PhysicalMs, m.modified.Counter = v.Modified.MS, v.Modified.Counter
 		m.value.Modified = &m.modified
@@ -24,9 +28,14 @@ func (r *Result) Message() *replication.ScriptResult {
 				m.value.Value = []byte{}
 			}
 		}
-		out.Values[i] = &m.value
+		out.Values = append(out.Values, &m.value)
 	}
 	return out
+}
+
+type valueParts struct {
+	value    replication.ScriptValue
+	modified replication.Timestamp
 }
 
 // FromMessage is the inverse of Message; Commit is not known any more.

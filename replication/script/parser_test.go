@@ -291,7 +291,7 @@ func TestCache(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 5000 {
 		text := fmt.Sprintf("RETURN %d", r.IntN(40))
-		p, err := c.Parse(text)
+		p, err := c.Parse([]byte(text))
 		if err != nil || p.Text() != text {
 			t.Fatalf("%s: %v, %v", text, p.Text(), err)
 		}
@@ -302,10 +302,10 @@ func TestCache(t *testing.T) {
 	if c.Len() < 10 {
 		t.Errorf("only %d programs are kept", c.Len())
 	}
-	if _, err := c.Parse("RETURN ("); err == nil || c.Len() == 0 {
+	if _, err := c.Parse([]byte("RETURN (")); err == nil || c.Len() == 0 {
 		t.Error("a text that is no script")
 	}
-	if p, err := c.Parse("RETURN '" + strings.Repeat("x", 100_000) + "'"); err != nil || p == nil {
+	if p, err := c.Parse([]byte("RETURN '" + strings.Repeat("x", 100_000) + "'")); err != nil || p == nil {
 		t.Errorf("a text larger than the cache: %v", err)
 	}
 }

@@ -28,7 +28,7 @@ func (r *run) state(s *readStmt) (At, error) {
 
 // read carries out a reading command: the value for a variable, and the result
 // of the statement if that is wanted.
-func (r *run) read(s *readStmt, wantResult bool) (value, Result, error) {
+func (r *run) read(s *readStmt, wantResult bool) (value, outcome, error) {
 	var key string
 	var err error
 	if s.what == readGet || s.what == readExists {
@@ -37,11 +37,11 @@ func (r *run) read(s *readStmt, wantResult bool) (value, Result, error) {
 		err = &badKey{Lock{Key{s.durability, key}, true}}
 	}
 	if err != nil {
-		return null, Result{}, err
+		return null, outcome{}, err
 	}
 	at, err := r.state(s)
 	if err != nil {
-		return null, Result{}, err
+		return null, outcome{}, err
 	}
 	switch s.what {
 	case readGet:
@@ -52,28 +52,28 @@ func (r *run) read(s *readStmt, wantResult bool) (value, Result, error) {
 	return r.rows(s, Range{Durability: s.durability, Prefix: key, Bucket: s.what == readBucket, AsOfMS: at.AsOfMS}, wantResult)
 }
 
-func (r *run) get(s *readStmt, key Key, at At) (value, Result, error) {
+func (r *run) get(s *readStmt, key Key, at At) (value, outcome, error) {
 	row, err := r.lookup(key, at, true)
 	if err != nil {
-		return null, Result{}, err
+		return null, outcome{}, err
 	}
 	if !row.Found {
-		return null, Result{Type: TypeDoesNotExist, Values: []ResultValue{{Key: key.Name, Null: true, Revision: -1}}}, nil
+		return null, outcome{kind: TypeDoesNotExist, one: ResultValue{Key: key.Name, Null: true, Revision: -1}, hasOne: true}, nil
 	}
 	v := null
 	if s.bind != nil || !r.direct {
 		v = text(fromStore(row.Value))
 		v.rev, v.expires = row.Revision, row.ExpiresAtMS
 	}
-	return v, Result{Type: TypeGet, Values: []ResultValue{row.result()}}, nil
+	return v, outcome{kind: TypeGet, one: row.result(), hasOne: true}, nil
 }
 
 // exists answers without the value. A miss has revision 0, or that of the
 // tombstone (scripts-second-reading.md 49).
-func (r *run) exists(s *readStmt, key Key, at At) (value, Result, error) {
+func (r *run) exists(s *readStmt, key Key, at At) (value, outcome, error) {
 	row, err := r.lookup(key, at, false)
 	if err != nil {
-		return null, Result{}, err
+		return null, outcome{}, err
 	}
 	row.Key, row.Value, row.Null = key.Name, nil, true
 	t := TypeExists
@@ -82,7 +82,7 @@ func (r *run) exists(s *readStmt, key Key, at At) (value, Result, error) {
 	}
 	v := boolean(row.Found)
 	v.rev, v.expires = row.Revision, row.ExpiresAtMS
-	return v, Result{Type: t, Values: []ResultValue{row.result()}}, nil
+	return v, outcome{kind: t, one: row.result(), hasOne: true}, nil
 }
 
 func (r *run) lookup(key Key, at At, withValue bool) (Row, error) {
@@ -102,12 +102,12 @@ func (row *Row) result() ResultValue {
 
 // rows carries out GET BY BUCKET and SCAN BY PREFIX. Nothing is ever cut off:
 // what is too much is an error (decisions.md 29).
-func (r *run) rows(s *readStmt, rng Range, wantResult bool) (value, Result, error) {
+func (r *run) rows(s *readStmt, rng Range, wantResult bool) (value, outcome, error) {
 	if err := r.burn(priceRead + priceRowByte*int64(len(rng.Prefix))); err != nil {
-		return null, Result{}, err
+		return null, outcome{}, err
 	}
 	var elems []value
-	res := Result{Type: TypeGet}
+	res := outcome{kind: TypeGet}
 	var failed error
 	size, count := int64(0), 0
 	err := r.store.Range(rng, func(row *Row) bool {
@@ -128,7 +128,7 @@ func (r *run) rows(s *readStmt, rng Range, wantResult bool) (value, Result, erro
 		if wantResult {
 			v := row.result()
 			v.Modified = Time{}
-			res.Values = append(res.Values, v)
+			res.rows = append(res.rows, v)
 		}
 		return true
 	})
@@ -136,10 +136,10 @@ func (r *run) rows(s *readStmt, rng Range, wantResult bool) (value, Result, erro
 		err = failed
 	}
 	if err != nil {
-		return null, Result{}, err
+		return null, outcome{}, err
 	}
 	if count == 0 {
-		res.Type = TypeDoesNotExist
+		res.kind = TypeDoesNotExist
 	}
 	return list(elems), res, nil
 }

@@ -28,18 +28,30 @@ type Env struct {
 // or Sleep returned: then nothing may take effect. Everything that is wrong with
 // the script itself is in the Result.
 func (p *Program) Run(s Store, env Env) (Result, error) {
-	r := run{program: p, store: s, env: env, fuel: env.Fuel}
+	var e Evaluator
+	return e.Run(p, s, env)
+}
+
+// An Evaluator runs one program after the other and keeps what memory they need.
+// What it ran before makes no difference.
+type Evaluator struct{ run run }
+
+// Run is p.Run.
+func (e *Evaluator) Run(p *Program, s Store, env Env) (Result, error) {
+	r := &e.run
+	*r = run{program: p, store: s, env: env, fuel: env.Fuel}
 	err := r.start()
 	if err == nil {
 		err = r.all()
 	}
-	res, err := r.outcome(err)
+	res, err := r.conclude(err)
 	res.Fuel = r.refilled + env.Fuel - max(r.fuel, 0)
+	*r = run{} // nothing is held on to
 	return res, err
 }
 
-// outcome makes an answer of how the run ended.
-func (r *run) outcome(err error) (Result, error) {
+// conclude makes an answer of how the run ended.
+func (r *run) conclude(err error) (Result, error) {
 	if err == nil {
 		var res Result
 		if res, err = r.finish(); err == nil {
@@ -82,10 +94,9 @@ type run struct {
 	// refilled is what was spent before the last refill.
 	refilled int64
 
-	vars       []value
-	assigned   []bool
-	params     []string
-	missing    []bool
+	vars       []variableValue
+	params     []paramValue
+	stack      []value // arguments of calls
 	varBytes   int64
 	written    int64
 	resultSize int64
@@ -97,15 +108,32 @@ type run struct {
 
 	// The result of the last statement that gave one: made by it, or a value that
 	// becomes one when the script has ended.
-	last      Result
-	lastValue value
-	lastLine  int // of the statement that gave lastValue, 0: it is last
-	hasLast   bool
+	last       Result
+	lastOne    ResultValue // the only value of last, if lastHasOne
+	lastValue  value
+	lastLine   int // of the statement that gave lastValue, 0: it is last
+	hasLast    bool
+	lastHasOne bool
 
 	modified Type // of the last SET, DELETE or EXTEND; hasModified
 	deleted  Type
 	extended Type
 	did      [guardExtended + 1]bool
+
+	// Room for small scripts, so that they need none of their own.
+	varsRoom   [6]variableValue
+	paramsRoom [4]paramValue
+	stackRoom  [3]value
+}
+
+type variableValue struct {
+	value
+	assigned bool
+}
+
+type paramValue struct {
+	text    string
+	missing bool
 }
 
 // start binds the parameters and prices the text.
@@ -114,24 +142,25 @@ func (r *run) start() error {
 		return failAt(1, "The script has more than %d parameters", MaxParams)
 	}
 	p := r.program
-	if n := len(p.slots); n > 0 {
-		r.vars, r.assigned = make([]value, n), make([]bool, n)
+	r.stack = r.stackRoom[:0]
+	if r.vars = r.varsRoom[:]; len(p.slots) > len(r.varsRoom) {
+		r.vars = make([]variableValue, len(p.slots))
 	}
-	if n := len(p.params); n > 0 {
-		r.params, r.missing = make([]string, n), make([]bool, n)
-		for i, name := range p.params {
-			r.missing[i] = true
-			for _, given := range r.env.Params {
-				if given.Name == name {
-					r.params[i], r.missing[i] = given.Value, false
-					break
-				}
+	if r.params = r.paramsRoom[:]; len(p.params) > len(r.paramsRoom) {
+		r.params = make([]paramValue, len(p.params))
+	}
+	for i, name := range p.params {
+		r.params[i].missing = true
+		for j := range r.env.Params {
+			if r.env.Params[j].Name == name {
+				r.params[i] = paramValue{text: r.env.Params[j].Value}
+				break
 			}
 		}
 	}
 	bytes := int64(0)
-	for _, given := range r.env.Params {
-		bytes += int64(len(given.Name) + len(given.Value))
+	for i := range r.env.Params {
+		bytes += int64(len(r.env.Params[i].Name) + len(r.env.Params[i].Value))
 	}
 	return r.burn(priceTextByte*int64(len(p.text)) + priceByte*bytes + priceNode*int64(len(p.params)*min(len(r.env.Params), 100)))
 }
@@ -181,6 +210,8 @@ func (r *run) finish() (Result, error) {
 		if err := r.render(); err != nil {
 			return Result{}, err
 		}
+	case r.lastHasOne:
+		r.last.Values = []ResultValue{r.lastOne}
 	}
 	r.last.Commit = true
 	return r.last, nil
@@ -188,7 +219,7 @@ func (r *run) finish() (Result, error) {
 
 // render makes the last value the result. An array gives a value for each element.
 func (r *run) render() error {
-	elems := []value{r.lastValue}
+	elems := append(r.stack[:0], r.lastValue)
 	if r.lastValue.kind == kindArray {
 		elems = r.lastValue.array.elems
 	}
@@ -213,9 +244,18 @@ func (r *run) give(line int, v value) {
 	r.lastValue, r.lastLine, r.hasLast = v, line, true
 }
 
-// take makes res the result of the statement.
-func (r *run) take(res Result) {
-	r.last, r.lastLine, r.hasLast = res, 0, true
+// take makes the outcome of a command the result of the statement.
+func (r *run) take(o outcome) {
+	r.last, r.lastOne = Result{Type: o.kind, Values: o.rows}, o.one
+	r.lastLine, r.hasLast, r.lastHasOne = 0, true, o.hasOne
+}
+
+// outcome is what a command came to: one value, or rows.
+type outcome struct {
+	kind   Type
+	one    ResultValue
+	hasOne bool
+	rows   []ResultValue
 }
 
 func (r *run) block(body []stmt) error {
@@ -302,11 +342,12 @@ func (r *run) statement(s stmt) error {
 }
 
 func (r *run) assign(b binding, v value) error {
-	r.varBytes += v.size() - r.vars[b.slot].size()
+	to := &r.vars[b.slot]
+	r.varBytes += v.size() - to.size()
 	if r.varBytes > MaxVariableBytes {
 		return failAt(b.line(), "The variables hold more than %d bytes", MaxVariableBytes)
 	}
-	r.vars[b.slot], r.assigned[b.slot] = v, true
+	to.value, to.assigned = v, true
 	return nil
 }
 
@@ -387,10 +428,10 @@ func (r *run) sleep(s *sleepStmt) error {
 // key resolves the text that names a key or prefix.
 func (r *run) key(k *keyName) (string, error) {
 	if k.kind == tokPlaceholder {
-		if r.missing[k.index] {
+		if r.params[k.index].missing {
 			return "", failAt(k.line(), "Undefined parameter: %s", k.text)
 		}
-		return r.params[k.index], nil
+		return r.params[k.index].text, nil
 	}
 	if k.text == "" {
 		kind := "Identifier"
@@ -570,7 +611,7 @@ func (r *run) write(line int, item *replication.WriteItem, bind binding) error {
 	if !done && kind != replication.WriteKind_WRITE_KIND_SET {
 		w.Revision = max(w.Revision, 0)
 	}
-	r.take(Result{Type: t, Values: []ResultValue{{Key: key, Null: true, Revision: w.Revision, Modified: w.Modified}}})
+	r.take(outcome{kind: t, one: ResultValue{Key: key, Null: true, Revision: w.Revision, Modified: w.Modified}, hasOne: true})
 	r.modified, r.did[guardSet] = t, true
 	switch kind {
 	case replication.WriteKind_WRITE_KIND_DELETE:

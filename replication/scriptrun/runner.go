@@ -58,7 +58,7 @@ func New(c replication.Coordinator) *Runner {
 // session is its timeout at the latest, or ctx ends. Errors are those of a
 // Coordinator: on ErrUnknownOutcome the script may have taken effect.
 func (r *Runner) Run(ctx context.Context, s *replication.Script) (*replication.Answer, error) {
-	text, program, err := r.parse(s)
+	program, err := r.parse(s)
 	if err != nil {
 		return answer(script.ParseResult(err)), nil
 	}
@@ -67,7 +67,7 @@ func (r *Runner) Run(ctx context.Context, s *replication.Script) (*replication.A
 		return answer(script.ParseResult(err)), nil
 	}
 	if len(s.Hash) > 0 || len(s.Text) == 0 {
-		s = &replication.Script{Text: []byte(text), Parameters: s.Parameters, Fuel: s.Fuel, Priority: s.Priority, Yield: s.Yield}
+		s = &replication.Script{Text: []byte(program.Text()), Parameters: s.Parameters, Fuel: s.Fuel, Priority: s.Priority, Yield: s.Yield}
 	}
 	var a *replication.Answer
 	switch program.Mode() {
@@ -108,22 +108,22 @@ func Hash(text []byte) string {
 // parse finds the program of a script. The text decides; the hash is looked at
 // only when there is none, and one that nobody knows is as no text at all
 // (decisions.md 48).
-func (r *Runner) parse(s *replication.Script) (string, *script.Program, error) {
-	text := string(s.GetText())
+func (r *Runner) parse(s *replication.Script) (*script.Program, error) {
+	text := s.GetText()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if text == "" {
-		text = r.hashes[nameOf(s.GetHash())]
+	if len(text) == 0 {
+		text = []byte(r.hashes[nameOf(s.GetHash())])
 	}
 	p, err := r.cache.Parse(text)
 	if err != nil {
-		return text, nil, err
+		return nil, err
 	}
-	if _, ok := r.known[text]; !ok && r.cache.Has(text) {
-		hash := Hash(s.GetText())
+	if _, ok := r.known[p.Text()]; !ok && r.cache.Has(p.Text()) {
+		hash := Hash(text)
 		r.known[p.Text()], r.hashes[hash] = hash, p.Text()
 	}
-	return text, p, nil
+	return p, nil
 }
 
 // nameOf accepts a hash as hex or as bytes.

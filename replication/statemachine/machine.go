@@ -98,13 +98,15 @@ type Machine struct {
 	configurationIndex uint64
 	tokenFloor         int64 // of a restore, else -1
 
-	sessions sessionTable
-	tx       txTable
-	pins     pinTable
-	scripts  *script.Cache // parsed; it changes no outcome
-	ranged   int           // key spaces on record
-	heads    [2]headCache
-	dueFloor int64 // no due row ends before this
+	sessions    sessionTable
+	tx          txTable
+	pins        pinTable
+	scripts     *script.Cache // parsed; it changes no outcome
+	evaluator   script.Evaluator
+	scriptStore scriptStore
+	ranged      int // key spaces on record
+	heads       [2]headCache
+	dueFloor    int64 // no due row ends before this
 
 	digests [digestsKept]digest
 

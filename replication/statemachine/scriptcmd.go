@@ -20,6 +20,7 @@ func (m *Machine) script(c *command, op *replication.Script) {
 	if ok && res.Commit {
 		s.apply()
 	}
+	*s = scriptStore{} // nothing is held on to
 }
 
 // script evaluates a script that only reads.
@@ -37,13 +38,13 @@ func (m *Machine) runScript(c *command, s *scriptStore, op *replication.Script, 
 	if op.GetFuel() > 0 && op.Fuel < uint64(fuel) {
 		fuel = int64(op.Fuel)
 	}
-	program, err := m.parseScript(string(op.GetText()))
+	program, err := m.parseScript(op.GetText())
 	if err != nil {
 		*work += script.ParseFuel(op.GetText())
 		answerScript(c, script.ParseResult(err))
 		return res, false
 	}
-	res, err = program.Run(s, script.Env{Params: script.ParamsOf(op), Fuel: fuel})
+	res, err = m.evaluator.Run(program, s, script.Env{Params: script.ParamsOf(op), Fuel: fuel})
 	*work += res.Fuel // a unit is about a nanosecond
 	switch {
 	case err == nil:
@@ -60,7 +61,7 @@ func (m *Machine) runScript(c *command, s *scriptStore, op *replication.Script, 
 	return res, false
 }
 
-func (m *Machine) parseScript(text string) (*script.Program, error) {
+func (m *Machine) parseScript(text []byte) (*script.Program, error) {
 	if m.scripts == nil {
 		m.scripts = script.NewCache(scriptCacheBytes)
 	}

@@ -19,8 +19,12 @@ type scriptStore struct {
 	label  hlc
 	yields bool
 
-	staged map[keyRef]*scriptKey
+	own    view                     // what v points to at apply
+	few    [4]stagedKey             // keys written, the first of them
+	fewLen int                      // how many of few are in use
+	many   map[keyRef]*scriptKey    // the others
 	writes []*replication.WriteItem // in order
+	room   [4]*replication.WriteItem
 
 	locked script.Lock  // the key that ended the run with errScriptLocked
 	holder *transaction // and whose lock that is
@@ -30,6 +34,37 @@ type scriptStore struct {
 type scriptKey struct {
 	revision
 	value []byte
+}
+
+type stagedKey struct {
+	ref keyRef
+	scriptKey
+}
+
+// staged finds a key that the script has written, nil for none.
+func (s *scriptStore) staged(ref keyRef) *scriptKey {
+	for i := range s.few[:s.fewLen] {
+		if s.few[i].ref == ref {
+			return &s.few[i].scriptKey
+		}
+	}
+	return s.many[ref]
+}
+
+// stage remembers a key as the script has left it.
+func (s *scriptStore) stage(ref keyRef, k scriptKey) {
+	switch old := s.staged(ref); {
+	case old != nil:
+		*old = k
+	case s.fewLen < len(s.few):
+		s.few[s.fewLen] = stagedKey{ref, k}
+		s.fewLen++
+	default:
+		if s.many == nil {
+			s.many = make(map[keyRef]*scriptKey)
+		}
+		s.many[ref] = &k
+	}
 }
 
 // errScriptLocked ends a script that writes a key which a transaction has locked,
@@ -47,7 +82,10 @@ const (
 var _ script.Store = (*scriptStore)(nil)
 
 func (m *Machine) newScriptStore(c *command, yields bool) *scriptStore {
-	return &scriptStore{v: m.view(), m: m, label: c.label, yields: yields}
+	s := &m.scriptStore // one script runs at a time
+	*s = scriptStore{m: m, label: c.label, yields: yields, own: *m.view()}
+	s.v, s.writes = &s.own, s.room[:0]
+	return s
 }
 
 // Clock implements script.Store.
@@ -102,7 +140,7 @@ func cut(key string) string {
 
 // present is a key as the script sees it now.
 func (s *scriptStore) present(ref keyRef, withValue bool) found {
-	if k := s.staged[ref]; k != nil {
+	if k := s.staged(ref); k != nil {
 		return found{revision: k.revision, value: k.value, ok: k.alive(&s.v.state)}
 	}
 	if s.m == nil {
@@ -187,10 +225,16 @@ func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) error 
 
 // ownIn lists the keys in a span that the script has written, in order.
 func (s *scriptStore) ownIn(span *txSpan) (out []keyRef) {
-	for k := range s.staged { // sorted below
+	add := func(k keyRef) {
 		if k.d == span.d && strings.HasPrefix(k.name, span.prefix) && span.covers(k.name, spanRow(k)) {
 			out = append(out, k)
 		}
+	}
+	for i := range s.few[:s.fewLen] {
+		add(s.few[i].ref)
+	}
+	for k := range s.many { // sorted below
+		add(k)
 	}
 	slices.SortFunc(out, compareRefs)
 	return out
@@ -217,10 +261,7 @@ func (s *scriptStore) Write(item *replication.WriteItem) (script.Written, error)
 			value = item.Value
 		}
 		f.revision = s.m.outcome(item, f.revision, s.label)
-		if s.staged == nil {
-			s.staged = make(map[keyRef]*scriptKey)
-		}
-		s.staged[ref] = &scriptKey{f.revision, value}
+		s.stage(ref, scriptKey{f.revision, value})
 		s.writes = append(s.writes, item)
 	}
 	return script.Written{Code: code, Revision: f.number, Modified: s.time(f.modified)}, nil

@@ -51,7 +51,7 @@ func (m *Memory) NowMS() int64 { return m.now.MS }
 // Run implements Runner. Sleeping lets time pass.
 func (m *Memory) Run(text string, params []script.Param) script.Result {
 	m.now.MS++
-	p, err := m.cache.Parse(text)
+	p, err := m.cache.Parse([]byte(text))
 	if err != nil {
 		return script.ParseResult(err)
 	}
