@@ -7,6 +7,10 @@
 // revisions, a lock with fencing tokens, a sequence without gaps. An operation
 // whose outcome nobody knows may have happened at any time after it was asked,
 // or never; one that certainly did not happen is left out.
+//
+// Transactions over several objects are judged by CheckLists: histories of appends
+// to lists and reads of them are searched for cycles, which a strictly serializable
+// store does not show.
 package history
 
 import (
