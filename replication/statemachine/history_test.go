@@ -216,3 +216,36 @@ func (r *countingReader) Get(key []byte) ([]byte, bool) {
 	r.gets++
 	return r.Reader.Get(key)
 }
+
+// A snapshot hold keeps what reads as of its time or later need, also through
+// passes that clean up, and no longer than it lives.
+func TestHoldsKeepHistory(t *testing.T) {
+	w := &writer{world: newWorld(t), durability: " ephemeral", keep: statemachine.HistoryEphemeral, revisions: map[string][]oldRevision{}}
+	w.do("set_level level=2")
+	for i := range 100 {
+		w.wallMS++
+		w.set(w.line("k", i, ""))
+	}
+	held := w.revisions["k"][60].at
+	hold := w.do(fmt.Sprintf("snapshot_hold_acquire holder=me timestamp=%d lease_ms=1000s", held.PhysicalMs))[0].GetSnapshotHold()
+	for i := range 12_000 {
+		w.wallMS++
+		w.set(w.line("k", i, ""), w.line("l", i, ""))
+	}
+	kept := &writer{world: w.world, durability: w.durability, keep: 20_000, revisions: w.revisions}
+	for _, at := range []int{90, 95, 99, 100, 101, 1000, 5000, 12_000} {
+		kept.check("k", at) // since the 84th: when the hold came, those before had fallen out
+	}
+	if _, n := w.records(); n < 24_000 {
+		t.Errorf("%d records are left", n)
+	}
+	w.wantCode(w.read("get key=k ephemeral as_of=70"), replication.Code_CODE_TOO_OLD)
+	w.do("snapshot_hold_release id=" + hold.GetId())
+	w.check("k", 1000)
+	for i := range 12_000 {
+		w.set(w.line("l", i, ""))
+	}
+	if _, n := w.records(); n > 12_000 {
+		t.Errorf("%d records are left after the hold", n)
+	}
+}
