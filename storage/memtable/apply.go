@@ -136,11 +136,11 @@ func (s *Store) wake() {
 // set: the caller looks at Err before it acts upon what the section decided.
 func (s *Store) Get(key []byte) (value []byte, ok bool) {
 	if c, ok := s.active.tree.Get(view(key)); ok {
-		return c.value, c.kind != kindDeleted
+		return c.value(), c.kind() != kindDeleted
 	}
 	if s.sealed != nil {
 		if c, ok := s.sealed.tree.Get(view(key)); ok {
-			return c.value, c.kind != kindDeleted
+			return c.value(), c.kind() != kindDeleted
 		}
 	}
 	v, err := s.engine.Get(key)

@@ -172,11 +172,11 @@ func (s *Store) beginWrite() (*table, error) {
 func (s *Store) writeTable(t *table) error {
 	begun := time.Now()
 	s.batch.Reset()
-	t.tree.Scan(func(key string, c *cell) bool {
-		if c.kind == kindDeleted {
+	t.tree.Scan(func(key string, c cell) bool {
+		if c.kind() == kindDeleted {
 			s.batch.Delete(raw(key))
 		} else {
-			s.batch.Put(raw(key), c.value)
+			s.batch.Put(raw(key), c.value())
 		}
 		return true
 	})

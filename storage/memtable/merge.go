@@ -11,22 +11,22 @@ import (
 // change while a scan runs, except that the engine may take over what sealed
 // holds: sealed hides those rows either way.
 type levels struct {
-	active, sealed *btree.Map[string, *cell] // either may be nil
+	active, sealed *btree.Map[string, cell] // either may be nil
 	engine         storage.Reader
 }
 
 // cursor walks the keys of one tree within bounds, in one direction.
 type cursor struct {
-	it      btree.MapIter[string, *cell]
+	it      btree.MapIter[string, cell]
 	bound   string
 	bounded bool
 	reverse bool
 	ok      bool
 	key     string
-	cell    *cell
+	cell    cell
 }
 
-func newCursor(t *btree.Map[string, *cell], from, to []byte, reverse bool) cursor {
+func newCursor(t *btree.Map[string, cell], from, to []byte, reverse bool) cursor {
 	c := cursor{reverse: reverse}
 	if t == nil || t.Len() == 0 {
 		return c
@@ -81,14 +81,14 @@ func (c *cursor) before(a, b string) bool {
 // overlay merges two cursors; of equal keys the upper one wins.
 type overlay struct{ upper, lower cursor }
 
-func (o *overlay) peek() (key string, c *cell, ok bool) {
+func (o *overlay) peek() (key string, c cell, ok bool) {
 	switch {
 	case o.upper.ok && (!o.lower.ok || !o.upper.before(o.lower.key, o.upper.key)):
 		return o.upper.key, o.upper.cell, true
 	case o.lower.ok:
 		return o.lower.key, o.lower.cell, true
 	}
-	return "", nil, false
+	return "", "", false
 }
 
 // skip moves past key in both cursors.
@@ -135,7 +135,7 @@ func (l levels) merge(from, to []byte, reverse bool, fail func(error)) iter.Seq2
 				}
 				o.skip(key)
 				hidden = key == below
-				if c.kind != kindDeleted && !yield(raw(key), c.value) {
+				if c.kind() != kindDeleted && !yield(raw(key), c.value()) {
 					return
 				}
 				if hidden {
@@ -152,7 +152,7 @@ func (l levels) merge(from, to []byte, reverse bool, fail func(error)) iter.Seq2
 				return
 			}
 			o.skip(key)
-			if c.kind != kindDeleted && !yield(raw(key), c.value) {
+			if c.kind() != kindDeleted && !yield(raw(key), c.value()) {
 				return
 			}
 		}

@@ -109,8 +109,8 @@ func (g *generation) get(key []byte) ([]byte, error) {
 // together under the apply lock. It is immutable and shared by views.
 type version struct {
 	index  uint64
-	active *btree.Map[string, *cell]
-	sealed *btree.Map[string, *cell]
+	active *btree.Map[string, cell]
+	sealed *btree.Map[string, cell]
 	gen    *generation
 }
 
@@ -181,11 +181,11 @@ func (w *View) Index() uint64 { return w.v.index }
 func (w *View) Get(key []byte) (value []byte, ok bool) {
 	w.mustBeHeld()
 	if c, ok := w.v.active.Get(view(key)); ok {
-		return c.value, c.kind != kindDeleted
+		return c.value(), c.kind() != kindDeleted
 	}
 	if w.v.sealed != nil {
 		if c, ok := w.v.sealed.Get(view(key)); ok {
-			return c.value, c.kind != kindDeleted
+			return c.value(), c.kind() != kindDeleted
 		}
 	}
 	v, err := w.v.gen.cachedGet(key)
