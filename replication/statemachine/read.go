@@ -15,16 +15,35 @@ type view struct {
 // in r. Index and time of the answer are those of r. A request that is no read is
 // INVALID; a row that cannot be read gives UNKNOWN_OUTCOME and says so.
 func Read(r Reader, req *replication.Request) *replication.Answer {
-	a, err := read(r, req)
+	p, err := Prepare(r)
+	if err != nil {
+		return &replication.Answer{Code: replication.Code_CODE_UNKNOWN_OUTCOME, Detail: err.Error()}
+	}
+	return p.Read(r, req)
+}
+
+// Prepared is what every read from rows of one index looks at first. It may be
+// kept, and used for any Reader of that index, also by many at once.
+type Prepared struct{ state state }
+
+// Prepare reads it. The error says that a row cannot be read.
+func Prepare(r Reader) (p *Prepared, err error) {
+	defer rescue(&err)
+	return &Prepared{loadState(r)}, nil
+}
+
+// Read is the function Read, for an r of the same index.
+func (p *Prepared) Read(r Reader, req *replication.Request) *replication.Answer {
+	a, err := p.read(r, req)
 	if err != nil {
 		return &replication.Answer{Code: replication.Code_CODE_UNKNOWN_OUTCOME, Detail: err.Error()}
 	}
 	return a
 }
 
-func read(r Reader, req *replication.Request) (a *replication.Answer, err error) {
+func (p *Prepared) read(r Reader, req *replication.Request) (a *replication.Answer, err error) {
 	defer rescue(&err)
-	v := view{r, loadState(r)}
+	v := view{r, p.state}
 	a = &replication.Answer{Index: v.index, Time: v.label.timestamp()}
 	v.answer(&command{req: req, label: v.label, answer: a})
 	return a, nil

@@ -47,6 +47,7 @@ type fsm struct {
 	dead    bool // failed: nothing is applied any more
 	torn    bool // dead, with the section of the memtable left open
 
+	prepared atomic.Pointer[preparedAt] // for the reads of one index
 	applied  appliedIndex
 	position atomic.Pointer[statemachine.Position] // after the last entry
 	due      atomic.Int64                          // lease clock at which a sweep is worth proposing; dueNever: none
@@ -220,6 +221,25 @@ func (f *fsm) withView(fn func(*memtable.View) error) error {
 		return err
 	}
 	return view.Err()
+}
+
+// preparedAt is what reads of views of one index share.
+type preparedAt struct {
+	index uint64
+	*statemachine.Prepared
+}
+
+// prepare returns what a read of view looks at first. The caller is withView's fn.
+func (f *fsm) prepare(view *memtable.View) (*statemachine.Prepared, error) {
+	if p := f.prepared.Load(); p != nil && p.index == view.Index() {
+		return p.Prepared, nil
+	}
+	p, err := statemachine.Prepare(view)
+	if err = errors.Join(err, view.Err()); err != nil {
+		return nil, err
+	}
+	f.prepared.Store(&preparedAt{view.Index(), p})
+	return p, nil
 }
 
 // flush brings the engine up to date, so that the next start has little to replay.

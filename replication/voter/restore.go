@@ -146,6 +146,7 @@ func (f *fsm) install() error {
 	}
 	if err := f.switchTo(s.generation, func() {
 		f.store, f.machine = store, machine
+		f.prepared.Store(nil)
 	}); err != nil {
 		// The old store is closed: there is no way back in this process.
 		f.fail(fmt.Errorf("switching to a received snapshot: %w", err))

@@ -10,7 +10,6 @@ import (
 
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/reads"
-	"github.com/kahu-sh/kahu/replication/statemachine"
 	"github.com/kahu-sh/kahu/storage/memtable"
 )
 
@@ -66,7 +65,11 @@ func (v *Voter) read(ctx context.Context, req *replication.Request) (*replicatio
 	}
 	var answer *replication.Answer
 	err := v.fsm.withView(func(view *memtable.View) error {
-		answer = statemachine.Read(view, req)
+		prepared, err := v.fsm.prepare(view)
+		if err != nil {
+			return err
+		}
+		answer = prepared.Read(view, req)
 		return nil
 	})
 	if err != nil {
