@@ -11,6 +11,7 @@ type command struct {
 	req    *replication.Request
 	label  hlc
 	answer *replication.Answer
+	one    *writtenOne // room for the answer of a write of one item, or nil
 }
 
 // refuse says that the command changed nothing, and why.

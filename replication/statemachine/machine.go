@@ -279,8 +279,12 @@ func (m *Machine) run(e *replication.LogEntry, answers []*replication.Answer) er
 	m.endDueTransactions()
 	var diverged error
 	times := make([]replication.Timestamp, len(answers))
+	written := make([]writtenOne, plainWrites(e.Requests))
 	for i, req := range e.Requests {
 		c := command{req: req, label: m.tick(e.WallMs), answer: answers[i]}
+		if isPlainWrite(req) {
+			c.one, written = &written[0], written[1:]
+		}
 		c.answer.Time = &times[i]
 		c.label.fill(&times[i])
 		if err := m.execute(&c); err != nil && diverged == nil {
