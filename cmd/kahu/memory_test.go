@@ -9,6 +9,9 @@ import (
 )
 
 func TestMemoryLimitFollowsTheMemtableUnlessTheEnvironmentHasOne(t *testing.T) {
+	percent := debug.SetGCPercent(100)
+	debug.SetGCPercent(percent)
+	defer debug.SetGCPercent(percent)
 	before := debug.SetMemoryLimit(-1) // reads it
 	defer debug.SetMemoryLimit(before)
 	cfg := config.Config{Limits: config.Limits{MemtableSizeBytes: 10 << 20}}
