@@ -91,11 +91,20 @@ cover: ## Coverage of the short tests over all packages, into cover.out
 hosts: ## The packages on Debian hosts that boot under systemd-nspawn (root; systemd-container, debootstrap)
 	KAHU_HOSTS=1 $(GO) test -count=1 -timeout 20m -v ./test/hosts
 
+.PHONY: containers
+containers: ## The Kubernetes manifests against their types, and the sidecar pair under runc (root; buildah, runc)
+	cd test/containers && KAHU_CONTAINERS=1 $(GO) test -count=1 -timeout 20m -v .
+
 ##@ Packages
 
 .PHONY: packages
 packages: ## deb and rpm for amd64 and arm64, checksums and SBOM, reproducible, into dist/
 	@GO=$(GO) packaging/build.sh amd64 arm64
+
+.PHONY: image
+image: ## The container image for amd64 and arm64, as OCI archives into dist/ (buildah)
+	@mkdir -p dist
+	@for arch in amd64 arm64; do GO=$(GO) packaging/image.sh dist/kahu-image-$$arch.tar $$arch; done
 
 ##@ Measuring
 

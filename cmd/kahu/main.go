@@ -94,6 +94,7 @@ Start an agent, then guard a command with a lock:
 	root.AddCommand(
 		newAgentCommand(g),
 		newExecCommand(g),
+		newInstallCommand(g),
 		newKeygenCommand(g),
 		newKVCommand(g),
 		newPostgresCommand(g),
