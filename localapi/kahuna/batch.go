@@ -29,8 +29,8 @@ type wire[Req, Resp envelope] interface {
 
 // handler gives the requests of one kind of stream their meaning.
 type handler[Req, Resp envelope] interface {
-	// split returns the requests in one message: itself, or those of a frame.
-	split(Req) []Req
+	// frame returns the requests in a message that is a frame.
+	frame(Req) (items []Req, is bool)
 	// serve answers one request. charge is what the answer takes of the budget.
 	serve(context.Context, Req) (answer Resp, charge int)
 	// refuse answers a request that met a bug of ours.
@@ -165,16 +165,31 @@ func (b *batch[Req, Resp]) read() error {
 		if err != nil {
 			return err
 		}
-		for _, req := range b.handler.split(message) {
-			if !b.enter() {
+		items, is := b.handler.frame(message)
+		if !is {
+			if !b.take(message) {
 				return nil
 			}
-			if !b.s.pool.run(b.ctx, &batchItem[Req, Resp]{b: b, ctx: b.limit.now(), req: req}) {
-				b.leave(1)
+			continue
+		}
+		for _, req := range items {
+			if !b.take(req) {
 				return nil
 			}
 		}
 	}
+}
+
+// take has one request served, and reports false when the stream is over.
+func (b *batch[Req, Resp]) take(req Req) bool {
+	if !b.enter() {
+		return false
+	}
+	if !b.s.pool.run(b.ctx, &batchItem[Req, Resp]{b: b, ctx: b.limit.now(), req: req}) {
+		b.leave(1)
+		return false
+	}
+	return true
 }
 
 // enter counts one more request, and waits while there are too many.

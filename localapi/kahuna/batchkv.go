@@ -19,15 +19,11 @@ func (s *Service) BatchClientKeyValueRequests(stream grpc.BidiStreamingServer[pb
 // kvBatch serves the requests of a key/value stream.
 type kvBatch struct{ s *Service }
 
-// split takes a frame apart. A frame in a frame stays one, and is answered as a
+// frame takes a frame apart. A frame in a frame stays one, and is answered as a
 // type that is none.
-func (kvBatch) split(r *pb.GrpcBatchClientKeyValueRequest) []*pb.GrpcBatchClientKeyValueRequest {
-	if r.Type == pb.GrpcClientBatchType_CLIENT_BATCH_FRAME {
-		if f := r.GetFrame(); f != nil {
-			return f.GetItems()
-		}
-	}
-	return []*pb.GrpcBatchClientKeyValueRequest{r}
+func (kvBatch) frame(r *pb.GrpcBatchClientKeyValueRequest) ([]*pb.GrpcBatchClientKeyValueRequest, bool) {
+	f := r.GetFrame()
+	return f.GetItems(), f != nil && r.Type == pb.GrpcClientBatchType_CLIENT_BATCH_FRAME
 }
 
 // serve answers by type, as Kahuna does, and not by the payload that is set. A

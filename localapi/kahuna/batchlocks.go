@@ -18,8 +18,8 @@ func (s *Service) BatchClientLockRequests(stream grpc.BidiStreamingServer[pb.Grp
 // lockBatch serves the requests of a lock stream.
 type lockBatch struct{ s *Service }
 
-func (lockBatch) split(r *pb.GrpcBatchClientLockRequest) []*pb.GrpcBatchClientLockRequest {
-	return []*pb.GrpcBatchClientLockRequest{r}
+func (lockBatch) frame(*pb.GrpcBatchClientLockRequest) ([]*pb.GrpcBatchClientLockRequest, bool) {
+	return nil, false
 }
 
 // serve answers by type, as Kahuna does, and not by the payload that is set. A

@@ -185,15 +185,29 @@ func (s *Service) writeOne(ctx context.Context, tx *replication.TxRef, item *rep
 // the code says why all were refused. A plain write that meets a transaction's
 // lock waits for it at the voter (decisions.md 24).
 func (s *Service) write(ctx context.Context, tx *replication.TxRef, items []*replication.WriteItem) ([]*replication.WrittenItem, replication.Code, error) {
-	req := &replication.Request{}
+	var req *replication.Request
 	if tx == nil {
-		req.Op = &replication.Request_Write{Write: &replication.Write{Items: items}}
+		req = plainWrite(items)
 	} else {
-		req.Op = &replication.Request_TxWrite{TxWrite: &replication.TxWrite{Tx: tx, Items: items}}
+		req = &replication.Request{Op: &replication.Request_TxWrite{TxWrite: &replication.TxWrite{Tx: tx, Items: items}}}
 	}
 	a, err := s.ask(ctx, req)
 	if err != nil {
 		return nil, 0, err
 	}
 	return a.GetWritten().GetItems(), a.GetCode(), nil
+}
+
+// plainWrite makes the request of a write, with one allocation: this is the way
+// of most requests.
+func plainWrite(items []*replication.WriteItem) *replication.Request {
+	var r struct {
+		req   replication.Request
+		op    replication.Request_Write
+		write replication.Write
+	}
+	r.write.Items = items
+	r.op.Write = &r.write
+	r.req.Op = &r.op
+	return &r.req
 }

@@ -97,8 +97,8 @@ func (b *budget) give(n int) {
 type coarseDeadline struct {
 	parent  context.Context
 	d       time.Duration
-	current bounded
-	until   time.Time // when current is too old for new requests
+	current context.Context // bounded
+	until   time.Time       // when current is too old for new requests
 	cancels []cancelAt
 }
 
