@@ -315,7 +315,8 @@ func (s *server) dial(tb testing.TB, c client) *grpc.ClientConn {
 
 // who asks over gRPC.
 func (s *server) who(tb testing.TB, conn *grpc.ClientConn, c client, what string) (string, error) {
-	ctx := tb.Context()
+	ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
+	defer cancel()
 	if c.token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", c.token)
 	}
