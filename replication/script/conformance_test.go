@@ -7,5 +7,5 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	scripttest.Run(t, func(*testing.T) scripttest.Runner { return scripttest.NewMemory() }, nil)
+	scripttest.Run(t, scripttest.Suite{Open: func(*testing.T) scripttest.Runner { return scripttest.NewMemory() }})
 }

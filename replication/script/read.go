@@ -68,8 +68,8 @@ func (r *run) get(s *readStmt, key Key, at At) (value, outcome, error) {
 	return v, outcome{kind: TypeGet, one: row.result(), hasOne: true}, nil
 }
 
-// exists answers without the value. A miss has revision 0, or that of the
-// tombstone (scripts-second-reading.md 49).
+// exists answers without the value. A miss has revision 0 (scripts-second-reading.md
+// 49).
 func (r *run) exists(s *readStmt, key Key, at At) (value, outcome, error) {
 	row, err := r.lookup(key, at, false)
 	if err != nil {
@@ -78,7 +78,7 @@ func (r *run) exists(s *readStmt, key Key, at At) (value, outcome, error) {
 	row.Key, row.Value, row.Null = key.Name, nil, true
 	t := TypeExists
 	if !row.Found {
-		t, row.Revision = TypeDoesNotExist, max(row.Revision, 0)
+		t, row.Revision = TypeDoesNotExist, 0
 	}
 	v := boolean(row.Found)
 	v.rev, v.expires = row.Revision, row.ExpiresAtMS

@@ -39,14 +39,14 @@ func (r *Runner) session(ctx context.Context, p *script.Program, o script.Option
 	t := &transaction{coordinator: r.coordinator, options: o, yield: s.GetYield()}
 	res, err := t.start(ctx, s.GetPriority())
 	if err != nil || res != nil {
-		return res, err
+		return res, noEffect(err)
 	}
 	// The time that a script has begins when it was admitted.
 	limited, cancel := context.WithTimeoutCause(ctx, time.Duration(o.TimeoutMS)*time.Millisecond, errTimeout)
 	defer cancel()
 	t.ctx = limited
 	result, err := t.run(p, script.ParamsOf(s))
-	if err == nil && result.Commit {
+	if err = noEffect(err); err == nil && result.Commit {
 		result, err = t.commit(result)
 	} else {
 		t.rollback(ctx)
@@ -54,7 +54,7 @@ func (r *Runner) session(ctx context.Context, p *script.Program, o script.Option
 	switch {
 	case errors.Is(err, replication.ErrUnknownOutcome):
 		return nil, err
-	case errors.Is(context.Cause(limited), errTimeout) && err != nil:
+	case err != nil && errors.Is(context.Cause(limited), errTimeout):
 		result = script.Result{Type: script.TypeAborted, Reason: script.ReasonTimeout}
 	case err != nil:
 		return nil, err
@@ -62,6 +62,15 @@ func (r *Runner) session(ctx context.Context, p *script.Program, o script.Option
 	a := answer(result)
 	a.Index, a.Time = t.index, t.label
 	return a, nil
+}
+
+// noEffect is the error of a step before the commit: whatever became of the step,
+// the script has had no effect, and never will.
+func noEffect(err error) error {
+	if errors.Is(err, replication.ErrUnknownOutcome) {
+		return fmt.Errorf("%w: before the commit: %v", replication.ErrUnavailable, err)
+	}
+	return err
 }
 
 // transaction is the store of a session. It is used by one goroutine.
@@ -189,10 +198,16 @@ func (t *transaction) Clock() script.Time {
 	return now
 }
 
-// Get implements script.Store.
+// Get implements script.Store. What asks for another state than the present one
+// sees committed values only, and the commit does not depend on it
+// (scripts-second-reading.md 27, 28).
 func (t *transaction) Get(key script.Key, at script.At, withValue bool) (script.Row, error) {
+	if at != (script.At{}) {
+		p := plain{ctx: t.ctx, coordinator: t.coordinator}
+		return p.Get(key, at, withValue)
+	}
 	a, err := t.ask(t.ctx, &replication.Request{Op: &replication.Request_TxRead{TxRead: &replication.TxRead{
-		Tx: t.ref, Keys: []*replication.GetKey{getKey(key, at)}, KeysOnly: !withValue, AsOf: asOf(at.AsOfMS)}}})
+		Tx: t.ref, Keys: []*replication.GetKey{getKey(key, at)}, KeysOnly: !withValue}}})
 	if err != nil {
 		return script.Row{}, err
 	}
@@ -207,8 +222,12 @@ func (t *transaction) Get(key script.Key, at script.At, withValue bool) (script.
 func (t *transaction) Range(r script.Range, yield func(*script.Row) bool) error {
 	op := &replication.Range{Durability: r.Durability, Prefix: r.Prefix, Bucket: r.Bucket}
 	for {
-		a, err := t.ask(t.ctx, &replication.Request{Op: &replication.Request_TxRead{TxRead: &replication.TxRead{
-			Tx: t.ref, Range: op, AsOf: asOf(r.AsOfMS)}}})
+		req := &replication.Request{Op: &replication.Request_TxRead{TxRead: &replication.TxRead{Tx: t.ref, Range: op}}}
+		if r.AsOfMS != 0 {
+			op.AsOf = asOf(r.AsOfMS)
+			req = &replication.Request{Op: &replication.Request_Range{Range: op}}
+		}
+		a, err := t.ask(t.ctx, req)
 		switch {
 		case err != nil:
 			return err

@@ -89,13 +89,16 @@ func (s *scripts) NowMS() int64 { return s.nowMS }
 
 // TestScriptConformance runs the suite of the language through the machine.
 func TestScriptConformance(t *testing.T) {
-	scripttest.Run(t, func(t *testing.T) scripttest.Runner { return newScripts(t) }, func(c scripttest.Case) string {
-		for _, s := range c.Steps {
-			if strings.Contains(strings.ToUpper(s.Text), "SLEEP ") {
-				return "what sleeps runs as a session"
+	scripttest.Run(t, scripttest.Suite{
+		Open: func(t *testing.T) scripttest.Runner { return newScripts(t) },
+		Skip: func(c scripttest.Case) string {
+			for _, s := range c.Steps {
+				if strings.Contains(strings.ToUpper(s.Text), "SLEEP ") {
+					return "what sleeps runs as a session"
+				}
 			}
-		}
-		return ""
+			return ""
+		},
 	})
 }
 

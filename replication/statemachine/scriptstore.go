@@ -2,6 +2,7 @@ package statemachine
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -63,7 +64,8 @@ func (s *scriptStore) stage(ref keyRef, k scriptKey) {
 		if s.many == nil {
 			s.many = make(map[keyRef]*scriptKey)
 		}
-		s.many[ref] = &k
+		own := k
+		s.many[ref] = &own
 	}
 }
 
@@ -128,14 +130,7 @@ func (s *scriptStore) Get(key script.Key, at script.At, withValue bool) (script.
 }
 
 func tooOldForScript(key string) error {
-	return &script.AbortError{Reason: "snapshot too old: the history of key " + cut(key) + " does not reach back that far"}
-}
-
-func cut(key string) string {
-	if len(key) > 100 {
-		return strings.ToValidUTF8(key[:100], "")
-	}
-	return key
+	return &script.AbortError{Reason: fmt.Sprintf("snapshot too old: the history of key %.100q does not reach back that far", key)}
 }
 
 // present is a key as the script sees it now.

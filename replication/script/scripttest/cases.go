@@ -134,8 +134,18 @@ func parseCases(file, text string) ([]Case, error) {
 	return out, nil
 }
 
-// Run runs all cases that skip does not name a reason for, each on a new Runner.
-func Run(t *testing.T, open func(t *testing.T) Runner, skip func(Case) string) {
+// Suite says how the cases are run.
+type Suite struct {
+	// Open makes a Runner with an empty store, for each case.
+	Open func(t *testing.T) Runner
+	// Skip names the reason for leaving a case out, "" for none. Optional.
+	Skip func(Case) string
+	// Inside runs a test in surroundings of its own, such as synctest.Test. Optional.
+	Inside func(t *testing.T, test func(t *testing.T))
+}
+
+// Run runs the cases.
+func Run(t *testing.T, suite Suite) {
 	t.Helper()
 	cases, err := Load()
 	if err != nil {
@@ -144,24 +154,19 @@ func Run(t *testing.T, open func(t *testing.T) Runner, skip func(Case) string) {
 	got := make(map[string]map[int]string)
 	for i, c := range cases {
 		t.Run(fmt.Sprintf("%s/%d", strings.TrimSuffix(c.File, ".txt"), i+1), func(t *testing.T) {
-			if skip != nil {
-				if why := skip(c); why != "" {
+			if suite.Skip != nil {
+				if why := suite.Skip(c); why != "" {
 					t.Skip(why)
 				}
 			}
-			r := open(t)
-			for _, s := range c.Steps {
-				r.Advance(s.WaitMS)
-				res := r.Run(s.Text, s.Params)
-				answer := Render(res, r.NowMS())
-				if got[c.File] == nil {
-					got[c.File] = make(map[int]string)
-				}
-				got[c.File][s.Line] = answer
-				if answer != s.Want && !*update {
-					t.Errorf("%s:%d (%s)\nscript: %s\nparams: %v\n  want: %s\n   got: %s", c.File, s.Line, c.Source, s.Text, s.Params, s.Want, answer)
-				}
+			if got[c.File] == nil {
+				got[c.File] = make(map[int]string)
 			}
+			if suite.Inside == nil {
+				runCase(t, suite, c, got[c.File])
+				return
+			}
+			suite.Inside(t, func(t *testing.T) { runCase(t, suite, c, got[c.File]) })
 		})
 	}
 	if *update {
@@ -169,6 +174,18 @@ func Run(t *testing.T, open func(t *testing.T) Runner, skip func(Case) string) {
 			if err := rewrite(file, answers); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+func runCase(t *testing.T, suite Suite, c Case, got map[int]string) {
+	r := suite.Open(t)
+	for _, s := range c.Steps {
+		r.Advance(s.WaitMS)
+		answer := Render(r.Run(s.Text, s.Params), r.NowMS())
+		got[s.Line] = answer
+		if answer != s.Want && !*update {
+			t.Errorf("%s:%d (%s)\nscript: %s\nparams: %v\n  want: %s\n   got: %s", c.File, s.Line, c.Source, s.Text, s.Params, s.Want, answer)
 		}
 	}
 }

@@ -2,7 +2,7 @@ package scripttest
 
 import (
 	"bytes"
-	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -97,12 +97,13 @@ func (m *Memory) Get(k script.Key, at script.At, withValue bool) (script.Row, er
 	row := script.Row{Key: k.Name, Revision: -1, Null: true}
 	revs := m.all(k)
 	if at.HasRevision {
+		revs = m.keys[k]
 		i := slices.IndexFunc(revs, func(r revision) bool { return r.number == at.Revision })
 		switch {
 		case i < 0 || revs[i].tombstone:
 			return row, nil
 		case revs[i].hidden:
-			return row, &script.AbortError{Reason: "snapshot too old: the history of key " + k.Name + " does not reach back that far"}
+			return row, &script.AbortError{Reason: fmt.Sprintf("snapshot too old: the history of key %q does not reach back that far", k.Name)}
 		}
 		return m.row(k, &revs[i], withValue), nil
 	}
@@ -216,6 +217,3 @@ var _ interface {
 	Runner
 	script.Store
 } = (*Memory)(nil)
-
-// ErrStop is for stores that fail on purpose.
-var ErrStop = errors.New("the store was told to stop")
