@@ -33,6 +33,11 @@ type Options struct {
 	ServiceManager ServiceManager
 	// Sockets are those that the service manager has opened; Run closes them.
 	Sockets systemd.Sockets
+
+	// Set by tests: whether nothing of gossip passes now, and who hears how many
+	// members it has given up.
+	cutGossip  func() bool
+	gossipLost func(int64)
 }
 
 // drainTime is how long holders are given to hear that the agent stops before

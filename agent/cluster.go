@@ -18,6 +18,9 @@ import (
 // heardFor is how long an agent that has said hello counts as there.
 const heardFor = 30 * time.Second
 
+// silentFor is when a voter that does not answer its leader does not count as there.
+const silentFor = 5 * time.Second
+
 // minIDPrefix is how much of a node's id has to be named.
 const minIDPrefix = 4
 
@@ -51,7 +54,10 @@ func (c cluster) Members() wire.ClusterMembers {
 			continue
 		}
 		m := entry(h.Node)
-		m.Host, m.Zone, m.Version, m.KeyIDs = h.Name, h.Zone, h.Version, h.KeyIDs
+		m.Host, m.Zone, m.Version = h.Name, h.Zone, h.Version
+		if m.KeyIDs == nil || m.Self { // gossip is sooner than a hello
+			m.KeyIDs = h.KeyIDs
+		}
 		m.Alive = m.Alive || h.Heard <= heardFor
 		if h.Address != "" {
 			m.Address = h.Address
@@ -110,7 +116,7 @@ func (c cluster) seats(out *wire.ClusterMembers, entry func(string) *wire.Cluste
 		}
 		if d, ok := silence[p.ID]; ok {
 			ms := d.Milliseconds()
-			m.SilentMS = &ms
+			m.SilentMS, m.Alive = &ms, d < silentFor
 		}
 	}
 	for _, h := range q.keeper.Heard() {

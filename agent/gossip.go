@@ -34,6 +34,7 @@ type gossip struct {
 	seeds   *discovery.Seeds
 	keys    func() *secret.Keys
 	packets net.PacketConn // nil: no gossip
+	lost    func(int64)    // Options.gossipLost
 	config  discovery.Config
 
 	// Set by openGossip's caller before start.
@@ -47,7 +48,7 @@ type gossip struct {
 
 // openGossip starts to look up the seeds, and takes the port; start begins.
 func openGossip(a *agent, q *quorum) (*gossip, error) {
-	g := &gossip{log: a.log, quorum: q, keys: a.identity.Keys}
+	g := &gossip{log: a.log, quorum: q, keys: a.identity.Keys, lost: a.o.gossipLost}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	_, portText, err := net.SplitHostPort(q.advertise)
 	if err != nil {
@@ -74,7 +75,42 @@ func openGossip(a *agent, q *quorum) (*gossip, error) {
 		Packets: g.packets, Streams: q.listener.Protocol(link.ProtocolGossip), Dial: q.dialer.Gossip,
 		Seeds: g.seeds.Addresses, Changed: g.changed, Logger: a.log,
 	}
+	if cut := a.o.cutGossip; cut != nil {
+		g.config.Packets = &cutPackets{g.packets, cut}
+		g.config.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			if cut() {
+				return nil, errCut
+			}
+			return q.dialer.Gossip(ctx, address)
+		}
+	}
 	return g, nil
+}
+
+var errCut = errors.New("cut off by a test")
+
+// cutPackets loses packets while cut says so.
+type cutPackets struct {
+	net.PacketConn
+	cut func() bool
+}
+
+// ReadFrom implements net.PacketConn.
+func (c *cutPackets) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := c.PacketConn.ReadFrom(b)
+		if err != nil || !c.cut() {
+			return n, from, err
+		}
+	}
+}
+
+// WriteTo implements net.PacketConn.
+func (c *cutPackets) WriteTo(b []byte, to net.Addr) (int, error) {
+	if c.cut() {
+		return len(b), nil
+	}
+	return c.PacketConn.WriteTo(b, to)
 }
 
 // start begins once there is a cluster. It does not block.
@@ -176,6 +212,22 @@ func (g *gossip) changed(members []discovery.Member) {
 		}
 	}
 	g.quorum.keeper.Hint(addresses)
+	if g.lost != nil {
+		_, silent := g.count()
+		g.lost(int64(silent))
+	}
+}
+
+// count returns how many members gossip takes for alive, and how many not.
+func (g *gossip) count() (alive, silent int) {
+	for _, m := range g.members() {
+		if m.Alive {
+			alive++
+		} else {
+			silent++
+		}
+	}
+	return alive, silent
 }
 
 // members are all agents heard of by gossip.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -12,8 +13,9 @@ import (
 	"github.com/kahu-sh/kahu/agent/secret"
 )
 
-// rotationInterval is how often the secret file is looked at.
-const rotationInterval = 5 * time.Second
+// rotationInterval is how often it is looked at whether the secret file is
+// another one, or whether the others are ready for what is in it.
+const rotationInterval = time.Second
 
 // startRotation follows the secret file; the result ends that.
 func (a *agent) startRotation() (stop func(context.Context) error) {
@@ -38,16 +40,23 @@ func (a *agent) rotateSecret(ctx context.Context) {
 	tick := time.NewTicker(rotationInterval)
 	defer tick.Stop()
 	said := ""
+	var seen os.FileInfo // the file that was taken over; nil: not yet
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		err := a.followSecret()
+		info, err := os.Stat(a.cfg.SecretFile)
+		if err == nil && seen != nil && os.SameFile(info, seen) && info.ModTime().Equal(seen.ModTime()) && info.Size() == seen.Size() {
+			continue
+		}
+		if err == nil {
+			err = a.followSecret()
+		}
 		switch {
 		case err == nil:
-			said = ""
+			said, seen = "", info
 		case err.Error() != said:
 			said = err.Error()
 			a.log.Warn("the secret file has changed, and the secrets in use stay as they were for now", "file", a.cfg.SecretFile, "in_use", a.identity.Keys().IDs(), "reason", err)
@@ -92,14 +101,14 @@ func (a *agent) followSecret() error {
 // use first, by what to call the agent.
 func (a *agent) peerKeys() map[string][]string {
 	known := make(map[string][]string)
-	for _, m := range a.quorum.gossip.members() {
-		if m.Alive && m.Node != a.identity.node {
-			known[m.Name+" ("+m.Node+")"] = m.KeyIDs
-		}
-	}
 	for _, h := range a.quorum.keeper.Heard() {
 		if h.Node != a.identity.node {
 			known[h.Name+" ("+h.Node+")"] = h.KeyIDs
+		}
+	}
+	for _, m := range a.quorum.gossip.members() {
+		if m.Alive && m.Node != a.identity.node {
+			known[m.Name+" ("+m.Node+")"] = m.KeyIDs // sooner than by a hello
 		}
 	}
 	return known

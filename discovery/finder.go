@@ -58,7 +58,16 @@ type timing struct {
 	probe     time.Duration // between two probes; 0: the profile's
 }
 
-var defaultTiming = timing{alone: 2 * time.Second, settled: 30 * time.Second, maxRetry: 5 * time.Minute, reconnect: 24 * time.Hour}
+func (p Profile) timing() timing {
+	t := timing{alone: 2 * time.Second, settled: 30 * time.Second, maxRetry: 5 * time.Minute, reconnect: 24 * time.Hour}
+	switch p {
+	case WAN:
+		t.alone, t.settled, t.maxRetry = 5*time.Second, time.Minute, 10*time.Minute
+	case Local:
+		t.alone, t.settled, t.maxRetry = 500*time.Millisecond, 5*time.Second, 5*time.Second
+	}
+	return t
+}
 
 // maxAttempts is how many addresses are tried in one round.
 const maxAttempts = 8
@@ -120,7 +129,7 @@ func newFinder(cfg Config) (*Finder, error) {
 		return nil, fmt.Errorf("discovery: the cluster id %.80q is longer than %d bytes", cfg.Cluster, memberlist.LabelMaxSize)
 	}
 	if cfg.timing == (timing{}) {
-		cfg.timing = defaultTiming
+		cfg.timing = cfg.Profile.timing()
 	}
 	if cfg.Seeds == nil {
 		cfg.Seeds = func() []string { return nil }

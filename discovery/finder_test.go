@@ -18,7 +18,11 @@ import (
 	"github.com/kahu-sh/kahu/discovery"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// Memberlist does not wait for a probe under way, which ends with its timeout.
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+}
 
 // network is loopback with a switch: hosts of different islands do not hear
 // each other.

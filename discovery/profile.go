@@ -22,7 +22,9 @@ func (p Profile) memberlist() *memberlist.Config {
 	case WAN:
 		return memberlist.DefaultWANConfig()
 	case Local:
-		return memberlist.DefaultLocalConfig()
+		c := memberlist.DefaultLocalConfig()
+		c.SuspicionMaxTimeoutMult = 2 // nobody else need confirm it: there is no network in between
+		return c
 	}
 	return memberlist.DefaultLANConfig()
 }
