@@ -43,6 +43,7 @@ type gossip struct {
 	finder  atomic.Pointer[discovery.Finder] // nil before it has begun
 	ctx     context.Context                  // ends with close
 	cancel  context.CancelFunc
+	mu      sync.Mutex // start and close may meet
 	running sync.WaitGroup
 }
 
@@ -115,7 +116,9 @@ func (c *cutPackets) WriteTo(b []byte, to net.Addr) (int, error) {
 
 // start begins once there is a cluster. It does not block.
 func (g *gossip) start() {
-	if g.packets != nil {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.packets != nil && g.ctx.Err() == nil {
 		g.running.Go(g.run) // ends with close, which waits
 	}
 }
@@ -239,7 +242,9 @@ func (g *gossip) members() []discovery.Member {
 }
 
 func (g *gossip) close() error {
+	g.mu.Lock()
 	g.cancel()
+	g.mu.Unlock()
 	g.seeds.Close()
 	g.running.Wait()
 	if f := g.finder.Load(); f != nil {

@@ -260,6 +260,11 @@ func (k *Keeper) Start(network Network, raft Raft) error {
 		q := raft.Quorum()
 		k.standby.Store(k.cfg.Auto && !slices.Contains(q.Voters, k.cfg.Node) && !slices.Contains(q.Learners, k.cfg.Node))
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ctx.Err() != nil {
+		return nil // Close was faster
+	}
 	close(k.started)
 	k.running.Go(k.loop) // ends when ctx does; Close waits for it
 	return nil
@@ -286,7 +291,9 @@ func (k *Keeper) checkDisk(hasState bool) error {
 
 // Close stops acting and waits for it. Address keeps working.
 func (k *Keeper) Close() error {
+	k.mu.Lock()
 	k.cancel()
+	k.mu.Unlock()
 	k.running.Wait()
 	k.mu.Lock()
 	defer k.mu.Unlock()
