@@ -227,7 +227,10 @@ func TestTooManyConnections(t *testing.T) {
 		"of all":         func(l *doors.Limits) { l.Connections = 3 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := limited(t, change)
+			s := limited(t, func(l *doors.Limits) {
+				l.HeaderTimeout = time.Hour // nobody is closed for being silent
+				change(l)
+			})
 			var held []net.Conn
 			for range 3 {
 				held = append(held, s.connect(t))
