@@ -167,9 +167,12 @@ func decodeError(err error) error {
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	var value *valueError
+	var known *badRequest
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &known):
+		return known
 	case errors.As(err, &value):
 		return bad("%s", value.detail)
 	case errors.As(err, &syntax):

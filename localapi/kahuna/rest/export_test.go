@@ -15,3 +15,6 @@ func Routes() []string {
 
 // MaxLargeBodies is the number of large bodies at a time.
 const MaxLargeBodies = maxLargeBodies
+
+// MaxItems is how many items a list in a body may have.
+const MaxItems = maxItems

@@ -176,3 +176,22 @@ func TestContentTypes(t *testing.T) {
 		t.Errorf("a body that is not UTF-8: %d", status)
 	}
 }
+
+// A body of three bytes an item must not become a gigabyte of items.
+func TestListsAreBounded(t *testing.T) {
+	svc := new(scripted)
+	asked := 0
+	svc.set(func(context.Context, string, proto.Message, proto.Message) error { asked++; return nil })
+	c := serve(t, svc, 0)["HTTP/1.1"]
+	const path = "/v1/kv/try-get-many"
+	full := `{"items":[` + strings.Repeat("{},", rest.MaxItems-1)
+	if status, _ := post(t, c, path, strings.NewReader(full+"{}]}"), nil); status != http.StatusOK || asked != 1 {
+		t.Errorf("%d items: %d, asked %d times", rest.MaxItems, status, asked)
+	}
+	if status, answer := post(t, c, path, strings.NewReader(full+"{},{}]}"), nil); status != http.StatusRequestEntityTooLarge || asked != 1 {
+		t.Errorf("one item more: %d %v, asked %d times", status, answer, asked)
+	}
+	if status, _ := post(t, c, "/v1/kv/try-execute-tx-script", strings.NewReader(`{"script":"","parameters":[`+strings.Repeat("{},", rest.MaxItems)+`{}]}`), nil); status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a script with too many parameters: %d", status)
+	}
+}

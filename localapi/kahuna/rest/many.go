@@ -10,7 +10,7 @@ import (
 
 // setManyRequest is KahunaSetManyKeyValueRequest.
 type setManyRequest struct {
-	Items *[]setItem `json:"items"`
+	Items list[setItem] `json:"items"`
 }
 
 // setItem is KahunaSetKeyValueRequestItem.
@@ -29,10 +29,10 @@ type setItem struct {
 // deleteManyRequest is KahunaDeleteManyKeyValueRequest: the whole list is one
 // operation of a session.
 type deleteManyRequest struct {
-	Items           *[]deleteItem `json:"items"`
-	CoordinatorKey  *string       `json:"coordinatorKey"`
-	OperationIDHigh uint64Value   `json:"operationIdHigh"`
-	OperationIDLow  uint64Value   `json:"operationIdLow"`
+	Items           list[deleteItem] `json:"items"`
+	CoordinatorKey  *string          `json:"coordinatorKey"`
+	OperationIDHigh uint64Value      `json:"operationIdHigh"`
+	OperationIDLow  uint64Value      `json:"operationIdLow"`
 }
 
 // deleteItem is KahunaDeleteKeyValueRequestItem.
@@ -44,9 +44,9 @@ type deleteItem struct {
 
 // readManyRequest is KahunaManyKeyValuesRequest.
 type readManyRequest struct {
-	TransactionID hlc         `json:"transactionId"`
-	ReadTimestamp hlc         `json:"readTimestamp"`
-	Items         *[]readItem `json:"items"`
+	TransactionID hlc            `json:"transactionId"`
+	ReadTimestamp hlc            `json:"readTimestamp"`
+	Items         list[readItem] `json:"items"`
 }
 
 // readItem is KahunaGetManyKeyValuesRequestItem. A revision left out is the newest,
@@ -115,9 +115,9 @@ func setMany(ctx context.Context, s Service, in *setManyRequest) (answer, error)
 	if in.Items == nil {
 		return noItemsToWrite()
 	}
-	req := &pb.GrpcTrySetManyKeyValueRequest{Items: make([]*pb.GrpcTrySetManyKeyValueRequestItem, 0, len(*in.Items))}
+	req := &pb.GrpcTrySetManyKeyValueRequest{Items: make([]*pb.GrpcTrySetManyKeyValueRequestItem, 0, len(in.Items))}
 	transactional := false
-	for _, item := range *in.Items {
+	for _, item := range in.Items {
 		transactional = transactional || item.TransactionID != hlc{}
 		req.Items = append(req.Items, &pb.GrpcTrySetManyKeyValueRequestItem{
 			TransactionIdNode: item.TransactionID.node(), TransactionIdPhysical: item.TransactionID.physical(), TransactionIdCounter: item.TransactionID.counter(),
@@ -147,10 +147,10 @@ func deleteMany(ctx context.Context, s Service, in *deleteManyRequest) (answer, 
 	if in.Items == nil {
 		return noItemsToWrite()
 	}
-	req := &pb.GrpcTryDeleteManyKeyValueRequest{Items: make([]*pb.GrpcTryDeleteManyKeyValueRequestItem, 0, len(*in.Items)),
+	req := &pb.GrpcTryDeleteManyKeyValueRequest{Items: make([]*pb.GrpcTryDeleteManyKeyValueRequestItem, 0, len(in.Items)),
 		CoordinatorKey: in.CoordinatorKey, OperationIdHigh: (*uint64)(&in.OperationIDHigh), OperationIdLow: (*uint64)(&in.OperationIDLow)}
 	transactional := false
-	for _, item := range *in.Items {
+	for _, item := range in.Items {
 		transactional = transactional || item.TransactionID != hlc{}
 		req.Items = append(req.Items, &pb.GrpcTryDeleteManyKeyValueRequestItem{
 			TransactionIdNode: item.TransactionID.node(), TransactionIdPhysical: item.TransactionID.physical(), TransactionIdCounter: item.TransactionID.counter(),
@@ -195,8 +195,8 @@ func readManyType(in *readManyRequest) int32 {
 }
 
 func (in *readManyRequest) items() []*pb.GrpcTryManyValuesRequestItem {
-	items := make([]*pb.GrpcTryManyValuesRequestItem, 0, len(*in.Items))
-	for _, item := range *in.Items {
+	items := make([]*pb.GrpcTryManyValuesRequestItem, 0, len(in.Items))
+	for _, item := range in.Items {
 		items = append(items, &pb.GrpcTryManyValuesRequestItem{Key: text(item.Key), Revision: int64(item.Revision),
 			Durability: pb.GrpcKeyValueDurability(item.Durability)})
 	}

@@ -13,10 +13,10 @@ const priorityNormal priority = 2
 
 // scriptRequest is KahunaTxKeyValueRequest.
 type scriptRequest struct {
-	Hash       *string      `json:"hash"`
-	Script     payload      `json:"script"`
-	Parameters *[]parameter `json:"parameters"`
-	Priority   priority     `json:"priority"`
+	Hash       *string         `json:"hash"`
+	Script     payload         `json:"script"`
+	Parameters list[parameter] `json:"parameters"`
+	Priority   priority        `json:"priority"`
 }
 
 type parameter struct {
@@ -146,10 +146,8 @@ func executeScript(ctx context.Context, s Service, in *scriptRequest) (answer, e
 	}
 	req := &pb.GrpcTryExecuteTransactionScriptRequest{Hash: in.Hash, Script: in.Script,
 		Priority: pb.GrpcTransactionPriority(offset(int32(in.Priority), 4))}
-	if in.Parameters != nil {
-		for _, p := range *in.Parameters {
-			req.Parameters = append(req.Parameters, &pb.GrpcKeyValueParameter{Key: text(p.Key), Value: p.Value})
-		}
+	for _, p := range in.Parameters {
+		req.Parameters = append(req.Parameters, &pb.GrpcKeyValueParameter{Key: text(p.Key), Value: p.Value})
 	}
 	a, err := s.TryExecuteTransactionScript(ctx, req)
 	if err != nil {
