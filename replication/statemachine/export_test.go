@@ -38,6 +38,40 @@ func RecodeRow(key, value []byte) (again []byte, ok bool) {
 	case tableAllocation:
 		a, ok := decodeAllocation(value)
 		return a.append(nil), ok
+	case tableTx, tableTxRow, tableSnapshot:
+		return recodeTx(key, value)
+	}
+	return value, true
+}
+
+func recodeTx(key, value []byte) (again []byte, ok bool) {
+	kind := byte(0)
+	if len(key) >= txRowHead {
+		kind = key[txRowHead-1]
+	}
+	switch {
+	case key[0] == tableTx:
+		r, ok := decodeTx(value)
+		return r.append(nil), ok
+	case key[0] == tableSnapshot:
+		h, ok := decodeSnapshotHold(value)
+		return h.append(nil), ok
+	case kind == txRowStaged:
+		r, item, ok := decodeStaged(value)
+		if !ok {
+			return nil, false
+		}
+		again, err := appendStaged(nil, &r, item)
+		return again, err == nil
+	case kind == txRowRead:
+		o, ok := decodeObservation(value)
+		return o.append(nil), ok
+	case kind == txRowPredicate, kind == txRowSpanLock:
+		s, ok := decodeSpan(value)
+		return s.append(nil), ok
+	case kind == txRowLock:
+		l, ok := decodeTxLock(value)
+		return l.append(nil), ok
 	}
 	return value, true
 }

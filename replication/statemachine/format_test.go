@@ -77,15 +77,17 @@ func TestGoldenRows(t *testing.T) {
 }
 
 func FuzzRows(f *testing.F) {
-	golden, err := os.ReadFile(goldenFile)
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, line := range strings.Split(strings.TrimSpace(string(golden)), "\n") {
-		k, v, _ := strings.Cut(line, " = ")
-		key, _ := hex.DecodeString(k)
-		value, _ := hex.DecodeString(v)
-		f.Add(key, value)
+	for _, file := range []string{goldenFile, goldenTxFile} {
+		golden, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, line := range strings.Split(strings.TrimSpace(string(golden)), "\n") {
+			k, v, _ := strings.Cut(line, " = ")
+			key, _ := hex.DecodeString(k)
+			value, _ := hex.DecodeString(v)
+			f.Add(key, value)
+		}
 	}
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		again, ok := statemachine.RecodeRow(key, value)

@@ -79,7 +79,7 @@ const (
 	MaxTxWrites      = 2_048
 	MaxTxStagedBytes = 16 << 20
 	// MaxTxItems bounds the locks or writes of one command.
-	MaxTxItems = 2_048
+	MaxTxItems = 1_024
 	// MaxTxSpans bounds range and prefix locks, and ranges read, of all
 	// transactions together: each write looks through those of its prefix.
 	MaxTxSpans = 16_384
@@ -92,6 +92,8 @@ const (
 	// txEndedPerEntry bounds the transactions that one entry ends by the clock
 	// before its requests.
 	txEndedPerEntry = 256
+	// txClearedAtEnd bounds the rows that the end of a transaction clears away itself.
+	txClearedAtEnd = 100
 	// MaxSnapshotHolds bounds snapshot holds, MaxSnapshotLeaseMS their leases.
 	MaxSnapshotHolds         = 1_024
 	MaxSnapshotLeaseMS int64 = 1<<31 - 1

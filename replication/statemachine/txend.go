@@ -25,7 +25,7 @@ func (m *Machine) txEnd(c *command, op *replication.TxEnd) {
 			outcome = m.commit(c, t)
 		}
 		m.endTx(t, outcome)
-		m.clearTransactions(releasesPerEntry)
+		m.clearTransactions(txClearedAtEnd) // of a small one nothing is left
 	}
 	if t := m.tx.ended[id]; t != nil && ref.Id.Node == 0 && t.coordinates(ref) && m.live(saturating(t.end, TxOutcomeNS)) {
 		m.answerEnded(c, t.outcome, t.anchor, t.writes)

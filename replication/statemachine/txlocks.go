@@ -170,7 +170,7 @@ func (m *Machine) txLock(c *command, op *replication.TxLock) {
 		return
 	}
 	if n := len(op.Locks); n == 0 || n > MaxTxItems {
-		c.invalid("the number of locks is not between 1 and 2048")
+		c.invalid("the number of locks is not between 1 and 1024")
 		return
 	}
 	want := make([]wanted, len(op.Locks))
@@ -280,7 +280,7 @@ func (m *Machine) txUnlock(c *command, op *replication.TxUnlock) {
 		return
 	}
 	if n := len(op.Locks); n == 0 || n > MaxTxItems {
-		c.invalid("the number of locks is not between 1 and 2048")
+		c.invalid("the number of locks is not between 1 and 1024")
 		return
 	}
 	for _, l := range op.Locks {

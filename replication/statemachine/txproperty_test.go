@@ -492,7 +492,9 @@ func runOnEngine(t *testing.T, kind string, seed int, said *bytes.Buffer) [16]by
 	}
 	flushes := rand.New(rand.NewPCG(uint64(seed), uint64(len(kind)))) // each engine its own: that must make no difference
 	h, x := &history{wall: 1, numbers: map[string]uint64{}}, new(transactions)
-	draw := rapid.Custom(func(t *rapid.T) *replication.LogEntry { return x.entry(t, h, h.clock == 0 && len(x.ids) == 0 && said.Len() == 0) })
+	draw := rapid.Custom(func(t *rapid.T) *replication.LogEntry {
+		return x.entry(t, h, h.clock == 0 && len(x.ids) == 0 && said.Len() == 0)
+	})
 	for i := range 150 {
 		entry := draw.Example(seed*1000 + i)
 		b, err := statemachine.EncodeEntry(entry)

@@ -52,7 +52,7 @@ func (a applying) Get(key []byte) ([]byte, bool) {
 
 func (m *Machine) txReadKeys(c *command, t *transaction, op *replication.TxRead, asOf *hlc) {
 	if n := len(op.Keys); n == 0 || n > MaxTxItems {
-		c.invalid("the number of keys is not between 1 and 2048")
+		c.invalid("the number of keys is not between 1 and 1024")
 		return
 	}
 	size := 0

@@ -17,7 +17,7 @@ func (m *Machine) txWrite(c *command, op *replication.TxWrite) {
 		return
 	}
 	if n := len(op.Items); n == 0 || n > MaxTxItems {
-		c.invalid("the number of writes is not between 1 and 2048")
+		c.invalid("the number of writes is not between 1 and 1024")
 		return
 	}
 	size, staged := 0, t.stagedBytes
