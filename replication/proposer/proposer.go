@@ -18,9 +18,13 @@ const (
 	// one goes only when it is full: with 64 and 256 callers on 2 cores, two small
 	// entries at a time made half the batch and two thirds of the throughput.
 	MaxInFlight = 2
-	// MaxLinger bounds how long a batch waits for callers that were just answered
-	// and are likely to ask again.
-	MaxLinger = 150 * time.Microsecond
+	// MaxLinger is how long a batch waits for callers that were just answered and
+	// are likely to ask again. It waits once more, up to lingerRounds times, when
+	// one in lingerShare of them has come meanwhile: an entry costs as much as some
+	// dozens of requests, and many callers take a while to come back.
+	MaxLinger    = 150 * time.Microsecond
+	lingerRounds = 4
+	lingerShare  = 16
 	// MaxEntryRequests bounds the requests in one entry, so that applying it stays
 	// under about 10 ms whatever their size (DESIGN.md §3).
 	MaxEntryRequests = 1024

@@ -214,6 +214,57 @@ func TestLingerIsBounded(t *testing.T) {
 	})
 }
 
+// A batch goes on waiting while callers keep coming back, up to four times as
+// long, and no longer than it takes to see that they pause.
+func TestLingerGoesOnWhileCallersComeBack(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		back  int // of 32 callers, one every 25 µs
+		waits time.Duration
+	}{
+		{"all, too slowly", 32, 4 * proposer.MaxLinger},
+		{"nine", 9, 3 * proposer.MaxLinger},  // some in the second round, none in the third
+		{"three", 3, 2 * proposer.MaxLinger}, // none in the second round
+		{"two", 2, proposer.MaxLinger},       // one after the first: too few
+		{"the first only", 1, proposer.MaxLinger},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
+				var o outcomes
+				occupy(p, &o)
+				for i := range uint64(32) {
+					o.submit(p, write(100+i, 1))
+				}
+				synctest.Wait()
+				for _, f := range r.all() {
+					f.answer(replication.Code_CODE_OK)
+				}
+				time.Sleep(time.Millisecond) // virtual: in a synctest bubble
+				f := r.all()
+				f[len(f)-1].answer(replication.Code_CODE_OK)
+				synctest.Wait()
+				before, asked := len(f), time.Now()
+				for i := range c.back {
+					o.submit(p, write(uint64(200+i), 1))
+					time.Sleep(25 * time.Microsecond) // virtual: in a synctest bubble
+				}
+				time.Sleep(time.Millisecond) // virtual: in a synctest bubble
+				f = r.all()
+				if got := f[before].at.Sub(asked); got != c.waits {
+					t.Errorf("the batch waited %v and has %d requests, want %v", got, len(f[before].entry.Requests), c.waits)
+				}
+				for _, f := range f[before:] {
+					f.answer(replication.Code_CODE_OK)
+				}
+				synctest.Wait()
+				for _, f := range r.all()[len(f):] {
+					f.answer(replication.Code_CODE_OK)
+				}
+			})
+		})
+	}
+}
+
 func TestUrgentGoesFirstAndTwoAreInFlight(t *testing.T) {
 	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
 		var o outcomes

@@ -45,13 +45,8 @@ func (p *Proposer) collect(b *batch, linger *time.Timer) bool {
 		if !p.await(1, nil) {
 			return false
 		}
-		if expected := p.takeExpected(); expected > 1 {
-			linger.Reset(MaxLinger)
-			ok := p.await(expected, linger.C)
-			linger.Stop()
-			if !ok {
-				return false
-			}
+		if !p.linger(linger) {
+			return false
 		}
 		if p.close(b) {
 			return true
@@ -60,13 +55,36 @@ func (p *Proposer) collect(b *batch, linger *time.Timer) bool {
 	}
 }
 
-// takeExpected returns how many requests are worth lingering for, once.
-func (p *Proposer) takeExpected() int {
+// linger waits for callers that were just answered, as long as they keep coming.
+// It returns false when the proposer stops.
+func (p *Proposer) linger(timer *time.Timer) bool {
+	expected, queued := p.takeExpected()
+	for range lingerRounds {
+		if expected <= 1 || queued >= expected {
+			break
+		}
+		timer.Reset(MaxLinger)
+		ok := p.await(expected, timer.C)
+		timer.Stop()
+		if !ok {
+			return false
+		}
+		before := queued
+		if queued = p.Queued(); queued-before < max(1, expected/lingerShare) {
+			break
+		}
+	}
+	return true
+}
+
+// takeExpected returns how many requests are worth lingering for, once, and how
+// many are queued.
+func (p *Proposer) takeExpected() (expected, queued int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := p.expected
 	p.expected = 0
-	return min(n, MaxEntryRequests)
+	return min(n, MaxEntryRequests), p.lanes.count
 }
 
 // landed notes that an entry with n requests was decided. Those who asked for it

@@ -66,7 +66,7 @@ func (o *options) run(ctx context.Context) (err error) {
 	}
 	defer c.Stop()
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(out, "load\tops/s\tCPU µs/op\tleader\tfollowers\t\tclient\tidle %\tp50 µs\tleader wrote B/op\tfollower\t")
+	fmt.Fprintln(out, "load\tops/s\tCPU µs/op\tleader\tfollowers\t\tclient\tidle %\tp50 µs\tops/entry\tleader wrote B/op\tfollower\t")
 	for _, name := range strings.Split(o.loads, ",") {
 		if err := o.measure(ctx, c, name, out); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -94,6 +94,10 @@ func (o *options) measure(ctx context.Context, c *cluster.Cluster, name string, 
 			return err
 		}
 	}
+	index, err := appliedIndex(ctx, leader)
+	if err != nil {
+		return err
+	}
 	idle, err := idleTime()
 	if err != nil {
 		return err
@@ -119,6 +123,10 @@ func (o *options) measure(ctx context.Context, c *cluster.Cluster, name string, 
 	if err != nil {
 		return err
 	}
+	indexAfter, err := appliedIndex(ctx, leader)
+	if err != nil {
+		return err
+	}
 	var r load.Result
 	if err := json.Unmarshal(text, &r); err != nil {
 		return fmt.Errorf("reading the result of kahu bench: %w", err)
@@ -135,9 +143,9 @@ func (o *options) measure(ctx context.Context, c *cluster.Cluster, name string, 
 		used[i] = usage{after.cpu - before[i].cpu, after.written - before[i].written}
 		total += us(used[i].cpu) / n
 	}
-	fmt.Fprintf(out, "%s\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.0f\t%.0f\t%.0f\t\n", name, r.PerSecond, total,
+	fmt.Fprintf(out, "%s\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.0f\t%.1f\t%.0f\t%.0f\t\n", name, r.PerSecond, total,
 		us(used[0].cpu)/n, us(used[1].cpu)/n, us(used[2].cpu)/n, client,
-		100*(idleAfter-idle).Seconds()/took.Seconds()/float64(runtime.NumCPU()), float64(r.LatencyUS.P50),
+		100*(idleAfter-idle).Seconds()/took.Seconds()/float64(runtime.NumCPU()), float64(r.LatencyUS.P50), n/float64(indexAfter-index),
 		float64(used[0].written)/n, float64(used[1].written)/n)
 	profiled.Wait()
 	if o.profiles == "" {
@@ -145,6 +153,14 @@ func (o *options) measure(ctx context.Context, c *cluster.Cluster, name string, 
 	}
 	out.Flush()
 	return writeParts(os.Stdout, profiles, used, n)
+}
+
+func appliedIndex(ctx context.Context, a *cluster.Agent) (uint64, error) {
+	s, err := a.Status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return s.Voter.AppliedIndex, nil
 }
 
 func us(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
