@@ -16,6 +16,9 @@ import (
 // it for good.
 const goneFor = 10 * time.Second
 
+// askPause is between two attempts to find a leader for an operator.
+const askPause = 200 * time.Millisecond
+
 // Ask has the leader do what an operator wants with node, which may be this one.
 // It blocks until that is committed, or ctx ends; a promotion until the node was
 // told, which then catches up and gets its vote. Errors that wrap
@@ -24,17 +27,34 @@ func (k *Keeper) Ask(ctx context.Context, kind link.ChangeRequest_Kind, node str
 	if !k.cfg.Voter {
 		return fmt.Errorf("%w: this agent is a proxy: ask on a host whose agent can vote", link.ErrRefused)
 	}
+	for {
+		err := k.askOnce(ctx, kind, node)
+		var notLeader *replication.NotLeaderError
+		if !errors.As(err, &notLeader) && !errors.Is(err, errNoLeader) && !errors.Is(err, replication.ErrUnavailable) {
+			return err
+		}
+		// Certainly not done: nobody leads, or it has just changed.
+		timer := time.NewTimer(askPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+}
+
+func (k *Keeper) askOnce(ctx context.Context, kind link.ChangeRequest_Kind, node string) error {
+	q, _ := k.quorum()
 	k.mu.Lock()
 	request := &link.ChangeRequest{Cluster: k.state.Cluster, Kind: kind, Node: node}
-	q, _ := k.quorum()
 	leaders := k.leaders(q)
 	k.mu.Unlock()
 	if request.Cluster == "" {
 		return fmt.Errorf("%w: this agent belongs to no cluster yet", link.ErrRefused)
 	}
-	self := link.Identity{Node: k.cfg.Node, Voter: true}
 	if q.Leader == k.cfg.Node {
-		err := k.Change(ctx, self, request)
+		err := k.Change(ctx, link.Identity{Node: k.cfg.Node, Voter: true}, request)
 		var notLeader *replication.NotLeaderError
 		if !errors.As(err, &notLeader) {
 			return err
