@@ -86,6 +86,9 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		return err
 	}
 	cfg = a.cfg
+	if err := awaitDisk(ctx, cfg, a.log); err != nil {
+		return err
+	}
 	if a.identity, err = openIdentity(cfg, o.Version); err != nil {
 		return err
 	}

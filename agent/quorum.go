@@ -78,6 +78,7 @@ func (q *quorum) open(a *agent) (err error) {
 			Stream: link.NewRaft(node, q.listener, q.dialer, q.keeper.Address), Address: link.RaftAddress,
 			AskTerm: q.pool.Term, AskReadIndex: q.pool.ReadIndex,
 			LeaseNow: boottime.Now, AnnouncedLevel: q.keeper.AnnouncedLevel,
+			FreeBytes: a.watchDisk(), MinFreeBytes: a.cfg.MinFreeBytes,
 			Fatal:         a.fatal,
 			Logger:        a.log,
 			MemtableBytes: a.cfg.Limits.MemtableSizeBytes, TrailingBytes: a.cfg.Limits.TrailingLogSizeBytes,

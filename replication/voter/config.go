@@ -75,6 +75,12 @@ type Config struct {
 	// voter leads. Beyond, a start waits at the leader, by priority. Optional: 0 is
 	// no bound but that of the state machine.
 	MaxTransactions int
+	// FreeBytes tells how much room is left on the disk of the storage; it may hang
+	// with the disk. While it is below MinFreeBytes this voter, when it leads,
+	// refuses what needs room. Optional: never refused.
+	FreeBytes    func() (int64, error)
+	MinFreeBytes int64
+
 	// MemtableBytes bounds changes not yet in the engine. Optional: memtable's default.
 	MemtableBytes int64
 	// BacklogBytes bounds entries that are committed and wait in memory to be

@@ -43,6 +43,9 @@ func (v *Voter) Serve(ctx context.Context, req *replication.Request) (*replicati
 	if _, err := v.awaitReign(ctx); err != nil {
 		return nil, err
 	}
+	if refused := v.refusedForSpace(req); refused != nil {
+		return refused, nil
+	}
 	if req.NeedsLevel() > 1 {
 		return v.serveTransactions(ctx, req)
 	}

@@ -32,6 +32,7 @@ type Voter struct {
 	remote    *reads.Group[uint64] // read index from the leader, on a follower
 	gate      *gate                // of transactions
 	parked    atomic.Int64         // requests that wait for a transaction's lock
+	space     space                // left on the disk
 
 	serving atomic.Pointer[reign] // nil: this voter does not lead, or not yet
 
@@ -107,6 +108,10 @@ func Open(cfg Config) (*Voter, error) {
 	v.background.Go(v.lead)
 	v.background.Go(v.compact)
 	v.background.Go(v.watchStall)
+	v.space.free.Store(-1)
+	if cfg.FreeBytes != nil && cfg.MinFreeBytes > 0 {
+		v.background.Go(v.watchSpace)
+	}
 	if cfg.MaxTransactions > 0 {
 		v.background.Go(v.watchSlots)
 	}
