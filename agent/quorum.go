@@ -82,6 +82,7 @@ func (q *quorum) open(a *agent) (err error) {
 			Fatal:         a.fatal,
 			Logger:        a.log,
 			MemtableBytes: a.cfg.Limits.MemtableSizeBytes, TrailingBytes: a.cfg.Limits.TrailingLogSizeBytes,
+			MaxTransactions: a.cfg.Limits.Transactions,
 		}); err != nil {
 			return err
 		}

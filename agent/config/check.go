@@ -241,6 +241,9 @@ func (c *checker) secret() {
 	}
 }
 
+// maxTransactions is what the state machine allows to be open at once.
+const maxTransactions = 10_000
+
 func (c *checker) limits() {
 	c.cfg.MinFreeBytes = c.size("min-free", c.f.MinFree, 0, 1<<50)
 	l := &c.cfg.Limits
@@ -250,6 +253,10 @@ func (c *checker) limits() {
 	l.Holds = c.f.Limits.Holds
 	if l.Holds < 1 || l.Holds > 1<<20 {
 		c.problem("limits.holds", "%d is not between 1 and %d", l.Holds, 1<<20)
+	}
+	l.Transactions = c.f.Limits.Transactions
+	if l.Transactions < 0 || l.Transactions > maxTransactions {
+		c.problem("limits.transactions", "%d is not between 0 and %d", l.Transactions, maxTransactions)
 	}
 }
 

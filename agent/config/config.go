@@ -108,6 +108,7 @@ type Limits struct {
 	MemtableSizeBytes    int64
 	TrailingLogSizeBytes int64
 	Holds                int
+	Transactions         int // open at once while this voter leads; 0: no bound of its own
 }
 
 // Timeouts are the durations that can be set.

@@ -115,7 +115,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 		"secret-file": d.SecretFile, "http": d.HTTP, "dev": d.Dev, "allow-volatile": d.AllowVolatile, "log-level": d.LogLevel, "log-format": d.LogFormat, "policy": []any{},
 		"min-free": d.MinFree, "backup": map[string]any{"directory": d.Backup.Directory, "interval": d.Backup.Interval, "keep": d.Backup.Keep, "max-age": d.Backup.MaxAge},
 		"limits": map[string]any{"value-size": d.Limits.ValueSize, "memtable-size": d.Limits.MemtableSize,
-			"trailing-log-size": d.Limits.TrailingLogSize, "holds": d.Limits.Holds,
+			"trailing-log-size": d.Limits.TrailingLogSize, "holds": d.Limits.Holds, "transactions": d.Limits.Transactions,
 			"kahuna-connections": d.Limits.KahunaConnections, "kahuna-connections-per-address": d.Limits.KahunaConnectionsPerAddress,
 			"kahuna-requests": d.Limits.KahunaRequests, "kahuna-streams-per-connection": d.Limits.KahunaStreamsPerConnection},
 		"kahuna-listen": []any{}, "kahuna-tls-cert": d.KahunaTLSCert, "kahuna-tls-key": d.KahunaTLSKey, "kahuna-client-ca": d.KahunaClientCA,

@@ -61,6 +61,7 @@ type FileLimits struct {
 	MemtableSize    string `koanf:"memtable-size"`
 	TrailingLogSize string `koanf:"trailing-log-size"`
 	Holds           int    `koanf:"holds"`
+	Transactions    int    `koanf:"transactions"`
 
 	KahunaConnections           int `koanf:"kahuna-connections"`
 	KahunaConnectionsPerAddress int `koanf:"kahuna-connections-per-address"`

@@ -43,6 +43,12 @@ func (c *scan) page(ctx context.Context) (*replication.Entries, pb.GrpcKeyValueR
 	if n := len(e.GetEntries()); n > 0 {
 		c.r.Start, c.r.StartExclusive = &e.Entries[n-1].Key, true
 	}
+	if e.GetMore() && e.Resume != nil {
+		c.r.Start, c.r.StartExclusive = e.Resume, true
+		if len(e.GetEntries()) == 0 { // nothing but deleted keys so far
+			return c.page(ctx)
+		}
+	}
 	return e, t, nil
 }
 

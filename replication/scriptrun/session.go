@@ -246,10 +246,15 @@ func (t *transaction) Range(r script.Range, yield func(*script.Row) bool) error 
 		if !a.GetEntries().GetMore() {
 			return nil
 		}
-		if len(entries) == 0 {
+		var last string
+		switch resume := a.GetEntries().Resume; {
+		case resume != nil:
+			last = *resume
+		case len(entries) == 0:
 			return fmt.Errorf("a page of %q has no rows, and there are more", r.Prefix)
+		default:
+			last = entries[len(entries)-1].GetKey()
 		}
-		last := entries[len(entries)-1].GetKey()
 		op = &replication.Range{Durability: r.Durability, Prefix: r.Prefix, Bucket: r.Bucket, Start: &last, StartExclusive: true}
 	}
 }
