@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +32,31 @@ var serverOnly = []string{"/Locker/BatchServerLockRequests", "/KeyValuer/BatchSe
 	"/KeyValuer/TryPrepareMutations", "/KeyValuer/TryPrepareManyMutations", "/KeyValuer/TryCommitMutations",
 	"/KeyValuer/TryCommitManyMutations", "/KeyValuer/TryRollbackMutations", "/KeyValuer/TryRollbackManyMutations",
 	"/KeyValuer/GetPartitionApplyFingerprint", "/KeyValuer/GetPreparedIntentPresence"}
+
+// TestDocHasEveryRpc: the table of the package documentation is whole.
+func TestDocHasEveryRpc(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := regexp.MustCompile(`[A-Za-z]+`).FindAllString(string(doc), -1)
+	want := func(name string) {
+		if !slices.Contains(listed, name) {
+			t.Errorf("doc.go does not say what becomes of %s", name)
+		}
+	}
+	for _, desc := range services {
+		for _, m := range desc.Methods {
+			want(m.MethodName)
+		}
+		for _, m := range desc.Streams {
+			want(m.StreamName)
+		}
+	}
+	for _, path := range serverOnly {
+		want(path[strings.LastIndex(path, "/")+1:])
+	}
+}
 
 func TestServerRpcsAreUnimplemented(t *testing.T) {
 	bothTransports(t, func(t *testing.T, tr transport) {
