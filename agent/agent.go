@@ -82,7 +82,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		}
 	}()
 
-	if a.cfg, err = settleRole(cfg); err != nil {
+	if a.cfg, err = SettleRole(cfg); err != nil {
 		return err
 	}
 	cfg = a.cfg

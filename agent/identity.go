@@ -130,9 +130,10 @@ func (id *identity) close(context.Context) error {
 	return errors.Join(errs...)
 }
 
-// settleRole decides what an agent with role auto can be: with a proxy's secret it
-// is a proxy, so that the same configuration can be on every host.
-func settleRole(cfg config.Config) (config.Config, error) {
+// SettleRole decides what an agent with role auto can be: with a proxy's secret it
+// is a proxy, so that the same configuration can be on every host. Run does it as
+// well; asked again it changes nothing.
+func SettleRole(cfg config.Config) (config.Config, error) {
 	if cfg.Role != config.Auto || cfg.Dev || cfg.SecretFile == "" {
 		return cfg, nil
 	}

@@ -43,6 +43,9 @@ names, in this order.`,
 			if err != nil {
 				return withCode(exitConfig, err)
 			}
+			if cfg, err = agent.SettleRole(cfg); err != nil {
+				return withCode(exitConfig, err)
+			}
 			limitMemory(cfg)
 			sockets, err := systemd.Inherit()
 			if err != nil {

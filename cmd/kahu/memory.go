@@ -19,6 +19,10 @@ const softMemoryBase = 96 << 20
 // under load. The limit above comes first.
 const garbagePercent = 200
 
+// proxyGarbagePercent is for an agent that opens no engine: Go's collector waits
+// for 4 MiB times this, and what lives in a proxy is less than that.
+const proxyGarbagePercent = 50
+
 // limitMemory tells Go's collector where to become eager. By itself it lets
 // garbage grow to the size of what lives, so a full memtable on its way into
 // the engine would be paid for twice. It counts twice here as well, once as
@@ -30,6 +34,10 @@ func limitMemory(cfg config.Config) {
 		debug.SetMemoryLimit(softMemoryBase + 2*cfg.Limits.MemtableSizeBytes)
 	}
 	if _, set := os.LookupEnv("GOGC"); !set {
-		debug.SetGCPercent(garbagePercent)
+		percent := garbagePercent
+		if cfg.Role == config.Proxy {
+			percent = proxyGarbagePercent
+		}
+		debug.SetGCPercent(percent)
 	}
 }
