@@ -66,7 +66,7 @@ short: ## The tests that take seconds, without the race detector
 
 .PHONY: soak
 soak: ## The long tests: 20 leader kills and more, many times the size
-	KAHU_SOAK=1 $(GO) test -race -count=1 -timeout 60m -v ./test/e2e/...
+	KAHU_SOAK=1 $(GO) test -race -count=1 -timeout 60m -v ./test/e2e/... ./test/faults/...
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, and that generated code is fresh
