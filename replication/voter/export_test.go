@@ -155,14 +155,3 @@ func (v *Voter) SnapshotAround(between func() error) error {
 
 // ErrReplaced is what ends a snapshot when another one was installed meanwhile.
 var ErrReplaced = errReplaced
-
-// GateQueue is how many starts of transactions wait at this voter, and Parked
-// how many requests wait for a transaction's lock.
-func (v *Voter) GateQueue() int {
-	v.gate.mu.Lock()
-	defer v.gate.mu.Unlock()
-	return len(v.gate.queue)
-}
-
-// Parked: see GateQueue.
-func (v *Voter) Parked() int { return int(v.parked.Load()) }

@@ -16,8 +16,9 @@ const (
 	maxAdmissionWait = 30 * time.Second
 	// agingStep is how long a wait raises a start by one priority, so that none starves.
 	agingStep = time.Second
-	// maxGateQueue bounds those who wait; beyond, a start is refused at once.
-	maxGateQueue = 4096
+	// maxGateQueue bounds those who wait; beyond, a start is refused at once. All
+	// may come from one agent, whose connection must have room for more.
+	maxGateQueue = 1024
 	// gateMemory is how long a start that went away keeps its place: an agent whose
 	// attempt ran out of time asks again under the same id.
 	gateMemory = 3 * time.Second
@@ -117,6 +118,13 @@ func (g *gate) stand(key gateKey, op *replication.TxStart) (*gateWaiter, *replic
 	}
 	g.queue = append(g.queue, w)
 	return w, nil
+}
+
+// waiting is how many starts stand in line.
+func (g *gate) waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.queue)
 }
 
 func (g *gate) free() int { return g.limit - g.open() - g.starting }

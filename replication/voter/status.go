@@ -33,6 +33,11 @@ type Status struct {
 	Restores       uint64        `json:"restores"` // snapshots installed since start
 	Watchers       int           `json:"watchers"`
 	QueuedRequests int           `json:"queued_requests"` // waiting at the proposer
+	// Transactions are open; QueuedStarts wait at this leader for a slot, and
+	// ParkedRequests for a lock of a transaction.
+	Transactions   int `json:"transactions"`
+	QueuedStarts   int `json:"queued_starts"`
+	ParkedRequests int `json:"parked_requests"`
 	// StalledFor is the age of a log write, flush or apply that is running longer
 	// than Config.StallAfter: this voter is silent. 0 when healthy.
 	StalledFor time.Duration `json:"stalled_ns"`
@@ -71,6 +76,9 @@ func (v *Voter) Status() Status {
 		Restores:       v.fsm.restores.Load(),
 		Watchers:       v.fsm.watchers.len(),
 		QueuedRequests: v.proposer.Queued(),
+		Transactions:   int(v.fsm.openTx.Load()),
+		QueuedStarts:   v.gate.waiting(),
+		ParkedRequests: int(v.parked.Load()),
 		StalledFor:     v.stalledFor(),
 	}
 	if contact := v.raft.LastContact(); v.raft.State() == raft.Leader {

@@ -104,7 +104,7 @@ func TestPlainWritesWaitForTransactions(t *testing.T) {
 	go func() { // ends with the transaction, or after the longest wait
 		answered <- other.do(put("k", "plain"))
 	}()
-	eventually(t, "the write waits", func() bool { return v.Parked() == 1 })
+	eventually(t, "the write waits", func() bool { return v.Status().ParkedRequests == 1 })
 	select {
 	case a := <-answered:
 		t.Fatalf("answered under the lock: %v", a)
@@ -117,7 +117,7 @@ func TestPlainWritesWaitForTransactions(t *testing.T) {
 	if got := cl.get("k"); got != "plain" {
 		t.Errorf("k = %q", got)
 	}
-	if n := v.Parked(); n != 0 {
+	if n := v.Status().ParkedRequests; n != 0 {
 		t.Errorf("%d requests are still counted as waiting", n)
 	}
 }
@@ -146,7 +146,7 @@ func TestAdmission(t *testing.T) {
 		go func() { // ends when it is admitted
 			order <- started{w.name, waiting.begin(&replication.TxStart{Priority: w.priority, AdmissionWaitMs: 20_000})}
 		}()
-		eventually(t, "it waits", func() bool { return v.GateQueue() == i+1 })
+		eventually(t, "it waits", func() bool { return v.Status().QueuedStarts == i+1 })
 	}
 	for _, want := range []string{"high", "low"} {
 		wantOutcome(t, "the one before", running.end(false), replication.TxOutcome_TX_OUTCOME_ROLLED_BACK)
@@ -172,7 +172,7 @@ func TestAdmissionKeepsItsPlace(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	left := make(chan error, 1)
 	go func() { _, err := v.Serve(ctx, start(first, 100)); left <- err }()
-	eventually(t, "the first waits", func() bool { return v.GateQueue() == 1 })
+	eventually(t, "the first waits", func() bool { return v.Status().QueuedStarts == 1 })
 	answers := make(chan string, 2)
 	ask := func(name string, cl *client) {
 		a, err := v.Serve(context.Background(), start(cl, 100))
@@ -183,13 +183,13 @@ func TestAdmissionKeepsItsPlace(t *testing.T) {
 	}
 	var asking sync.WaitGroup
 	asking.Go(func() { ask("second", second) })
-	eventually(t, "both wait", func() bool { return v.GateQueue() == 2 })
+	eventually(t, "both wait", func() bool { return v.Status().QueuedStarts == 2 })
 	cancel()
 	if err := <-left; err == nil {
 		t.Fatal("a start whose caller went away was admitted")
 	}
 	asking.Go(func() { ask("first", first) })
-	eventually(t, "both wait again", func() bool { return v.GateQueue() == 2 })
+	eventually(t, "both wait again", func() bool { return v.Status().QueuedStarts == 2 })
 	running.end(false)
 	if got := <-answers + ", " + <-answers; got != "first CODE_OK <nil>, second CODE_OK <nil>" {
 		t.Errorf("admitted: %s", got)
