@@ -98,7 +98,7 @@ func (w *kahunaWire) listen(a *agent) error {
 		w.listeners = append(w.listeners, ln)
 	}
 	w.url = cfg.Advertise
-	if base, ok := strings.CutSuffix(w.url, ":0"); ok { // with --dev the kernel has chosen
+	if base, ok := strings.CutSuffix(w.url, ":0"); ok { // the kernel has chosen
 		w.url = base + ":" + strconv.Itoa(w.listeners[0].Addr().(*net.TCPAddr).Port)
 	}
 	var err error

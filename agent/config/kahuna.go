@@ -14,7 +14,7 @@ import (
 // Kahuna is where and how the wire of Kahuna's clients is spoken over TCP.
 type Kahuna struct {
 	// Listen is HOST:PORT to listen on, without duplicates; none: only the socket
-	// speaks it. An empty HOST is every address. Port 0 only with Dev.
+	// speaks it. An empty HOST is every address, port 0 any that is free.
 	Listen []string
 	// Cert and Key are the files of the server's certificate, absolute; empty: the
 	// agent makes one.
@@ -79,7 +79,7 @@ func (c *checker) kahuna() {
 }
 
 func (c *checker) kahunaListen(text string) {
-	host, port, ok := c.hostPort("kahuna-listen", text, c.f.Dev)
+	host, port, ok := c.hostPort("kahuna-listen", text, true) // the port is told: in hellos and in the status
 	if !ok {
 		return
 	}
