@@ -19,6 +19,11 @@ const (
 	// 64 KiB, percent-encoded, has to fit.
 	MaxHeaderBytes = 256 << 10
 
+	// receiveBytes may wait unread on an HTTP/2 connection, and streamReceiveBytes on
+	// one of its streams: several streams that are not read must not stop the others.
+	receiveBytes       = 2 << 20
+	streamReceiveBytes = 256 << 10
+
 	// ReadHeaderTimeout is how long the head of a request may take, BodyTimeout
 	// its body, WriteTimeout writing an answer or one event, and IdleTimeout how
 	// long a connection may be kept without a request.

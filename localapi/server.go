@@ -121,6 +121,8 @@ func (s *Server) newHTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, Protocols: &protocols, ConnContext: caller.ConnContext,
 		ReadHeaderTimeout: ReadHeaderTimeout, IdleTimeout: IdleTimeout, MaxHeaderBytes: MaxHeaderBytes,
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerConnection: receiveBytes, MaxReceiveBufferPerStream: streamReceiveBytes,
+			WriteByteTimeout: WriteTimeout},
 		ErrorLog: slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 	}
 }
