@@ -86,6 +86,8 @@ func (a admission) admit(req *replication.Request) (string, error) {
 	case *replication.Request_SnapshotHoldAcquire, *replication.Request_SnapshotHoldRenew, *replication.Request_SnapshotHoldRelease,
 		*replication.Request_SnapshotFloorGet, *replication.Request_KeySpaceSet, *replication.Request_KeySpaceList:
 		return a.admitHistory(req)
+	case *replication.Request_Script:
+		return "script", a.script(op.Script)
 	case *replication.Request_MachineGet:
 		if !a.server.cfg.Policy.AllowsSomewhere(a.who, policy.Read) {
 			return "machine_get", a.need(policy.Read, "")

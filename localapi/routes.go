@@ -79,6 +79,9 @@ func routeTable() []route {
 		{name: "sequences_next", method: "POST", path: sequences, named: true, action: "/next", access: onName, verb: policy.Sequence, handle: (*Server).postSequenceNext},
 		{name: "sequences_reserve", method: "POST", path: sequences, named: true, action: "/reserve", access: onName, verb: policy.Sequence, handle: (*Server).postSequenceReserve},
 
+		{name: "scripts_run", method: "POST", path: apiRoot + "/scripts", access: inside, handle: (*Server).postScript},
+		{name: "limits_take", method: "POST", path: apiRoot + "/limits", named: true, action: "/take", access: onName, verb: policy.Write, handle: (*Server).postLimitTake},
+
 		{name: "snapshots_list", method: "GET", path: snapshots, access: somewhere, verb: policy.Read, handle: (*Server).getSnapshots},
 		{name: "snapshots_hold", method: "POST", path: snapshots, access: somewhere, verb: policy.Write, handle: (*Server).postSnapshot},
 		{name: "snapshots_renew", method: "POST", path: snapshots, named: true, action: "/renew", access: somewhere, verb: policy.Write, handle: (*Server).postSnapshotRenew},

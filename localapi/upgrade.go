@@ -104,10 +104,13 @@ func (s *Server) serveStream(raw net.Conn, buffered *bufio.ReadWriter, conn *cal
 
 // timeout bounds the calls that go to the quorum; the others answer from memory.
 func (u *upgraded) timeout(method uint8, payload []byte) time.Duration {
-	if method != wire.MethodDo {
-		return 0
+	switch method {
+	case wire.MethodDo:
+		return u.server.limit(wire.DoTimeout(payload))
+	case wire.MethodLimit:
+		return u.server.limit(0)
 	}
-	return u.server.limit(wire.DoTimeout(payload))
+	return 0
 }
 
 // drain closes the stream when no call is being served, or ctx ends. New calls

@@ -53,6 +53,7 @@ var errorCodes = []struct {
 	{client.ErrExists, exitRefused},
 	{client.ErrExhausted, exitRefused},
 	{client.ErrConflict, exitRefused},
+	{client.ErrScript, exitRefused},
 	{client.ErrTooOld, exitRefused},
 	{client.ErrLimit, exitRefused},
 	{client.ErrStandsStill, exitRefused},

@@ -100,6 +100,8 @@ Start an agent, then guard a command with a lock:
 		newPostgresCommand(g),
 		newLockCommand(g),
 		newSeqCommand(g),
+		newScriptCommand(g),
+		newLimitCommand(g),
 		newSnapshotCommand(g),
 		newKeySpaceCommand(g),
 		newStatusCommand(g),

@@ -51,6 +51,8 @@ var (
 	ErrInternal = errors.New("internal error")
 	// ErrLost: the hold is lost.
 	ErrLost = errors.New("the lock is lost")
+	// ErrScript: the script is none, or failed while it ran; nothing was changed.
+	ErrScript = errors.New("the script failed")
 	// ErrClosed: the Client or Hold was closed.
 	ErrClosed = errors.New("closed")
 	// ErrAnotherHost: the agent on this socket runs under another kernel, so that
@@ -114,6 +116,9 @@ var sentinels = map[wire.Kind]error{
 	wire.MediaType:        ErrInvalid,
 	wire.UpgradeRequired:  ErrNoAgent,
 	wire.Internal:         ErrInternal,
+	wire.ScriptFailed:     ErrScript,
+	wire.AdmissionRefused: ErrUnavailable,
+	wire.FuelSpent:        ErrLimit,
 }
 
 // errorOfKind is a refusal by the agent or the quorum.

@@ -52,6 +52,9 @@ const (
 	TooLarge         Kind = "too-large"
 	MediaType        Kind = "media-type"
 	UpgradeRequired  Kind = "upgrade-required"
+	ScriptFailed     Kind = "script-failed"
+	AdmissionRefused Kind = "admission-refused"
+	FuelSpent        Kind = "fuel-spent"
 	Internal         Kind = "internal"
 )
 
@@ -89,6 +92,9 @@ var kinds = []struct {
 	{MediaType, 38, http.StatusUnsupportedMediaType, "The body has the wrong type", 0},
 	{UpgradeRequired, 39, http.StatusUpgradeRequired, "The route speaks another protocol", 0},
 	{Internal, 40, http.StatusInternalServerError, "The agent has a bug", 0},
+	{ScriptFailed, 41, http.StatusUnprocessableEntity, "The script failed", 0},
+	{AdmissionRefused, 42, http.StatusServiceUnavailable, "No slot for another transaction became free in time", replication.Code_CODE_ADMISSION_REFUSED},
+	{FuelSpent, 43, http.StatusUnprocessableEntity, "The script takes more than one entry allows", replication.Code_CODE_FUEL_SPENT},
 }
 
 var (

@@ -29,6 +29,8 @@ const (
 	MethodStatus uint8 = 3
 	// MethodHolds is a call: empty up, Holds in JSON down.
 	MethodHolds uint8 = 4
+	// MethodLimit is a call: LimitRequest up, LimitTaken down, both in JSON.
+	MethodLimit uint8 = 5
 )
 
 // DoRequest is the payload of MethodDo: how long the caller waits, and a

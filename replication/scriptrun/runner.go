@@ -273,3 +273,19 @@ func written(a *replication.Answer) (script.Written, error) {
 	}
 	return script.Written{}, refused(a)
 }
+
+// Do implements replication.Coordinator: scripts are run, all else is passed on.
+// So whoever asks a Coordinator can ask for a script without knowing how it runs.
+func (r *Runner) Do(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
+	if s := req.GetScript(); s != nil {
+		return r.Run(ctx, s)
+	}
+	return r.coordinator.Do(ctx, req)
+}
+
+// Watch implements replication.Coordinator.
+func (r *Runner) Watch(ctx context.Context, session []byte, fn func(*replication.Event)) error {
+	return r.coordinator.Watch(ctx, session, fn)
+}
+
+var _ replication.Coordinator = (*Runner)(nil)

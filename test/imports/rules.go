@@ -22,6 +22,12 @@ var rows = []row{
 		"it holds the contract only, so that every room can name it without a cycle"},
 	{"replication/stream", []string{"replication"},
 		"the multiplexed stream carries bytes; both the local socket and the agents' link are built on it"},
+	{"replication/limiter", nil,
+		"rate limits are texts of scripts and the reading of their answers; both ends and the tests of each way to run scripts use them"},
+	{"replication/script/scripttest", []string{"replication", "replication/script"},
+		"the cases of the language run over a plain store; whoever runs scripts in another way runs them too"},
+	{"replication/scriptrun", []string{"replication", "replication/script"},
+		"how a script is run is decided over any Coordinator; what it means is not decided here"},
 	{"replication/raftlog", nil,
 		"it decorates Raft's log store and checks it; it knows nothing of what the entries mean"},
 	{"replication/script", []string{"replication"},
@@ -59,7 +65,7 @@ var rows = []row{
 		"messages of Kahuna's wire, generated: any client or test may link them"},
 	{"localapi/kahuna", []string{"localapi/access", "localapi/caller", "localapi/policy", "localapi/kahuna/...", "replication", "replication/scriptrun"},
 		"Kahuna's wire is translated to replication.Coordinator; the socket's own API stands beside it, not below"},
-	{"localapi/...", []string{"localapi/...", "replication", "replication/stream"},
+	{"localapi/...", []string{"localapi/...", "replication", "replication/limiter", "replication/stream"},
 		"handlers speak to replication.Coordinator and localapi.Holder; which voter or hold is behind them is not their business"},
 
 	{"discovery/...", []string{"discovery/..."},
@@ -79,7 +85,7 @@ var rows = []row{
 
 	{"cmd/kahu/load", nil,
 		"the load generator measures functions; that etcd is measured with the same one is what makes the ratio fair"},
-	{"cmd/kahu", []string{"agent", "agent/config", "agent/secret", "cmd/kahu/load", "localapi/client", "localapi/kahuna/kahunapb", "localapi/token", "localapi/wire", "replication", "integrations/..."},
+	{"cmd/kahu", []string{"agent", "agent/config", "agent/secret", "cmd/kahu/load", "localapi/client", "localapi/kahuna/kahunapb", "localapi/token", "localapi/wire", "replication", "replication/script", "integrations/..."},
 		"main turns flags into a call and an error into an exit code: what it does itself cannot be reused or tested"},
 
 	{"packaging/...", nil,
