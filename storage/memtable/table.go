@@ -37,8 +37,11 @@ var deleted = cell([]byte{byte(kindDeleted)})
 // under the apply lock, is read by any number of goroutines while the original
 // goes on changing.
 type table struct {
-	tree  *btree.Map[string, cell]
-	room  arena
+	tree *btree.Map[string, cell]
+	// Keys lie by themselves: a search reads a dozen of them, which then stay in
+	// the processor's cache.
+	keys  arena
+	cells arena
 	bytes int64     // of memory: what was replaced or deleted stays until the table goes
 	index uint64    // of the last Commit that is in it
 	since time.Time // when its first change was committed; zero while empty
@@ -47,11 +50,11 @@ type table struct {
 func newTable() *table { return &table{tree: new(btree.Map[string, cell])} }
 
 func (t *table) put(key, value []byte, k kind) {
-	c := t.room.take(1 + len(value))
+	c := t.cells.take(1 + len(value))
 	c[0] = byte(k)
 	copy(c[1:], value)
 	t.bytes += int64(len(key)+len(c)) + rowOverheadBytes
-	old, replaced := t.tree.Set(t.room.keep(key), cell(view(c)))
+	old, replaced := t.tree.Set(t.keys.keep(key), cell(view(c)))
 	if !replaced {
 		return
 	}
@@ -72,7 +75,7 @@ func (t *table) delete(key []byte) {
 		t.bytes -= rowOverheadBytes
 		return
 	}
-	t.tree.Set(t.room.keep(key), deleted)
+	t.tree.Set(t.keys.keep(key), deleted)
 	t.bytes += int64(len(key))
 	if !ok {
 		t.bytes += rowOverheadBytes
