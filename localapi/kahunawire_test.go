@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kahu-sh/kahu/localapi"
 	"github.com/kahu-sh/kahu/localapi/caller"
@@ -96,14 +98,26 @@ func TestUnreadStreamStopsItself(t *testing.T) {
 		}
 	}()
 	<-came
-	go func() { _, _ = w.Write(make([]byte, 64<<20)) }() // ends with the request
-	for range 200 {
-		res, err := c.Post("http://kahu/v1/x", "text/plain", strings.NewReader(strings.Repeat("x", 1<<10)))
+	var taken atomic.Int64
+	go func() { // ends with the request
+		for range 2048 {
+			if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+				return
+			}
+			taken.Add(32 << 10)
+		}
+	}()
+	others := &http.Client{Transport: c.Transport, Timeout: 20 * time.Second} // on the same connection
+	for posts := 0; posts < 400 || taken.Load() < 256<<10; posts++ {
+		res, err := others.Post("http://kahu/v1/x", "text/plain", strings.NewReader(strings.Repeat("x", 16<<10)))
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("another request on the connection: %v", err)
 		}
 		io.Copy(io.Discard, res.Body)
 		res.Body.Close()
+	}
+	if got := taken.Load(); got > 1<<20 { // the window, and what the client's side keeps
+		t.Errorf("%d bytes were taken from a stream that nobody reads", got)
 	}
 	close(release)
 	<-ended
