@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -409,5 +412,50 @@ func TestSecurityIsReplaced(t *testing.T) {
 		if err := hello(v3); err == nil {
 			t.Fatal("v3 has the dropped secret alone, and is answered")
 		}
+	}
+}
+
+// An agent without the secret gets nothing, whatever it asks for.
+func TestStrangersGetNothing(t *testing.T) {
+	var book addresses
+	start(t, &book, clusterSecret, "v1", link.ServerOptions{Members: members{}, Voter: &voter{
+		watch: func(context.Context, []byte, func(*replication.Event)) error { return errOver }}})
+	address, _ := book.resolve("v1")
+	for name, s := range map[string]secret.Secret{"another cluster's voter": secret.Generate(), "another cluster's proxy": secret.Generate().Proxy()} {
+		x := start(t, &book, s, "x"+strconv.Itoa(len(name)), link.ServerOptions{})
+		for asked, err := range everything(t.Context(), x.pool, &book, "v1") {
+			if !errors.Is(err, link.ErrBroken) {
+				t.Errorf("%s asks for %s: %v", name, asked, err)
+			}
+		}
+		if c, err := x.dialer.Gossip(t.Context(), address); err == nil {
+			c.Close()
+			t.Errorf("%s gossips", name)
+		}
+		if c, err := link.NewRaft(x.node, x.listener, x.dialer, book.resolve).Dial("v1", time.Second); err == nil {
+			c.Close()
+			t.Errorf("%s speaks raft", name)
+		}
+	}
+	// Without any certificate, or in clear text.
+	for _, protocol := range []string{link.ProtocolLink, link.ProtocolRaft, link.ProtocolGossip} {
+		c, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
+		if err == nil {
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err = c.Read(make([]byte, 1)); err == nil {
+				t.Errorf("%s without a certificate is answered", protocol)
+			}
+			c.Close()
+		}
+	}
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n")
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	if answer, _ := io.ReadAll(c); strings.Contains(string(answer), "HTTP") {
+		t.Errorf("clear text is answered with %q", answer)
 	}
 }

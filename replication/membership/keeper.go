@@ -3,6 +3,8 @@ package membership
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -378,7 +380,10 @@ func (k *Keeper) sayHello(address string) {
 		if k.ctx.Err() != nil {
 			return
 		}
-		if !t.failed {
+		if otherSecret(err) {
+			k.sayOnce("secret "+address, slog.LevelWarn, "the agent at this address has another cluster secret: one of the two has the wrong secret file, or an old one",
+				"address", address, "key_ids", k.cfg.KeyIDs(), "error", err)
+		} else if !t.failed {
 			k.cfg.Logger.Debug("no agent answers at an address", "address", address, "error", err)
 		}
 		most := maxRetryRestless
@@ -398,6 +403,20 @@ func (k *Keeper) sayHello(address string) {
 		return
 	}
 	k.heard(id, answer, address)
+}
+
+// Alerts by which the other side says that it does not trust our certificate.
+const (
+	alertBadCertificate = tls.AlertError(42)
+	alertUnknownCA      = tls.AlertError(48)
+)
+
+// otherSecret reports whether a connection failed since its two ends trust
+// different authorities.
+func otherSecret(err error) bool {
+	var unknown x509.UnknownAuthorityError
+	var alert tls.AlertError
+	return errors.As(err, &unknown) || errors.As(err, &alert) && (alert == alertBadCertificate || alert == alertUnknownCA)
 }
 
 // checkCopy looks at a hello with our own id. It needs mu.

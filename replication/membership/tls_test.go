@@ -145,3 +145,46 @@ func TestBeginOverTLS(t *testing.T) {
 		})
 	}
 }
+
+// Two hosts with different secrets: each says so once, and names the other.
+func TestAnotherSecretIsNamedOnce(t *testing.T) {
+	w := newWorld(t)
+	ports := map[string]net.Listener{}
+	var seeds []string
+	for _, node := range []string{"a", "b"} {
+		var err error
+		if ports[node], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		seeds = append(seeds, ports[node].Addr().String())
+	}
+	hosts := map[string]*tlsHost{}
+	for node, port := range ports {
+		keys, err := secret.New(secret.Generate())
+		if err != nil {
+			t.Fatal(err)
+		}
+		hosts[node] = newTLSHost(t, w, keys, node, port, seeds)
+		hosts[node].config.Logger = slog.New(slog.NewTextHandler(hosts[node].log, nil))
+		hosts[node].config.KeyIDs = keys.IDs
+	}
+	for _, h := range hosts {
+		h.start()
+	}
+	const line = "has another cluster secret"
+	w.await(30*time.Second, "both say so", func() bool {
+		return strings.Contains(hosts["a"].log.String(), line) && strings.Contains(hosts["b"].log.String(), line)
+	})
+	for _, h := range hosts {
+		h.stop()
+	}
+	for node, other := range map[string]string{"a": "b", "b": "a"} {
+		log := hosts[node].log.String()
+		if n := strings.Count(log, line); n != 1 {
+			t.Errorf("%s says it %d times:\n%s", node, n, log)
+		}
+		if !strings.Contains(log, hosts[other].config.Address) || !strings.Contains(log, "key_ids") {
+			t.Errorf("%s does not say whose:\n%s", node, log)
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package voter_test
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/kahu-sh/kahu/replication/voter"
+)
+
+// Only the leader knows who is silent, and for how long.
+func TestSilenceOfAVoterThatIsGone(t *testing.T) {
+	c := newCluster(t, []string{"a", "b", "c"}, nil)
+	leader := c.leader()
+	followers := c.followers(leader)
+	for _, f := range followers {
+		if s := f.v.Load().Silence(); s != nil {
+			t.Fatalf("a follower knows of silence: %v", s)
+		}
+	}
+	gone, stays := followers[0], followers[1]
+	gone.stop(0)
+	eventually(t, "the leader sees who is silent, and only that one", func() bool {
+		s := leader.v.Load().Silence()
+		return s[gone.id] > 300*time.Millisecond && s[stays.id] < 200*time.Millisecond && s[leader.id] == 0 && len(s) == 3
+	})
+	gone.start()
+	eventually(t, "it is back", func() bool {
+		s := leader.v.Load().Silence()
+		return s != nil && s[gone.id] < 100*time.Millisecond
+	})
+}
+
+// Two of three voters are lost with their disks: the third goes on alone with
+// everything that was acknowledged, and others join it.
+func TestRecoverTheLastVoter(t *testing.T) {
+	for _, engine := range []string{"memory", "sqlite"} {
+		t.Run(engine, func(t *testing.T) {
+			c := newClusterOn(t, engine, []string{"a", "b", "c"}, nil)
+			cl := c.client()
+			for i := range 20 {
+				cl.put(fmt.Sprint("k", i), fmt.Sprint(i))
+			}
+			c.leader()
+			a := c.node("a")
+			eventually(t, "a has everything", func() bool {
+				s := a.v.Load().Status()
+				return s.LastIndex > 0 && s.AppliedIndex == c.leader().v.Load().Status().AppliedIndex
+			})
+			for _, id := range []string{"b", "c", "a"} {
+				c.node(id).stop(time.Second)
+			}
+			recoverAs := func(dryRun bool) (voter.Recovery, error) {
+				t.Helper()
+				st, err := openDisk(a.dir, engine)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer st.engine.Close()
+				return voter.Recover(st, "a", c.logger, dryRun)
+			}
+			before, err := recoverAs(true)
+			if err != nil || before.Done || before.Term == 0 || before.LastIndex < 20 {
+				t.Fatalf("%+v, %v", before, err)
+			}
+			var servers []string
+			for _, s := range before.Servers {
+				servers = append(servers, s.ID)
+			}
+			if slices.Sort(servers); !slices.Equal(servers, []string{"a", "b", "c"}) {
+				t.Fatalf("the quorum was %v", servers)
+			}
+			if again, err := recoverAs(true); err != nil || again.LastIndex != before.LastIndex || again.Term != before.Term {
+				t.Fatalf("a dry run has changed something: %+v, then %+v, %v", before, again, err)
+			}
+			if r, err := recoverAs(false); err != nil || !r.Done {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			a.start()
+			if leader := c.leader(); leader != a {
+				t.Fatalf("%s leads", leader.id)
+			}
+			if s := a.v.Load().Status(); len(s.Peers) != 1 || s.Term <= before.Term {
+				t.Fatalf("after recovery: %+v", s)
+			}
+			for i := range 20 {
+				if got := cl.get(fmt.Sprint("k", i)); got != fmt.Sprint(i) {
+					t.Fatalf("k%d is %q", i, got)
+				}
+			}
+			cl.put("after", "it")
+			d := c.add("d")
+			if err := a.v.Load().AddVoter(t.Context(), "d"); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "d has everything", func() bool { return d.v.Load().Status().AppliedIndex >= a.v.Load().Status().AppliedIndex })
+		})
+	}
+}
+
+func TestRecoverRefusesWhoWasNeverInAQuorum(t *testing.T) {
+	st, err := openDisk(t.TempDir(), "memory")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.engine.Close()
+	if r, err := voter.Recover(st, "x", slog.New(slog.DiscardHandler), true); err == nil {
+		t.Fatalf("recovered %+v", r)
+	}
+}
