@@ -92,6 +92,11 @@ const (
 	// txEndedPerEntry bounds the transactions that one entry ends by the clock
 	// before its requests.
 	txEndedPerEntry = 256
+	// maxScriptRows bounds the rows that one script looks at in ranges at apply,
+	// deleted ones included, and maxScriptRowsRead those on the read path. Beyond, it
+	// runs as a session.
+	maxScriptRows     = 5_000
+	maxScriptRowsRead = 100_000
 	// txClearedAtEnd bounds the rows that the end of a transaction clears away itself.
 	txClearedAtEnd = 100
 	// MaxSnapshotHolds bounds snapshot holds, MaxSnapshotLeaseMS their leases.

@@ -38,6 +38,10 @@ func (m *Machine) runScript(c *command, s *scriptStore, op *replication.Script, 
 	if op.GetFuel() > 0 && op.Fuel < uint64(fuel) {
 		fuel = int64(op.Fuel)
 	}
+	if script.ParseFuel(op.GetText()) > fuel { // before it is parsed, which would take that long
+		c.refuse(replication.Code_CODE_FUEL_SPENT, "the script needs a session")
+		return res, false
+	}
 	program, err := m.parseScript(op.GetText())
 	if err != nil {
 		*work += script.ParseFuel(op.GetText())

@@ -27,6 +27,8 @@ type scriptStore struct {
 	writes []*replication.WriteItem // in order
 	room   [4]*replication.WriteItem
 
+	scanned int // rows of ranges that were looked at
+
 	locked script.Lock  // the key that ended the run with errScriptLocked
 	holder *transaction // and whose lock that is
 }
@@ -195,7 +197,15 @@ func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) error 
 		return show(ref.name, s.present(ref, true))
 	}
 	stopped := false
-	s.v.forward(rangeOp{op}, span.from, span.to, asOf, func(key string, f found) bool {
+	// Fuel is paid for rows that the script gets; those that are not there cost as
+	// much to step over, and a script that meets too many runs as a session.
+	most := maxScriptRowsRead
+	if s.m != nil {
+		most = maxScriptRows
+	}
+	rows := &metered{Reader: s.v.Reader, left: most - s.scanned}
+	v := &view{rows, s.v.state}
+	v.forward(rangeOp{op}, span.from, span.to, asOf, func(key string, f found) bool {
 		for len(own) > 0 && own[0].name < key {
 			if stopped = !ownNext(); stopped {
 				return false
@@ -212,6 +222,10 @@ func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) error 
 		}
 		return !stopped
 	})
+	s.scanned = most - rows.left
+	if rows.spent && !stopped && failed == nil {
+		return script.ErrFuelSpent
+	}
 	for len(own) > 0 && !stopped && failed == nil {
 		stopped = !ownNext()
 	}

@@ -2,6 +2,7 @@ package statemachine_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -263,5 +264,89 @@ func BenchmarkTransaction(b *testing.B) {
 		w.do("T get key=k")
 		w.do("T set key=k value=v")
 		w.do("T commit")
+	}
+}
+
+// A page looks at so many keys at most, deleted ones and those of deeper buckets
+// included, and says where to go on. Pages add up to the range, own writes in it.
+func TestPagesOfDeadKeys(t *testing.T) {
+	w := newWorld(t)
+	w.do("set_level level=2", "set key=p/zz value=last", "set key=p/a value=first")
+	dead := func(prefix, suffix string, kind replication.WriteKind) {
+		for from := 0; from < 10_000; from += 1000 {
+			op := &replication.Write{}
+			for i := range 1000 {
+				op.Items = append(op.Items, &replication.WriteItem{Kind: kind, Durability: 1, Key: fmt.Sprintf("%s%05d%s", prefix, from+i, suffix)})
+			}
+			w.wantCode(w.txDo(&replication.Request{Op: &replication.Request_Write{Write: op}}), replication.Code_CODE_OK)
+		}
+	}
+	dead("p/d", "", replication.WriteKind_WRITE_KIND_SET)
+	dead("p/d", "", replication.WriteKind_WRITE_KIND_DELETE)
+	dead("p/s", "/deeper", replication.WriteKind_WRITE_KIND_SET)
+	for _, descending := range []bool{false, true} {
+		w.begin("T", "timeout_ms=60s")
+		for _, own := range []string{"p/b", "p/d05000", "p/m", "p/zzz"} {
+			w.do("T set key=" + own + " value=own")
+		}
+		op := &replication.Range{Durability: 1, Prefix: "p", Bucket: true, Descending: descending}
+		var got []string
+		pages := 0
+		for ; ; pages++ {
+			if pages > 10 {
+				t.Fatalf("no end after %d pages, at %q", pages, op)
+			}
+			a := w.txDo(&replication.Request{Op: &replication.Request_TxRead{TxRead: &replication.TxRead{Tx: w.ref("T"), Range: op}}})
+			w.wantCode(a, replication.Code_CODE_OK)
+			for _, e := range a.GetEntries().Entries {
+				got = append(got, e.Key)
+			}
+			if !a.GetEntries().More {
+				break
+			}
+			next := a.GetEntries().GetResume()
+			if descending {
+				op.End = &next
+			} else {
+				op.Start, op.StartExclusive = &next, true
+			}
+		}
+		want := []string{"p/a", "p/b", "p/d05000", "p/m", "p/zz", "p/zzz"}
+		if descending {
+			slices.Reverse(want)
+		}
+		if !slices.Equal(got, want) || pages < 2 {
+			t.Errorf("in %d pages: %v, want %v", pages+1, got, want)
+		}
+		// All of it is watched, also what only dead keys were seen of.
+		w.do("set key=p/d09999 value=new")
+		if got := w.outcome("T commit"); got != replication.TxOutcome_TX_OUTCOME_ABORTED {
+			t.Errorf("descending %v: %v", descending, got)
+		}
+		w.do("delete key=p/d09999")
+	}
+}
+
+// A script pays for the rows that it gets; what it only steps over is bounded.
+func TestScriptsStepOverFewDeadKeys(t *testing.T) {
+	w := newWorld(t)
+	w.do("set_level level=2", "set key=p/zz value=last")
+	for _, kind := range []replication.WriteKind{replication.WriteKind_WRITE_KIND_SET, replication.WriteKind_WRITE_KIND_DELETE} {
+		for from := 0; from < 6_000; from += 1000 {
+			op := &replication.Write{}
+			for i := range 1000 {
+				op.Items = append(op.Items, &replication.WriteItem{Kind: kind, Durability: 1, Key: fmt.Sprintf("p/d%05d", from+i)})
+			}
+			w.txDo(&replication.Request{Op: &replication.Request_Write{Write: op}})
+		}
+	}
+	run := func(text string) *replication.Answer {
+		return w.txDo(&replication.Request{Op: &replication.Request_Script{Script: &replication.Script{Text: []byte(text)}}})
+	}
+	w.wantCode(run("LET x = GET BY BUCKET `p` SET a count(x)"), replication.Code_CODE_FUEL_SPENT)
+	w.wantCode(run("LET x = SCAN BY PREFIX `p/d0` LET y = SCAN BY PREFIX `p/d00` SET a 1"), replication.Code_CODE_FUEL_SPENT)
+	w.wantCode(run("LET x = SCAN BY PREFIX `p/d00` LET y = SCAN BY PREFIX `p/z` SET a count(y)"), replication.Code_CODE_OK)
+	if got := w.read("get key=a").GetEntries().Entries[0]; string(got.Value) != "1" {
+		t.Errorf("a = %v", got)
 	}
 }

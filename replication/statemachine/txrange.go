@@ -1,6 +1,7 @@
 package statemachine
 
 import (
+	"iter"
 	"strings"
 
 	"github.com/kahu-sh/kahu/replication"
@@ -22,27 +23,79 @@ type rangeWalk struct {
 	out   *replication.Entries
 	last  string // everything up to here was looked at
 	moved bool   // past the first key
-	steps int
-	cut   bool // there may be more
-	stop  bool // c was refused
+	cut   bool   // there may be more
+	stop  bool   // c was refused
 }
 
 // run walks until the page is full. It returns false when c was refused.
 func (w *rangeWalk) run() bool {
 	r := rangeOp{w.op.Range}
-	walk := w.v.forward
+	rows := &metered{Reader: w.v.Reader, left: maxTxSteps}
+	v := &view{rows, w.v.state}
+	walk := v.forward
 	if r.Descending {
-		walk = w.v.backward
+		walk = v.backward
 	}
 	walk(r, w.span.from, w.span.to, w.asOf, w.committed)
+	if rows.spent && !w.cut && !w.stop {
+		w.reached(rows.last)
+	}
 	for len(w.own) > 0 && !w.cut && !w.stop {
 		w.ownNext()
 	}
-	w.m.work += int64(w.steps) * readCost
+	w.m.work += int64(maxTxSteps-rows.left) * readCost
 	if w.cut {
 		w.out.More, w.out.Resume = true, &w.last
 	}
 	return !w.stop
+}
+
+// reached ends the page at a row, because enough were looked at.
+func (w *rangeWalk) reached(row []byte) {
+	name, ok := cutHeadKey(row)
+	if !ok {
+		panic(damaged(row, "the name of a key"))
+	}
+	for len(w.own) > 0 && !w.before(name, w.own[0].name) {
+		if !w.ownNext() {
+			return
+		}
+	}
+	w.cut, w.last, w.moved = true, name, true
+}
+
+// metered is a Reader whose scans end after so many rows, whatever is made of them.
+type metered struct {
+	Reader
+	left  int
+	spent bool   // there were more
+	last  []byte // key of the last row given out
+}
+
+// Scan implements Reader.
+func (r *metered) Scan(from, to []byte) iter.Seq2[[]byte, []byte] {
+	return r.meter(r.Reader.Scan(from, to))
+}
+
+// ScanReverse implements Reader.
+func (r *metered) ScanReverse(from, to []byte) iter.Seq2[[]byte, []byte] {
+	return r.meter(r.Reader.ScanReverse(from, to))
+}
+
+func (r *metered) meter(rows iter.Seq2[[]byte, []byte]) iter.Seq2[[]byte, []byte] {
+	return func(yield func([]byte, []byte) bool) {
+		for key, value := range rows {
+			if r.left == 0 {
+				r.spent = true
+				return
+			}
+			r.left--
+			r.last = append(r.last[:0], key...)
+			if !yield(key, value) {
+				return
+			}
+		}
+	}
 }
 
 // committed takes the next key of the store.
@@ -51,10 +104,6 @@ func (w *rangeWalk) committed(key string, f found) bool {
 		if !w.ownNext() {
 			return false
 		}
-	}
-	if w.steps++; w.steps > maxTxSteps {
-		w.cut = true
-		return false
 	}
 	ref := keyRef{w.span.d, key}
 	switch {
