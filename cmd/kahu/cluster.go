@@ -37,7 +37,7 @@ would be no quorum.`,
 		clusterChange(g, wire.ClusterLeave, "leave", "Give up this host's vote before it goes away",
 			`This agent goes on serving its host, without a vote, also after a restart. A
 restart alone never leaves the cluster: this is for hosts that are taken away.`,
-			`  kahu cluster leave && systemctl disable --now kahu`),
+			`  kahu cluster leave`),
 		newClusterRecoverCommand(g),
 	)
 	return cmd
