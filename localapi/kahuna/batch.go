@@ -272,7 +272,7 @@ func (b *batch[Req, Resp]) writeReady() {
 	out, charged := b.ready, b.charged
 	b.ready, b.spare, b.charged = b.spare[:0], nil, 0
 	b.mu.Unlock()
-	slow := time.AfterFunc(WriteTimeout, func() { close(b.stalled) })
+	slow := time.AfterFunc(b.s.cfg.WriteTimeout, func() { close(b.stalled) })
 	err := b.wire.send(out)
 	slow.Stop()
 	b.s.answers.give(charged)

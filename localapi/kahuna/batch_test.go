@@ -201,15 +201,16 @@ func TestNotReadBeyondInFlight(t *testing.T) {
 // served, and the large answers that nobody reads are bounded.
 func TestClientThatDoesNotRead(t *testing.T) {
 	bothTransports(t, func(t *testing.T, tr transport) {
+		const bound, size = 1 << 20, 64 << 10
 		q := newQuorum(t)
 		var served atomic.Int64
 		q.setBroken(func(context.Context, *replication.Request) (*replication.Answer, error, bool) {
 			served.Add(1)
 			return nil, nil, false
 		})
-		r := newRig(t, tr, kahuna.Config{Coordinator: q, AnswerBytes: 4 << 20})
+		r := newRig(t, tr, kahuna.Config{Coordinator: q, AnswerBytes: bound})
 		good := openKV(t, r.dial())
-		big := set("big", string(make([]byte, 512<<10)))
+		big := set("big", string(make([]byte, size)))
 		if _, err := good.call(big); err != nil {
 			t.Fatal(err)
 		}
@@ -242,14 +243,53 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		})
 		// At most a write that is under way, a bound of bytes and MaxInFlight small
 		// answers belong to it.
-		if n := r.service.UnreadBytes(); n > 4<<20 {
-			t.Errorf("%d bytes of answers wait for clients, and the bound is %d", n, 4<<20)
+		if n := r.service.UnreadBytes(); n == 0 || n > bound {
+			t.Errorf("%d bytes of answers wait for clients, and the bound is %d", n, bound)
 		}
 		cancel()
 		<-sent
 		eventually(t, "the budget is given back", func() bool { return r.service.UnreadBytes() == 0 })
 		if a, err := good.call(get("big")); err != nil || a.(*pb.GrpcTryGetKeyValueResponse).Type != 3 {
 			t.Errorf("afterwards the good client got %v, %v", a, err)
+		}
+	})
+}
+
+// TestUnreadStreamEnds: a client that leaves its answers unread for too long loses
+// its stream, and nothing of it stays behind.
+func TestUnreadStreamEnds(t *testing.T) {
+	bothTransports(t, func(t *testing.T, tr transport) {
+		q := newQuorum(t)
+		var began atomic.Bool
+		q.setBroken(func(_ context.Context, req *replication.Request) (*replication.Answer, error, bool) {
+			if req.GetGet() != nil {
+				began.Store(true)
+			}
+			return nil, nil, false
+		})
+		r := newRig(t, tr, kahuna.Config{Coordinator: q, AnswerBytes: 1 << 40, WriteTimeout: 50 * time.Millisecond})
+		cc := r.dial()
+		if _, err := call(t.Context(), cc, set("big", string(make([]byte, 1<<20)))); err != nil {
+			t.Fatal(err)
+		}
+		st, err := pb.NewKeyValuerClient(cc).BatchClientKeyValueRequests(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id := range int32(100) {
+			if st.Send(&pb.GrpcBatchClientKeyValueRequest{Type: 5, RequestId: id,
+				Payload: &pb.GrpcBatchClientKeyValueRequest_TryGetKeyValue{TryGetKeyValue: get("big")}}) != nil {
+				break // it has ended already
+			}
+		}
+		eventually(t, "the stream and its answers are gone", func() bool {
+			return began.Load() && r.service.Streams() == 0 && r.service.UnreadBytes() == 0
+		})
+		for err == nil {
+			_, err = st.Recv()
+		}
+		if code := status.Code(err); code != codes.ResourceExhausted && code != codes.Internal && code != codes.Canceled {
+			t.Errorf("the stream ended with %v", err)
 		}
 	})
 }

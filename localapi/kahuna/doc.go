@@ -83,9 +83,9 @@
 //
 // Those of Config: MaxMessageBytes and MaxValueBytes (ResourceExhausted, or
 // InvalidInput on a stream), LeaderWait (MustRetry), MaxStreams (ResourceExhausted),
-// AnswerBytes (MustRetry). Those of this package: MaxInFlight and MaxServing (a
-// stream is not read meanwhile), MaxReads (reads wait), MaxScanRows
-// (ResourceExhausted), WriteTimeout (the stream ends).
+// AnswerBytes (MustRetry), WriteTimeout (ResourceExhausted). Those of this package:
+// MaxInFlight and MaxServing (a stream is not read meanwhile), MaxReads (reads
+// wait), MaxScanRows (ResourceExhausted).
 //
 // # Differences from Kahuna
 //

@@ -27,9 +27,9 @@ const (
 	// MaxReads is how many reads of batch streams are carried out at a time: each
 	// may come back with a large value.
 	MaxReads = 1024
-	// WriteTimeout is how long a client may leave answers unread; then its stream
+	// DefaultWriteTimeout is how long a client may leave answers unread; then its stream
 	// ends with ResourceExhausted.
-	WriteTimeout = 30 * time.Second
+	DefaultWriteTimeout = 30 * time.Second
 	// workerIdle is how long a goroutine waits for another request before it ends.
 	workerIdle = 5 * time.Second
 	// MaxScanRows bounds the answer of a bucket or prefix scan (decisions.md 29).

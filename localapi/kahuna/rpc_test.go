@@ -498,6 +498,35 @@ func TestScansAreWholeOrFail(t *testing.T) {
 	}
 }
 
+// TestBucketOfManyPages: more rows than one page of the quorum's are one answer,
+// also in a transaction.
+func TestBucketOfManyPages(t *testing.T) {
+	kv := openKV(t, newRig(t, nethttp, kahuna.Config{Coordinator: newQuorum(t)}).dial())
+	const n = replication.MaxPageRows + 100
+	many := &pb.GrpcTrySetManyKeyValueRequest{}
+	for i := range n {
+		many.Items = append(many.Items, &pb.GrpcTrySetManyKeyValueRequestItem{Key: fmt.Sprintf("b/%06d", i), Flags: 1, Durability: 1})
+	}
+	if a := ask[*pb.GrpcTrySetManyKeyValueResponse](t, kv, many); len(a.Items) != n || a.Items[n-1].Type != 0 {
+		t.Fatalf("%d items were written: %v", len(a.Items), a.Items[len(a.Items)-1])
+	}
+	tx := begin(t, kv, 1)
+	tx.set("b/999999", "own")
+	for name, rows := range map[string][]*pb.GrpcKeyValueByPrefixItemResponse{
+		"plain":          ask[*pb.GrpcGetByBucketResponse](t, kv, &pb.GrpcGetByBucketRequest{PrefixKey: "b", Durability: 1}).Items,
+		"in transaction": tx.bucket("b").Items,
+	} {
+		want := n
+		if name != "plain" {
+			want++
+		}
+		sorted := slices.IsSortedFunc(rows, func(a, b *pb.GrpcKeyValueByPrefixItemResponse) int { return strings.Compare(a.Key, b.Key) })
+		if len(rows) != want || !sorted {
+			t.Errorf("%s: %d rows, sorted %v", name, len(rows), sorted)
+		}
+	}
+}
+
 // TestScripts: the answer of a script, a failing one, and one that is none.
 func TestScripts(t *testing.T) {
 	kv := openKV(t, newRig(t, nethttp, kahuna.Config{Coordinator: newQuorum(t)}).dial())

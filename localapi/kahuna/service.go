@@ -46,6 +46,9 @@ type Config struct {
 	AnswerBytes int64
 	// MaxStreams bounds batch streams. Optional: DefaultMaxStreams.
 	MaxStreams int
+	// WriteTimeout is how long a client may leave answers of a batch stream unread
+	// before the stream ends. Optional: DefaultWriteTimeout.
+	WriteTimeout time.Duration
 }
 
 // Service is Kahuna's wire, translated to replication.Coordinator: one method
@@ -97,6 +100,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.MaxStreams <= 0 {
 		cfg.MaxStreams = DefaultMaxStreams
+	}
+	if cfg.WriteTimeout <= 0 {
+		cfg.WriteTimeout = DefaultWriteTimeout
 	}
 	if cfg.AnswerBytes <= 0 {
 		cfg.AnswerBytes = DefaultAnswerBytes
