@@ -36,6 +36,8 @@ var voterGauges = []voterGauge{
 
 var infoDesc = prometheus.NewDesc("kahu_agent_info", "Always 1; the labels say what runs.", []string{"version", "role", "storage"}, nil)
 
+var readyDesc = prometheus.NewDesc("kahu_agent_ready", "1 while a quorum answers this agent, as the readiness route says.", nil, nil)
+
 var gossipDesc = prometheus.NewDesc("kahu_gossip_members", "Agents that gossip knows, this one included. No lease depends on it.", []string{"state"}, nil)
 
 // voterGauge is one row of voterGauges.
@@ -66,6 +68,7 @@ type collector struct{ a *agent }
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- infoDesc
+	ch <- readyDesc
 	ch <- gossipDesc
 	for _, g := range voterGauges {
 		ch <- g.desc
@@ -79,6 +82,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		storage = string(c.a.cfg.Storage)
 	}
 	ch <- prometheus.MustNewConstMetric(infoDesc, prometheus.GaugeValue, 1, c.a.o.Version, c.a.quorum.role(), storage)
+	ch <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, truth(c.a.status().Ready))
 	alive, silent := c.a.quorum.gossip.count()
 	ch <- prometheus.MustNewConstMetric(gossipDesc, prometheus.GaugeValue, float64(alive), "alive")
 	ch <- prometheus.MustNewConstMetric(gossipDesc, prometheus.GaugeValue, float64(silent), "silent")
