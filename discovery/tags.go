@@ -125,7 +125,7 @@ func plain(s string) bool {
 // CheckAddress refuses what is no host:port that an agent can be reached at.
 func CheckAddress(a string) error {
 	host, port, err := net.SplitHostPort(a)
-	if err != nil || host == "" || len(a) > maxAddressBytes || !plain(a) {
+	if err != nil || host == "" || len(a) > maxAddressBytes || !plain(a) || strings.ContainsAny(host, " /@\\") {
 		return fmt.Errorf("%.80q is not HOST:PORT", a)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
