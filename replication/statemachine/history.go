@@ -24,7 +24,7 @@ import (
 // Old revisions are counted by number: a read ignores what has fallen out of
 // history at once, while its bytes are cleaned away later. When half of the
 // records may have fallen out, a pass goes over all chunks, four records for each
-// one that comes in, and writes those anew that hold some. So at most about 1.5
+// one that comes in, and writes those anew that hold some. So at most about 1.7
 // times as many records wait for it as are kept, and no write ever searches for
 // the record that it pushes out.
 
