@@ -239,7 +239,7 @@ type openedChunk struct {
 func (m *Machine) supersede(d replication.Durability, h *head) {
 	r := record{revision: h.revision, name: h.name, before: h.before, prev: h.latest(), jump: h.jump(), value: m.value(d, h)}
 	r.armed = 0 // the head's alone
-	o, counts := &m.heads[d].opened, &m.history[d]
+	o, counts := &m.opened[d], &m.history[d]
 	at := func() place { return place(counts.chunks+1)<<slotBits | place(o.slots) }
 	b := appendRecord(m.row[:0], at(), &r)
 	if o.slots > 0 && (len(o.rows)+len(b) > chunkBytes || o.slots == 1<<slotBits) {
@@ -259,7 +259,7 @@ func (m *Machine) supersede(d replication.Durability, h *head) {
 
 // closeChunk writes the opened chunk. Before that its records cannot be read.
 func (m *Machine) closeChunk(d replication.Durability) {
-	o, counts := &m.heads[d].opened, &m.history[d]
+	o, counts := &m.opened[d], &m.history[d]
 	if o.slots == 0 {
 		return
 	}
@@ -274,10 +274,10 @@ func (m *Machine) closeChunk(d replication.Durability) {
 
 // openChunkRow is the row that is about to be written under a key, nil if none is.
 func (m *Machine) openChunkRow(key []byte) []byte {
-	if len(key) != 2+8 || key[0] != tableHistory || int(key[1]) >= len(m.heads) {
+	if len(key) != 2+8 || key[0] != tableHistory || int(key[1]) >= len(m.opened) {
 		return nil
 	}
-	o, counts := &m.heads[key[1]].opened, &m.history[key[1]]
+	o, counts := &m.opened[key[1]], &m.history[key[1]]
 	if o.slots == 0 || binary.BigEndian.Uint64(key[2:]) != counts.chunks+1 {
 		return nil
 	}
@@ -287,10 +287,10 @@ func (m *Machine) openChunkRow(key []byte) []byte {
 // saveHistory ends an entry: it writes what is still open, and goes on with the
 // pass that cleans up.
 func (m *Machine) saveHistory() {
-	for d := range m.heads {
+	for d := range m.opened {
 		m.closeChunk(replication.Durability(d))
-		m.clean(replication.Durability(d), cleanPerRecord*m.heads[d].opened.pushed)
-		m.heads[d].opened.pushed = 0
+		m.clean(replication.Durability(d), cleanPerRecord*m.opened[d].pushed)
+		m.opened[d].pushed = 0
 	}
 }
 

@@ -165,8 +165,6 @@ type headCache struct {
 	limit      int // entries of a generation
 	young, old map[string]*head
 	youngBytes int
-
-	opened openedChunk // what this entry has superseded
 }
 
 // headCacheBytes bounds the names and values of one generation.

@@ -106,7 +106,8 @@ type Machine struct {
 	scriptStore scriptStore
 	ranged      int // key spaces on record
 	heads       [2]headCache
-	dueFloor    int64 // no due row ends before this
+	opened      [2]openedChunk // what this entry has superseded
+	dueFloor    int64          // no due row ends before this
 
 	digests [digestsKept]digest
 
@@ -291,8 +292,10 @@ func (m *Machine) run(e *replication.LogEntry, answers []*replication.Answer) er
 			diverged = err
 		}
 	}
+	m.saveReceipts()
 	m.saveSessions()
 	m.saveTransactions()
+	m.saveHistory()
 	return diverged
 }
 

@@ -141,8 +141,6 @@ func (m *Machine) touch(s *session) {
 }
 
 func (m *Machine) saveSessions() {
-	m.saveReceipts()
-	defer m.saveHistory()
 	for _, s := range m.sessions.dirty {
 		if s.dirty {
 			s.dirty = false
