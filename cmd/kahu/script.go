@@ -195,7 +195,7 @@ func newScriptCheckCommand(g *globals) *cobra.Command {
 				_, err = p.Options()
 			}
 			if err != nil {
-				return g.showBadScript(name, text, err)
+				return g.showBadScript(cmd.ErrOrStderr(), name, text, err)
 			}
 			out := checked{OK: true, Mode: p.Mode().String(), ReadsOnly: p.ReadsOnly(), Parameters: p.Params()}
 			return g.show(out, func(w io.Writer) error {
@@ -216,14 +216,14 @@ func newScriptCheckCommand(g *globals) *cobra.Command {
 }
 
 // showBadScript points at the place of an error, as compilers do.
-func (g *globals) showBadScript(name, text string, err error) error {
+func (g *globals) showBadScript(w io.Writer, name, text string, err error) error {
 	var syntax *script.SyntaxError
 	if !errors.As(err, &syntax) {
-		return g.badScript(checked{Problem: err.Error()}, fmt.Sprintf("%s: %v", printable(name), err))
+		return g.badScript(w, checked{Problem: err.Error()}, fmt.Sprintf("%s: %v", printable(name), err))
 	}
 	problem := syntax.Describe()
 	if syntax.Line == 0 {
-		return g.badScript(checked{Problem: problem}, fmt.Sprintf("%s: the script is empty", printable(name)))
+		return g.badScript(w, checked{Problem: problem}, fmt.Sprintf("%s: the script is empty", printable(name)))
 	}
 	lines := strings.Split(text, "\n")
 	shown, marker := "", ""
@@ -233,16 +233,19 @@ func (g *globals) showBadScript(name, text string, err error) error {
 			marker = "\n  " + shown + "\n  " + strings.Repeat(" ", syntax.Column-1) + "^"
 		}
 	}
-	return g.badScript(checked{Line: syntax.Line, Column: syntax.Column, Problem: problem},
+	return g.badScript(w, checked{Line: syntax.Line, Column: syntax.Column, Problem: problem},
 		fmt.Sprintf("%s:%d:%d: %s%s", printable(name), syntax.Line, syntax.Column, problem, marker))
 }
 
-func (g *globals) badScript(c checked, text string) error {
+func (g *globals) badScript(w io.Writer, c checked, text string) error {
+	var err error
 	if g.output == outputJSON {
-		if err := g.show(c, nil); err != nil {
-			return err
-		}
-		return &quietError{exitRefused}
+		err = g.show(c, nil)
+	} else {
+		_, err = fmt.Fprintln(w, text)
 	}
-	return withCode(exitRefused, errors.New(text))
+	if err != nil {
+		return err
+	}
+	return &quietError{exitRefused}
 }

@@ -39,7 +39,7 @@ const StartMS = 1_700_000_000_000
 
 // NewMemory makes an empty store.
 func NewMemory() *Memory {
-	return &Memory{now: script.Time{MS: StartMS}, keys: make(map[script.Key][]revision), cache: script.NewCache(1 << 20)}
+	return &Memory{now: script.Time{MS: StartMS}, keys: make(map[script.Key][]revision), staged: make(map[script.Key][]revision), cache: script.NewCache(1 << 20)}
 }
 
 // Advance implements Runner.
