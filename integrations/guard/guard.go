@@ -11,7 +11,7 @@
 // which the user started, and the init, which runs the command, are package
 // stage. The keeper, here, owns the connection to the agent, the deadline and the
 // ladder of containment. It is stopped and killed by nobody's job control: it is
-// the leader of its own process group. Two timers watch over it. The kernel kills
+// in a session of its own. Two timers watch over it. The kernel kills
 // it at the deadline although it may be stopped, and its end is the tree's end;
 // one grace earlier it asks the tree to end by itself.
 //
@@ -137,10 +137,17 @@ func run(o Options, face *stage.Link) outcome {
 }
 
 // leaveJob takes the keeper out of the shell's job, now that the init is in it,
-// so that Ctrl-C and Ctrl-Z pass it by. It still writes to the terminal, which
-// may be set to stop background processes that do.
+// so that Ctrl-C and Ctrl-Z pass it by.
+//
+// It leaves the session as well (DESIGN.md has it stay, in a process group of its
+// own). As the init's parent in another group of the same session it would be what
+// keeps the caller's group from being an orphan, and by its end make it one: when
+// a member of the group is stopped at that moment, the kernel hangs up on all of
+// it, the caller too (POSIX, seen in test/e2e TestCallerOutlivesAStoppedFace).
 func leaveJob() {
-	_ = unix.Setpgid(0, 0) // fails for a session leader, which a forked child is not
+	if _, err := unix.Setsid(); err != nil { // fails for a group's leader, which a forked child is not
+		_ = unix.Setpgid(0, 0)
+	}
 	signal.Ignore(unix.SIGTTOU, unix.SIGTTIN, unix.SIGTSTP,
 		// A service manager sends these to every process of the unit. The command
 		// decides when it ends, and the keeper follows.

@@ -196,7 +196,6 @@ func (k *keeper) heard(m stage.Message) {
 		if k.phase == starting {
 			k.phase = running
 		}
-		_ = k.face.Send(stage.Message{Kind: stage.Started})
 	case stage.Failed:
 		code := ExitCannotRun
 		if syscall.Errno(m.Number) == unix.ENOENT {
@@ -306,6 +305,8 @@ func (k *keeper) failed(err error) {
 // start has the init start the command: held, acknowledged, deadlines armed.
 func (k *keeper) start() {
 	k.phase = starting
+	// Before the command can run: a face that outlives us then knows that it may have.
+	_ = k.face.Send(stage.Message{Kind: stage.Started})
 	k.tree.send(stage.Message{Kind: stage.Start, At: k.deadline, Text: k.environment(k.token)})
 }
 

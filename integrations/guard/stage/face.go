@@ -61,7 +61,7 @@ func Face() int {
 type face struct {
 	ignored uint64
 	reaps   bool // it is a subreaper, and all its children are the guard's
-	started bool // the command was started
+	started bool // the command was, or is about to be, started
 }
 
 // listen returns the keeper's last word, or nil when it ended without one. It

@@ -30,7 +30,7 @@ type Kind byte
 const (
 	Signal Kind = 's' // face → keeper → init: forward signal Number, unless the whole job had it
 
-	Started Kind = 'g' // init → keeper → face: the command runs
+	Started Kind = 'g' // init → keeper: the command runs; keeper → face: it is about to
 	Ended   Kind = 'x' // init → keeper: how the command ended; keeper → face: how to end
 
 	Ready  Kind = 'r' // init → keeper: contained, waiting for Start
