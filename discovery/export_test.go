@@ -1,6 +1,16 @@
 package discovery
 
-import "time"
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// NewSeedsWith is NewSeeds with another way to look up hosts.
+func NewSeedsWith(entries []string, port int, l *slog.Logger, find func(ctx context.Context, host string) ([]netip.Addr, error)) (*Seeds, error) {
+	return newSeeds(entries, port, l, find)
+}
 
 // Quick makes a Finder hurry, and forget those who are silent after reconnect.
 func (c *Config) Quick(reconnect time.Duration) {

@@ -39,10 +39,14 @@ type Seeds struct {
 	fixed   []string
 	asked   []*source
 	log     *slog.Logger
+	lookup  lookup
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // one for each source
 }
+
+// lookup finds the addresses of a host: net.Resolver.LookupNetIP for "ip".
+type lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
 // source is an entry whose addresses have to be asked for.
 type source struct {
@@ -54,7 +58,13 @@ type source struct {
 // NewSeeds reads entries and starts to ask for their addresses; Close ends that.
 // port is for entries that name none. An entry that makes no sense is an error.
 func NewSeeds(entries []string, port int, logger *slog.Logger) (*Seeds, error) {
-	s := &Seeds{log: logger}
+	return newSeeds(entries, port, logger, func(ctx context.Context, host string) ([]netip.Addr, error) {
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	})
+}
+
+func newSeeds(entries []string, port int, logger *slog.Logger, find lookup) (*Seeds, error) {
+	s := &Seeds{log: logger, lookup: find}
 	for _, entry := range entries {
 		if err := s.add(strings.TrimSpace(entry), port); err != nil {
 			return nil, err
@@ -89,7 +99,7 @@ func (s *Seeds) add(entry string, port int) error {
 		return nil
 	}
 	s.asked = append(s.asked, &source{entry: address, ask: func(ctx context.Context) ([]string, error) {
-		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		found, err := s.lookup(ctx, host)
 		var addresses []string
 		for _, ip := range found {
 			addresses = append(addresses, net.JoinHostPort(ip.Unmap().String(), portText))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 )
@@ -15,11 +16,11 @@ const (
 	lastPort  = 32_000
 )
 
-// FreePorts returns n loopback addresses that nobody listens on now. They are
+// FreePorts returns n loopback addresses that nobody listens on now, by TCP or UDP. They are
 // not reserved: somebody else may take one before it is used.
 func FreePorts(ctx context.Context, n int) ([]string, error) {
 	var addresses []string
-	var listeners []net.Listener
+	var listeners []io.Closer
 	defer func() {
 		for _, l := range listeners {
 			l.Close()
@@ -34,6 +35,12 @@ func FreePorts(ctx context.Context, n int) ([]string, error) {
 			continue
 		}
 		listeners = append(listeners, l)
+		packets, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", address)
+		if err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		listeners = append(listeners, packets)
 		addresses = append(addresses, address)
 	}
 	if len(addresses) < n {
