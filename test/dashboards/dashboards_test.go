@@ -64,7 +64,7 @@ func rules(t *testing.T) (out []rule) {
 var metric = regexp.MustCompile(`\b(?:kahu|process|go)_[a-z0-9_]+\b`)
 
 func TestEveryMetricIsExported(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	binary, err := cluster.Build(ctx, t.TempDir())
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 // and the first wakes up and goes on writing.
 func TestPausedWorker(t *testing.T) {
 	dir, admin := installed(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	binary, err := cluster.Build(ctx, t.TempDir())
 	if err != nil {
