@@ -275,3 +275,41 @@ func TestNotesAreInOrder(t *testing.T) {
 		}
 	}
 }
+
+// A shared range lock becomes exclusive when nobody else shares it, and never
+// shared again.
+func TestUpgradeOfARangeLock(t *testing.T) {
+	w := txWorld(t)
+	const lock = " lock kind=range key=p start=p/1 end=p/9"
+	w.do("T"+lock+" shared", "U"+lock+" shared")
+	w.wantCode(w.do("T" + lock)[0], replication.Code_CODE_LOCKED)
+	w.do("U rollback")
+	w.begin("U")
+	w.wantCode(w.do("T" + lock)[0], replication.Code_CODE_OK)
+	w.wantCode(w.do("T" + lock + " shared")[0], replication.Code_CODE_OK)
+	w.m = newMachine(t, w.store)
+	w.wantCode(w.do("U" + lock + " shared")[0], replication.Code_CODE_LOCKED)
+	if n := w.read("tx_list").GetTransactions().Transactions[0].Locks; n != 1 {
+		t.Errorf("one range was locked four times, and counts as %d locks", n)
+	}
+	// Given up, it is free; what is not held is no error.
+	w.wantCode(w.do("T unlock kind=range key=p start=p/1 end=p/9 ; key=none")[0], replication.Code_CODE_OK)
+	w.wantCode(w.do("U" + lock)[0], replication.Code_CODE_OK)
+}
+
+// A commit that is durable has no ephemeral write (contract: T19).
+func TestDurableCommit(t *testing.T) {
+	for write, want := range map[string]replication.TxOutcome{
+		"T set key=k value=1":           replication.TxOutcome_TX_OUTCOME_COMMITTED,
+		"T set key=k value=1 ephemeral": replication.TxOutcome_TX_OUTCOME_ABORTED,
+	} {
+		w := txWorld(t, "durable")
+		w.do("T set key=other value=1", write)
+		if got := w.outcome("T commit"); got != want {
+			t.Errorf("%s: %v", write, got)
+		}
+		if found := w.read("get key=other").GetEntries().Entries[0].Found; found != (want == replication.TxOutcome_TX_OUTCOME_COMMITTED) {
+			t.Errorf("%s: the other write is there: %v", write, found)
+		}
+	}
+}
