@@ -101,8 +101,7 @@ type Machine struct {
 	sessions    sessionTable
 	tx          txTable
 	pins        pinTable
-	scripts     *script.Cache // parsed; it changes no outcome
-	evaluator   script.Evaluator
+	scripts     evaluator
 	scriptStore scriptStore
 	ranged      int // key spaces on record
 	heads       [2]headCache
@@ -144,6 +143,7 @@ func NewWith(store Store, o Options) (m *Machine, err error) {
 		o.HeadCacheEntries = 1 << 16
 	}
 	m = &Machine{store: store, state: loadState(store), hasher: xxh3.New(), tokenFloor: -1}
+	m.scripts.cache = script.NewCache(scriptCacheBytes)
 	if m.level > CurrentLevel {
 		return nil, fmt.Errorf("%w: the data has feature level %d, this binary knows up to %d: upgrade it", ErrNewer, m.level, CurrentLevel)
 	}

@@ -10,13 +10,26 @@ import (
 // scriptCacheBytes bounds the parsed scripts that a machine remembers.
 const scriptCacheBytes = 8 << 20
 
+// evaluator parses and runs scripts. What it remembers changes no outcome.
+type evaluator struct {
+	cache *script.Cache // nil: nothing is remembered
+	run   script.Evaluator
+}
+
+func (e *evaluator) parse(text []byte) (*script.Program, error) {
+	if e.cache == nil {
+		return script.Parse(string(text))
+	}
+	return e.cache.Parse(text)
+}
+
 // script evaluates a script as one command: all of it or nothing.
 func (m *Machine) script(c *command, op *replication.Script) {
 	if m.busy(c) {
 		return
 	}
 	s := m.newScriptStore(c, op.GetYield())
-	res, ok := m.runScript(c, s, op, &m.work)
+	res, ok := m.scripts.answer(c, s, op, &m.work)
 	if ok && res.Commit {
 		s.apply()
 	}
@@ -25,15 +38,14 @@ func (m *Machine) script(c *command, op *replication.Script) {
 
 // script evaluates a script that only reads.
 func (v *view) script(c *command, op *replication.Script) {
-	s := &scriptStore{v: v, label: v.label}
-	m := &Machine{} // no more than the cache of programs, which is not shared with apply
+	var e evaluator // many reads run at once, and share nothing
 	var work int64
-	m.runScript(c, s, op, &work)
+	e.answer(c, &scriptStore{v: v, label: v.label}, op, &work)
 }
 
-// runScript evaluates op over s, and answers c. ok is false when nothing may
-// take effect.
-func (m *Machine) runScript(c *command, s *scriptStore, op *replication.Script, work *int64) (res script.Result, ok bool) {
+// answer evaluates op over s, and answers c. ok is false when nothing may take
+// effect.
+func (e *evaluator) answer(c *command, s *scriptStore, op *replication.Script, work *int64) (res script.Result, ok bool) {
 	fuel := int64(script.EntryFuel)
 	if op.GetFuel() > 0 && op.Fuel < uint64(fuel) {
 		fuel = int64(op.Fuel)
@@ -42,13 +54,13 @@ func (m *Machine) runScript(c *command, s *scriptStore, op *replication.Script, 
 		c.refuse(replication.Code_CODE_FUEL_SPENT, "the script needs a session")
 		return res, false
 	}
-	program, err := m.parseScript(op.GetText())
+	program, err := e.parse(op.GetText())
 	if err != nil {
 		*work += script.ParseFuel(op.GetText())
 		answerScript(c, script.ParseResult(err))
 		return res, false
 	}
-	res, err = m.evaluator.Run(program, s, script.Env{Params: script.ParamsOf(op), Fuel: fuel})
+	res, err = e.run.Run(program, s, script.Env{Params: script.ParamsOf(op), Fuel: fuel})
 	*work += res.Fuel // a unit is about a nanosecond
 	switch {
 	case err == nil:
@@ -63,13 +75,6 @@ func (m *Machine) runScript(c *command, s *scriptStore, op *replication.Script, 
 		c.invalid(err.Error())
 	}
 	return res, false
-}
-
-func (m *Machine) parseScript(text []byte) (*script.Program, error) {
-	if m.scripts == nil {
-		m.scripts = script.NewCache(scriptCacheBytes)
-	}
-	return m.scripts.Parse(text)
 }
 
 func answerScript(c *command, res script.Result) {
