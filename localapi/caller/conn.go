@@ -1,6 +1,8 @@
 package caller
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -23,6 +25,11 @@ type Conn struct {
 
 	plain atomic.Bool // no descriptors are taken any more
 
+	// Owned by the one reader: whether it has read anything, and what it reads from
+	// when the peer speaks HTTP/2.
+	begun bool
+	ahead *bufio.Reader
+
 	// mu guards what follows; it is never held over a system call that blocks.
 	mu      sync.Mutex
 	files   []*os.File
@@ -40,7 +47,35 @@ func (c *Conn) Caller() *Caller { return c.caller }
 func (c *Conn) OnClose(f func()) { c.onClose = f }
 
 // Read implements net.Conn with recvmsg. It is for one goroutine at a time.
+//
+// net/http reads each frame of HTTP/2 with two reads of its own: where the peer
+// begins with HTTP/2, Read reads ahead. Descriptors mean nothing there.
 func (c *Conn) Read(p []byte) (int, error) {
+	if c.ahead != nil {
+		return c.ahead.Read(p)
+	}
+	n, err := c.receive(p)
+	if !c.begun && n > 0 {
+		c.begun = true
+		if bytes.HasPrefix(p[:n], []byte("PRI * HTTP/2.0")) {
+			c.ahead = bufio.NewReaderSize(reader(c.receive), aheadBytes)
+		}
+	}
+	return n, err
+}
+
+// aheadBytes is what one read from the kernel takes at most, once it reads ahead:
+// some tens of frames.
+const aheadBytes = 8 << 10
+
+// reader is an io.Reader.
+type reader func(p []byte) (int, error)
+
+// Read implements io.Reader.
+func (r reader) Read(p []byte) (int, error) { return r(p) }
+
+// receive reads bytes and descriptors.
+func (c *Conn) receive(p []byte) (int, error) {
 	if c.plain.Load() || len(p) == 0 {
 		return c.UnixConn.Read(p)
 	}

@@ -1,6 +1,7 @@
 package grpchttp_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -43,6 +44,26 @@ func inRounds(s grpc.ServerStream) error {
 	}
 }
 
+// readAhead is a listener whose connections read ahead, as those of an agent do.
+func readAhead(ln net.Listener) net.Listener { return aheadListener{ln} }
+
+type aheadListener struct{ net.Listener }
+
+func (l aheadListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return aheadConn{conn, bufio.NewReaderSize(conn, 8<<10)}, nil
+}
+
+type aheadConn struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (c aheadConn) Read(p []byte) (int, error) { return c.in.Read(p) }
+
 func cpu() time.Duration {
 	var ru syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &ru) // cannot fail
@@ -54,6 +75,7 @@ func cpu() time.Duration {
 func BenchmarkStream(b *testing.B) {
 	h := &handler{stream: inRounds}
 	b.Run("grpchttp", func(b *testing.B) { benchStream(b, start(b, h, nil).dial(b)) })
+	b.Run("grpchttp-ahead", func(b *testing.B) { benchStream(b, startOn(b, h, nil, readAhead).dial(b)) })
 	b.Run("grpc-go", func(b *testing.B) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -72,6 +72,12 @@ type server struct {
 
 func start(tb testing.TB, h *handler, change func(*grpchttp.Config)) *server {
 	tb.Helper()
+	return startOn(tb, h, change, func(ln net.Listener) net.Listener { return ln })
+}
+
+// startOn serves on a listener that wrap has changed.
+func startOn(tb testing.TB, h *handler, change func(*grpchttp.Config), wrap func(net.Listener) net.Listener) *server {
+	tb.Helper()
 	cfg := grpchttp.Config{Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&cfg)
@@ -96,7 +102,7 @@ func start(tb testing.TB, h *handler, change func(*grpchttp.Config)) *server {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = s.http.Serve(ln)
+		_ = s.http.Serve(wrap(ln))
 	}()
 	tb.Cleanup(func() {
 		s.http.Close()
