@@ -51,6 +51,10 @@ demo: ## Invoices under kill -9: three voters, a proxy, guarded workers, checked
 
 ##@ Checking
 
+.PHONY: wire
+wire: ## A Kahuna client in Node against four agents; with a checkout of Kahuna's own clients see test/wire
+	@test/wire/smoke.sh
+
 .PHONY: test
 test: ## go vet, then every test with the race detector (RocksDB too where built)
 	$(GO) vet ./...
