@@ -366,3 +366,36 @@ func stillHeld(t *testing.T, h *client.Hold) {
 	default:
 	}
 }
+
+// A voter that is gone for good is replaced by a standby, with real Raft; it comes
+// back later with its disk and another address, and is the same node.
+func TestAGoneVoterIsReplaced(t *testing.T) {
+	if os.Getenv("KAHU_SOAK") == "" {
+		t.Skip("takes half a minute; set KAHU_SOAK=1")
+	}
+	t.Parallel()
+	f := newFleet(t, 4, 0)
+	for i, h := range f.hosts {
+		h.cfg.Timeouts.ReplaceVoter = 10 * time.Second // the shortest that can be configured
+		h.cfg.Zone = fmt.Sprint("z", i%3)
+	}
+	f.startAll()
+	f.await("three vote, one stands by", func() bool { return f.roles(f.hosts[0]) == "h1=voter h2=voter h3=voter h4=standby" })
+	hold := acquire(t, f.hosts[3].client, "kept")
+	gone := f.hosts[2]
+	gone.stop()
+	f.await("h4 votes for h3", func() bool {
+		return strings.Contains(f.roles(f.hosts[0]), "h4=voter") && !strings.Contains(f.roles(f.hosts[0]), "h3=voter")
+	})
+	stillHeld(t, hold)
+	gone.cfg.Bind = freeAddress(t)
+	gone.cfg.Advertise = gone.cfg.Bind
+	f.start(gone)
+	f.await("h3 stands by at its new address", func() bool {
+		m, err := f.hosts[0].client.ClusterMembers(t.Context())
+		return err == nil && slices.ContainsFunc(m.Members, func(x wire.ClusterMember) bool {
+			return x.Host == "h3" && x.Role == "standby" && x.Alive && x.Address == gone.cfg.Advertise
+		})
+	})
+	stillHeld(t, hold)
+}
