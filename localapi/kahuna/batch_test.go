@@ -175,84 +175,80 @@ func TestFrames(t *testing.T) {
 // TestNotReadBeyondInFlight: past MaxInFlight the stream is not read, and goes on
 // when there is room (decision 53).
 func TestNotReadBeyondInFlight(t *testing.T) {
-	bothTransports(t, func(t *testing.T, tr transport) {
-		q := newQuorum(t)
-		g := &gate{held: make(chan struct{})}
-		q.setBroken(g.broken("k"))
-		cc := newRig(t, tr, kahuna.Config{Coordinator: q, LeaderWait: time.Hour}).dial()
-		kv := openKV(t, cc)
-		const n = kahuna.MaxInFlight + 500
-		var answered sync.WaitGroup
-		for range n {
-			answered.Go(func() {
-				if a, err := kv.call(get("k")); err != nil || a.(*pb.GrpcTryGetKeyValueResponse).Type != 103 {
-					t.Errorf("answered %v, %v", a, err)
-				}
-			})
-		}
-		// Reads wait for a turn besides: so many are with the coordinator at a time.
-		eventually(t, "all turns of reads are taken", func() bool { return g.waiting.Load() == kahuna.MaxReads })
-		close(g.held)
-		answered.Wait()
-	})
+	q := newQuorum(t)
+	g := &gate{held: make(chan struct{})}
+	q.setBroken(g.broken("k"))
+	cc := newRig(t, nethttp, kahuna.Config{Coordinator: q, LeaderWait: time.Hour}).dial()
+	kv := openKV(t, cc)
+	const n = kahuna.MaxInFlight + 500
+	var answered sync.WaitGroup
+	for range n {
+		answered.Go(func() {
+			if a, err := kv.call(get("k")); err != nil || a.(*pb.GrpcTryGetKeyValueResponse).Type != 103 {
+				t.Errorf("answered %v, %v", a, err)
+			}
+		})
+	}
+	// Reads wait for a turn besides: so many are with the coordinator at a time.
+	eventually(t, "all turns of reads are taken", func() bool { return g.waiting.Load() == kahuna.MaxReads })
+	close(g.held)
+	answered.Wait()
 }
 
 // TestClientThatDoesNotRead: its requests are not read beyond a bound, others are
 // served, and the large answers that nobody reads are bounded.
 func TestClientThatDoesNotRead(t *testing.T) {
-	bothTransports(t, func(t *testing.T, tr transport) {
-		const bound, size = 1 << 20, 64 << 10
-		q := newQuorum(t)
-		var served atomic.Int64
-		q.setBroken(func(context.Context, *replication.Request) (*replication.Answer, error, bool) {
-			served.Add(1)
-			return nil, nil, false
-		})
-		r := newRig(t, tr, kahuna.Config{Coordinator: q, AnswerBytes: bound})
-		good := openKV(t, r.dial())
-		big := set("big", string(make([]byte, size)))
-		if _, err := good.call(big); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		st, err := pb.NewKeyValuerClient(r.dial()).BatchClientKeyValueRequests(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		served.Store(0)
-		sent := make(chan struct{})
-		go func() { // ends with ctx: the stream is not read beyond a bound
-			defer close(sent)
-			for id := int32(1); ; id++ {
-				if st.Send(&pb.GrpcBatchClientKeyValueRequest{Type: 5, RequestId: id,
-					Payload: &pb.GrpcBatchClientKeyValueRequest_TryGetKeyValue{TryGetKeyValue: get("big")}}) != nil {
-					return
-				}
-			}
-		}()
-		eventually(t, "the stream is not read any more", func() bool {
-			was := served.Load()
-			for range 20 {
-				if a, err := good.call(get("big")); err != nil {
-					t.Fatal(err)
-				} else if typ := a.(*pb.GrpcTryGetKeyValueResponse).Type; typ != 3 && typ != 101 {
-					t.Fatalf("the good client got %v", typ)
-				}
-			}
-			return was >= kahuna.MaxInFlight && served.Load() == was+20
-		})
-		// At most a write that is under way, a bound of bytes and MaxInFlight small
-		// answers belong to it.
-		if n := r.service.UnreadBytes(); n == 0 || n > bound {
-			t.Errorf("%d bytes of answers wait for clients, and the bound is %d", n, bound)
-		}
-		cancel()
-		<-sent
-		eventually(t, "the budget is given back", func() bool { return r.service.UnreadBytes() == 0 })
-		if a, err := good.call(get("big")); err != nil || a.(*pb.GrpcTryGetKeyValueResponse).Type != 3 {
-			t.Errorf("afterwards the good client got %v, %v", a, err)
-		}
+	const bound, size = 1 << 20, 64 << 10
+	q := newQuorum(t)
+	var served atomic.Int64
+	q.setBroken(func(context.Context, *replication.Request) (*replication.Answer, error, bool) {
+		served.Add(1)
+		return nil, nil, false
 	})
+	r := newRig(t, nethttp, kahuna.Config{Coordinator: q, AnswerBytes: bound})
+	good := openKV(t, r.dial())
+	big := set("big", string(make([]byte, size)))
+	if _, err := good.call(big); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	st, err := pb.NewKeyValuerClient(r.dial()).BatchClientKeyValueRequests(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served.Store(0)
+	sent := make(chan struct{})
+	go func() { // ends with ctx: the stream is not read beyond a bound
+		defer close(sent)
+		for id := int32(1); ; id++ {
+			if st.Send(&pb.GrpcBatchClientKeyValueRequest{Type: 5, RequestId: id,
+				Payload: &pb.GrpcBatchClientKeyValueRequest_TryGetKeyValue{TryGetKeyValue: get("big")}}) != nil {
+				return
+			}
+		}
+	}()
+	eventually(t, "the stream is not read any more", func() bool {
+		was := served.Load()
+		for range 20 {
+			if a, err := good.call(get("big")); err != nil {
+				t.Fatal(err)
+			} else if typ := a.(*pb.GrpcTryGetKeyValueResponse).Type; typ != 3 && typ != 101 {
+				t.Fatalf("the good client got %v", typ)
+			}
+		}
+		return was >= kahuna.MaxInFlight && served.Load() == was+20
+	})
+	// At most a write that is under way, a bound of bytes and MaxInFlight small
+	// answers belong to it.
+	if n := r.service.UnreadBytes(); n == 0 || n > bound {
+		t.Errorf("%d bytes of answers wait for clients, and the bound is %d", n, bound)
+	}
+	cancel()
+	<-sent
+	eventually(t, "the budget is given back", func() bool { return r.service.UnreadBytes() == 0 })
+	if a, err := good.call(get("big")); err != nil || a.(*pb.GrpcTryGetKeyValueResponse).Type != 3 {
+		t.Errorf("afterwards the good client got %v, %v", a, err)
+	}
 }
 
 // TestUnreadStreamEnds: a client that leaves its answers unread for too long loses
