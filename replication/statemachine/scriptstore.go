@@ -72,8 +72,7 @@ func (s *scriptStore) stage(ref keyRef, k scriptKey) {
 }
 
 // errScriptLocked ends a script that writes a key which a transaction has locked,
-// errScriptWrites one that writes on the read path, errScriptDamaged one that
-// meets what it should not have.
+// errScriptWrites one that writes on the read path.
 type scriptStoreError string
 
 func (e scriptStoreError) Error() string { return string(e) }

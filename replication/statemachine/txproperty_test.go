@@ -59,8 +59,9 @@ func (s seqState) read(op *replication.TxRead) string {
 	if r := op.Range; r != nil {
 		var names []string
 		for name, v := range s {
-			rest, in := strings.CutPrefix(name, r.Prefix)
+			in := strings.HasPrefix(name, r.Prefix)
 			if r.Bucket {
+				var rest string
 				rest, in = strings.CutPrefix(name, r.Prefix+"/")
 				in = in && !strings.Contains(rest, "/")
 			}
@@ -316,7 +317,7 @@ func (x *transactions) command(t *rapid.T, h *history) *replication.Request {
 	durability := replication.Durability(rapid.IntRange(0, 1).Draw(t, "table"))
 	kind := rapid.IntRange(0, 15).Draw(t, "transaction command")
 	if len(x.ids) == 0 {
-		kind = kind % 6
+		kind %= 6
 	}
 	ref := &replication.TxRef{}
 	if len(x.ids) > 0 {
