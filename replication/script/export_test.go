@@ -57,3 +57,6 @@ func same(a, b reflect.Value) bool {
 	}
 	panic("script: cannot compare a " + a.Kind().String())
 }
+
+// Pow is the function of scripts.
+var Pow = pow
