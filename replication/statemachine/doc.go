@@ -48,7 +48,7 @@
 // Costly commands (TxRead, TxWrite, TxEnd, Script) share a budget per entry. Beyond
 // it they are answered PROPOSE_AGAIN and wait for the next entry, with no receipt.
 //
-// A page read in a transaction has at most 2,000 rows (256 as of a time), and says
+// A page read in a transaction has at most 1,000 rows (256 as of a time), and says
 // where to go on: it is read at apply.
 //
 // # Snapshot holds

@@ -78,11 +78,15 @@ const (
 	MaxTxPredicates  = 256
 	MaxTxWrites      = 2_048
 	MaxTxStagedBytes = 16 << 20
-	// MaxTxItems bounds the locks or writes of one command.
-	MaxTxItems = 1_024
+	// MaxTxItems bounds the locks or writes of one command, and MaxTxKeys the keys
+	// that one reads: each may be a row that is not in memory. MaxTxSpansAtOnce
+	// bounds its prefix and range locks, each of which is held against all others.
+	MaxTxItems       = 1_024
+	MaxTxKeys        = 256
+	MaxTxSpansAtOnce = 64
 	// MaxTxSpans bounds range and prefix locks, and ranges read, of all
 	// transactions together: each write looks through those of its prefix.
-	MaxTxSpans = 16_384
+	MaxTxSpans = 4_096
 	// MaxTxMemoryBytes bounds what all transactions together keep in memory, and
 	// maxTxOwnBytes what one of them does. Staged values are not in memory.
 	MaxTxMemoryBytes = 64 << 20

@@ -76,8 +76,8 @@ func TestTransactionLimits(t *testing.T) {
 				}
 				return w.txDo(&replication.Request{Op: &replication.Request_TxRead{TxRead: op}})
 			}
-			for i := 0; i < statemachine.MaxTxReads; i += 1000 {
-				w.wantCode(read(i, 1000), replication.Code_CODE_OK)
+			for i := 0; i < statemachine.MaxTxReads; i += 200 {
+				w.wantCode(read(i, 200), replication.Code_CODE_OK)
 			}
 			return read(statemachine.MaxTxReads, 1)
 		},

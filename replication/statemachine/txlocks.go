@@ -239,6 +239,8 @@ func (m *Machine) roomForLocks(c *command, t *transaction, want []wanted) bool {
 	switch {
 	case spans > 0 && t.yield:
 		c.invalid("a transaction that yields takes no prefix or range locks")
+	case spans > MaxTxSpansAtOnce:
+		c.invalid("more than 64 prefix and range locks in one command")
 	case len(t.locks)+len(t.spans)+len(want) > MaxTxLocks:
 		c.refuse(replication.Code_CODE_LIMIT, "the transaction has %d locks", len(t.locks)+len(t.spans))
 	case spans > 0 && m.tx.lockSpans.count+spans > MaxTxSpans:

@@ -51,8 +51,8 @@ func (a applying) Get(key []byte) ([]byte, bool) {
 }
 
 func (m *Machine) txReadKeys(c *command, t *transaction, op *replication.TxRead, asOf *hlc) {
-	if n := len(op.Keys); n == 0 || n > MaxTxItems {
-		c.invalid("the number of keys is not between 1 and 1024")
+	if n := len(op.Keys); n == 0 || n > MaxTxKeys {
+		c.invalid("the number of keys is not between 1 and 256")
 		return
 	}
 	size := 0
@@ -289,9 +289,9 @@ func (m *Machine) txReadRange(c *command, t *transaction, op *replication.TxRead
 // What is read at apply is bounded: a page by its rows, fewer where history must
 // be searched, and by the keys looked at, deleted ones included.
 const (
-	maxTxRows     = 2_000
+	maxTxRows     = 1_000
 	maxTxRowsAsOf = 256
-	maxTxSteps    = 8_000
+	maxTxSteps    = 4_000
 )
 
 func txPage(limit int64, asOf *hlc) page {
