@@ -128,7 +128,8 @@ func (k *Keeper) begin() {
 // propose. It needs mu.
 func (k *Keeper) makePledge() *pledge {
 	n := k.cfg.Expect
-	if n > 0 && !k.mayBegin() {
+	k.begins = k.begins || k.mayBegin() // once a candidate, always: the others see it
+	if n > 0 && !k.begins {
 		k.doing = "waiting for a cluster to join: the hosts that --join names begin it"
 		return nil
 	}
@@ -181,17 +182,30 @@ func (k *Keeper) makePledge() *pledge {
 
 // mayBegin reports whether this node is a candidate. With role auto, the same
 // configuration on any number of hosts begins one cluster: when --join names
-// enough hosts, those begin it. It needs mu.
+// enough hosts, those begin it. Where everybody names only the others, too few of
+// those that are named want to begin, and all may. That it becomes one cluster and
+// not two does not depend on any of this. It needs mu.
 func (k *Keeper) mayBegin() bool {
 	if !k.cfg.Auto || len(k.cfg.Seeds) < k.cfg.Expect {
 		return true
 	}
+	named, candidates := make(map[string]bool), 0
 	for _, s := range append(slices.Clone(k.cfg.Seeds), k.cfg.Found()...) {
-		if t := k.tries[s]; s == k.cfg.Address || t != nil && !t.failed && t.node == k.cfg.Node {
+		t := k.tries[s]
+		if s == k.cfg.Address || t != nil && !t.failed && t.node == k.cfg.Node {
 			return true
 		}
+		if t == nil {
+			continue
+		}
+		if seen := k.seen[t.node]; seen != nil && time.Since(seen.at) < seenFor && seen.hello.GetCluster() == "" && !named[t.node] {
+			named[t.node] = true
+			if seen.hello.GetCandidate() {
+				candidates++
+			}
+		}
 	}
-	return false
+	return k.begins || len(named) >= k.cfg.Expect && candidates < k.cfg.Expect
 }
 
 func (k *Keeper) sayMismatch(node, name string, theirs uint32) {

@@ -142,6 +142,7 @@ type Keeper struct {
 	hearsay map[string]string // by node: an address that somebody else told
 	said    map[string]bool   // what was logged once
 	kahuna  string            // URL of this agent's listener for Kahuna's clients
+	begins  bool              // this node was a candidate: it stays one
 	doing   string            // one line for people: what this node waits for
 }
 

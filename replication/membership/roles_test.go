@@ -249,3 +249,25 @@ func TestOperatorMistakesAreNamedOnce(t *testing.T) {
 		}
 	})
 }
+
+// Four hosts, of which each names the three others.
+func TestEverybodyNamesTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		all := []string{"a", "b", "c", "d"}
+		for _, node := range all {
+			var others []string
+			for _, other := range all {
+				if other != node {
+					others = append(others, other)
+				}
+			}
+			w.addAuto(node, "", 3, others...).start()
+		}
+		w.await(20*time.Second, "three vote", func() bool { return len(w.config()) == 3 && w.allVote(w.config()...) })
+		if len(w.bootstraps) != 3 {
+			t.Fatalf("bootstrapped %q", w.bootstraps)
+		}
+	})
+}
