@@ -422,11 +422,12 @@ func TestRangeStream(t *testing.T) {
 		pages := 0
 		q.setBroken(func(_ context.Context, req *replication.Request) (*replication.Answer, error, bool) {
 			if req.GetRange() != nil && pages == 1 { // between the first page and the second
-				q.mu.Lock()
-				defer q.mu.Unlock()
 				for i := range 7 {
-					key := fmt.Sprint("p/", i)
-					_, _ = q.commit(&replication.Request{Op: &replication.Request_Write{Write: &replication.Write{Items: []*replication.WriteItem{{Durability: 1, Key: key, Value: []byte("new")}}}}})
+					a, err := q.Do(t.Context(), &replication.Request{Op: &replication.Request_Write{Write: &replication.Write{
+						Items: []*replication.WriteItem{{Durability: 1, Key: fmt.Sprint("p/", i), Value: []byte("new")}}}}})
+					if err != nil || a.GetWritten().GetItems()[0].GetCode() != replication.Code_CODE_OK {
+						t.Error(a, err)
+					}
 				}
 			}
 			if req.GetRange() != nil {
