@@ -181,6 +181,14 @@ func TestSameConfigurationOnAllHosts(t *testing.T) {
 		return err == nil && s.Role == "standby" && s.Ready
 	})
 	stillHeld(t, hold)
+	// A standby has old state on its disk, and does not answer from it.
+	if _, err := f.hosts[0].client.KVSet(ctx, "k1", []byte("newer"), client.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.await("a stale read at a standby is one of a voter", func() bool {
+		e, err := leaver.client.KVGet(ctx, "k1", client.ReadOptions{Stale: true})
+		return err == nil && string(e.Value) == "newer"
+	})
 	// What cannot be is refused with a reason, whoever is asked.
 	for _, no := range []struct {
 		at     int
@@ -212,7 +220,7 @@ func TestSameConfigurationOnAllHosts(t *testing.T) {
 	for _, h := range f.hosts {
 		f.await(h.name+" knows all again", func() bool { return f.roles(h) == "h1=voter h2=standby h3=voter h4=voter h5=proxy" })
 	}
-	if e, err := f.hosts[4].client.KVGet(ctx, "k1", client.ReadOptions{}); err != nil || string(e.Value) != "v" {
+	if e, err := f.hosts[4].client.KVGet(ctx, "k1", client.ReadOptions{}); err != nil || string(e.Value) != "newer" {
 		t.Fatalf("%q, %v", e.Value, err)
 	}
 }
