@@ -55,7 +55,7 @@ func checkNeverTooMany(t *rapid.T, algorithm limiter.Algorithm, persistent bool)
 	m := scripttest.NewMemory()
 	type grant struct{ at, permits int64 }
 	var grants []grant
-	for range 60 {
+	for range 40 {
 		m.Advance(rapid.Int64Range(0, l.Rate.PeriodMS/3).Draw(t, "pause"))
 		l.Permits = rapid.Int64Range(0, l.Rate.Permits).Draw(t, "permits")
 		a := take(t, m, l)
