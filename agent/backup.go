@@ -117,8 +117,8 @@ func (b *backups) due(c config.Backup, now time.Time) time.Duration {
 	}
 	var newest time.Time
 	for _, e := range all {
-		if e.Problem == "" && !e.Incomplete && e.Modified.After(newest) {
-			newest = e.Modified
+		if e.Problem == "" && !e.Incomplete && e.At().After(newest) {
+			newest = e.At()
 		}
 	}
 	if newest.IsZero() || newest.After(now) { // a clock that was set back must not end backups

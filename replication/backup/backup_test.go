@@ -161,7 +161,7 @@ func take(t *testing.T, d *backup.Dir, n int, age time.Duration) backup.Entry {
 	t.Helper()
 	e, err := d.Take(t.Context(), func(_ context.Context, out io.Writer) error {
 		h := header
-		h.ID = fmt.Sprintf("%08d-0000", n)
+		h.ID, h.Created = fmt.Sprintf("%08d-0000", n), time.Now().Add(-age)
 		w, err := backup.NewWriter(out, h)
 		if err != nil {
 			return err
@@ -170,10 +170,6 @@ func take(t *testing.T, d *backup.Dir, n int, age time.Duration) backup.Entry {
 		return err
 	})
 	if err != nil {
-		t.Fatal(err)
-	}
-	at := time.Now().Add(-age)
-	if err := os.Chtimes(e.Path, at, at); err != nil {
 		t.Fatal(err)
 	}
 	return e

@@ -34,6 +34,15 @@ type Entry struct {
 	Incomplete bool   // it was never finished
 }
 
+// At is when the backup was taken. Of a file that cannot be read it is when that was
+// last changed.
+func (e Entry) At() time.Time {
+	if e.Problem == "" {
+		return e.Created
+	}
+	return e.Modified
+}
+
 // OpenDir makes the directory if it is missing.
 func OpenDir(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
@@ -106,7 +115,7 @@ func (d *Dir) List() ([]Entry, error) {
 		out = append(out, e)
 	}
 	slices.SortFunc(out, func(a, b Entry) int {
-		return cmp.Or(a.Modified.Compare(b.Modified), cmp.Compare(a.Path, b.Path))
+		return cmp.Or(a.At().Compare(b.At()), cmp.Compare(a.Path, b.Path))
 	})
 	return out, nil
 }
@@ -169,7 +178,7 @@ func (d *Dir) Collect(r Retention, now time.Time, dryRun bool) ([]Removal, error
 		switch {
 		case r.Keep > 0 && newer >= r.Keep:
 			out = append(out, Removal{e, fmt.Sprintf("%d newer ones are kept", r.Keep)})
-		case r.MaxAge > 0 && newer > 0 && now.Sub(e.Modified) > r.MaxAge:
+		case r.MaxAge > 0 && newer > 0 && now.Sub(e.At()) > r.MaxAge:
 			out = append(out, Removal{e, fmt.Sprintf("older than %s", r.MaxAge)})
 		}
 	}
