@@ -36,6 +36,7 @@ type gate struct {
 	mu       sync.Mutex
 	starting int // admitted, and not decided yet
 	queue    []*gateWaiter
+	resigned chan struct{} // closed and replaced when this voter ceases to lead
 	known    map[gateKey]gatePlace
 }
 
@@ -52,10 +53,19 @@ type gateWaiter struct {
 	priority replication.TxPriority
 	since    time.Time
 	admitted chan struct{} // closed by whoever admits it, who takes it out of the queue
+	resigned <-chan struct{}
 }
 
 func newGate(limit int, open func() int, now func() time.Time) *gate {
-	return &gate{limit: limit, open: open, now: now, known: map[gateKey]gatePlace{}}
+	return &gate{limit: limit, open: open, now: now, known: map[gateKey]gatePlace{}, resigned: make(chan struct{})}
+}
+
+// resign sends everybody in line away: another voter leads, or none.
+func (g *gate) resign() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.resigned)
+	g.resigned = make(chan struct{})
 }
 
 // enter blocks until the start is admitted: then leave must be called once it
@@ -73,12 +83,14 @@ func (g *gate) enter(ctx context.Context, req *replication.Request, op *replicat
 	}
 	timer := time.NewTimer(min(wait, maxAdmissionWait) - g.now().Sub(w.since))
 	defer timer.Stop()
-	var ended bool
+	var ended, resigned bool
 	select {
 	case <-w.admitted:
 		return true, nil, nil
 	case <-timer.C:
 		ended = true
+	case <-w.resigned:
+		resigned = true
 	case <-ctx.Done():
 	}
 	if !g.stepOut(key, w, ended) { // admitted in this very moment
@@ -86,6 +98,9 @@ func (g *gate) enter(ctx context.Context, req *replication.Request, op *replicat
 	}
 	if ended {
 		return false, refusedAtGate("no slot for another transaction became free within %v", min(wait, maxAdmissionWait)), nil
+	}
+	if resigned {
+		return false, nil, &replication.NotLeaderError{}
 	}
 	return false, nil, fmt.Errorf("%w: %w", replication.ErrUnavailable, context.Cause(ctx))
 }
@@ -109,7 +124,7 @@ func (g *gate) stand(key gateKey, op *replication.TxStart) (*gateWaiter, *replic
 	if len(g.queue) >= maxGateQueue {
 		return nil, refusedAtGate("%d transactions wait for a slot already", len(g.queue))
 	}
-	w := &gateWaiter{priority: op.GetPriority(), since: now, admitted: make(chan struct{})}
+	w := &gateWaiter{priority: op.GetPriority(), since: now, admitted: make(chan struct{}), resigned: g.resigned}
 	if again && now.Sub(place.seen) < gateMemory {
 		w.since = place.since
 	}

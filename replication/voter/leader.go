@@ -97,6 +97,7 @@ func (v *Voter) endReign(r *reign) {
 	r.end()
 	v.serving.CompareAndSwap(r, nil)
 	v.proposer.Resign(v.leaderHint())
+	v.gate.resign()
 	r.done.Wait()
 	// open may have published r in between.
 	if v.serving.CompareAndSwap(r, nil) {

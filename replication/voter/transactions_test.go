@@ -2,6 +2,7 @@ package voter_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -195,6 +196,32 @@ func TestAdmissionKeepsItsPlace(t *testing.T) {
 		t.Errorf("admitted: %s", got)
 	}
 	asking.Wait()
+}
+
+// Who waits at a leader that is no more is sent to the next one at once.
+func TestAdmissionFollowsTheLeader(t *testing.T) {
+	c := newCluster(t, three, func(cfg *voter.Config) { cfg.MaxTransactions = 1 })
+	cl, waiting := c.client(), c.client()
+	old := c.leader()
+	cl.begin(&replication.TxStart{})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	left := make(chan error, 1)
+	go func() { // ends when the leader resigns
+		_, err := old.v.Load().Serve(ctx, &replication.Request{Session: waiting.session[:], Number: 9,
+			Op: &replication.Request_TxStart{TxStart: &replication.TxStart{AdmissionWaitMs: 30_000}}})
+		left <- err
+	}()
+	eventually(t, "it waits", func() bool { return old.v.Load().Status().QueuedStarts == 1 })
+	if err := old.v.Load().TransferLeadership(ctx, ""); err != nil {
+		t.Fatal(err)
+	}
+	var notLeader *replication.NotLeaderError
+	if err := <-left; !errors.As(err, &notLeader) {
+		t.Errorf("after the leader resigned: %v", err)
+	}
+	next := c.leader().v.Load()
+	eventually(t, "the next leader counts the slots that are taken", func() bool { return next.Status().Transactions == 1 })
 }
 
 // A read as of a time that the log has not passed yet never changes afterwards:
