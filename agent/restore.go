@@ -165,7 +165,7 @@ func restoreInto(ctx context.Context, r *backup.Reader, rows *statemachine.Resto
 	}
 	node := dir.Identity().Node
 	var last storage.Batch
-	for _, row := range rows.Finish(floor, voter.FoundingConfiguration(node)) {
+	for _, row := range rows.Finish(floor, o.Now().UnixMilli(), voter.FoundingConfiguration(node)) {
 		last.Put(row.Key, row.Value)
 	}
 	if err := g.Engine().Write(&last); err != nil {

@@ -98,7 +98,7 @@ func backedUp(key []byte) bool {
 	switch key[0] {
 	case tableKey, tableHistory:
 		return len(key) > 1 && replication.Durability(key[1]) == replication.Durability_DURABILITY_PERSISTENT
-	case tableSequence, tableAllocation, tableAllocAge, 0x61: // 0x61 are key spaces
+	case tableSequence, tableAllocation, tableAllocAge, tableKeySpace:
 		return true
 	case tableDue:
 		const kind = 1 + 8
@@ -195,13 +195,20 @@ func TokenFloor(highest, wallMS, wanted int64) (int64, error) {
 type RestoredRow struct{ Key, Value []byte }
 
 // Finish returns the rows of the machine itself, for a cluster whose first voter
-// has them at index 1 of term 1. configuration is Raft's, as ApplyOther takes it.
-func (r *Restorer) Finish(floor int64, configuration []byte) []RestoredRow {
+// has them at index 1 of term 1. wallMS is the wall clock of the restore: what the
+// old cluster has labelled since the backup was taken is not known, so labels go on
+// from there, and of its transactions nothing is claimed. configuration is Raft's,
+// as ApplyOther takes it.
+func (r *Restorer) Finish(floor, wallMS int64, configuration []byte) []RestoredRow {
 	s := r.state
 	s.index, s.term, s.openedTerm = 1, 1, 0
 	// Voters that do not know what a restored sequence is must not join.
 	s.level = max(s.level, heldLevel)
+	s.tick(wallMS)
 	s.sessions, s.locksHeld, s.waiters = 0, 0, 0
+	// Its chunks were not restored; their numbers are not given again.
+	gone := &s.history[replication.Durability_DURABILITY_EPHEMERAL]
+	*gone = chunkCounts{chunks: gone.chunks}
 	s.keys, s.sequences = r.Keys, r.Sequences
 	s.history[replication.Durability_DURABILITY_EPHEMERAL] = chunkCounts{}
 	config := appendBytes(binary.AppendUvarint([]byte{rowFormat}, s.index), configuration)
@@ -209,6 +216,7 @@ func (r *Restorer) Finish(floor int64, configuration []byte) []RestoredRow {
 		{bytes.Clone(metaKey), s.append(nil)},
 		{bytes.Clone(configKey), config},
 		{bytes.Clone(floorKey), binary.AppendVarint([]byte{rowFormat}, floor)},
+		{bytes.Clone(forgottenKey), appendHLC([]byte{rowFormat}, s.label)},
 	}
 }
 

@@ -39,7 +39,7 @@ func restored(t *testing.T, w *world, floor int64) (*world, statemachine.BackupS
 		}
 		n.store.Put(key, value)
 	}
-	for _, row := range r.Finish(floor, []byte("config")) {
+	for _, row := range r.Finish(floor, w.wallMS, []byte("config")) {
 		n.store.Put(row.Key, row.Value)
 	}
 	n.store.ever = nil // a restored store has seen keys that this one has not
@@ -148,5 +148,21 @@ func TestFloorIsBackedUp(t *testing.T) {
 	n, _ := restored(t, newWorld(t), 5000)
 	if _, sum := restored(t, n, 0); sum.HighestToken != 5000 {
 		t.Errorf("the highest token is %d", sum.HighestToken)
+	}
+}
+
+// Of a transaction of the old cluster nothing is claimed: it may have been
+// committed after the backup was taken.
+func TestTransactionsOfTheOldCluster(t *testing.T) {
+	w := newWorld(t)
+	w.do("set key=a")
+	w.wallMS += 1000 // labelled after the backup
+	n, _ := restored(t, w, 0)
+	end := &replication.Request{Op: &replication.Request_TxEnd{TxEnd: &replication.TxEnd{
+		Tx: &replication.TxRef{Id: &replication.Timestamp{PhysicalMs: w.wallMS - 500}}, Commit: true}}}
+	n.number["client"]++
+	end.Session, end.Number = sid("client"), n.number["client"]
+	if res := n.apply(n.term, []*replication.Request{end}); res.Answers[0].GetCode() != replication.Code_CODE_NOT_FOUND {
+		t.Errorf("%s", show(res.Answers[0].ProtoReflect()))
 	}
 }
