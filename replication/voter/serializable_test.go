@@ -125,15 +125,16 @@ func (l *lists) run(clients, transactions int, faults func(done func() bool)) {
 
 // Transactions over few lists, while leaders are killed, show no anomaly.
 func TestTransactionsUnderLeaderKillsAreSerializable(t *testing.T) {
-	transactions := 400
+	transactions, most := 400, 3
 	if os.Getenv("KAHU_SOAK") != "" {
-		transactions = 20_000
+		transactions, most = 10_000, 30
 	}
 	c := newCluster(t, three, nil)
 	l := &lists{c: c, begin: time.Now()}
 	kills := 0
 	l.run(8, transactions, func(done func() bool) {
-		for at := l.count() + transactions/4; !done() && kills < 3; at += transactions / 4 {
+		for !done() && kills < most {
+			at := l.count() + transactions/(most+1)
 			eventually(t, "transactions go on", func() bool { return l.count() >= at || done() })
 			n := c.leader()
 			n.stop(0)
