@@ -55,7 +55,7 @@ type timing struct {
 	settled   time.Duration // between rounds otherwise
 	maxRetry  time.Duration // an address that does not answer is tried less and less often, for ever
 	reconnect time.Duration // for how long serf itself remembers who is silent
-	probe     time.Duration // between two probes; 0: the profile's
+	probe     time.Duration // between two probes; 0: the profile's, and no tests
 }
 
 func (p Profile) timing() timing {
@@ -178,6 +178,7 @@ func (f *Finder) serfConfig(t *transport) *serf.Config {
 	m.Transport = t
 	if p := f.cfg.timing.probe; p > 0 {
 		m.ProbeInterval, m.ProbeTimeout, m.GossipInterval = p, p/2, p/4
+		m.PushPullInterval = 0 // what does not work without it shows
 	}
 	m.Keyring = f.keyring
 	m.Label = f.cfg.Cluster

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -208,9 +211,16 @@ func TestFindEachOther(t *testing.T) {
 func TestIslandsHeal(t *testing.T) {
 	n := newNetwork(t)
 	// Serf forgets who is silent after this; a day in real life.
+	var seedless atomic.Bool // whoever wrote the seeds is long gone
 	quick := func(node string, seeds ...string) *agent {
 		c, a := n.config(node, seeds...)
 		c.Quick(100 * time.Millisecond)
+		c.Seeds = func() []string {
+			if seedless.Load() {
+				return nil
+			}
+			return seeds
+		}
 		return n.start(c, a)
 	}
 	a := quick("a")
@@ -221,6 +231,7 @@ func TestIslandsHeal(t *testing.T) {
 	for _, x := range all {
 		awaitAlive(t, x, "a", "b", "c", "d")
 	}
+	seedless.Store(true)
 	n.move(c.address, 1)
 	n.move(d.address, 1)
 	forgotten := func(x *agent, want ...string) {
@@ -253,7 +264,10 @@ func TestComesBackElsewhereWithoutSeeds(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// Another address, nothing but the list on its disk.
+	// Another address, nothing but the list on its disk, serf's own not counted.
+	if err := os.Remove(filepath.Join(cb.Dir, "serf.snapshot")); err != nil {
+		t.Fatal(err)
+	}
 	again, b2 := n.config("b")
 	again.Dir = cb.Dir
 	n.start(again, b2)

@@ -93,10 +93,13 @@ func decide(p picture, limit patience) step {
 	if sound < majority(n) {
 		return step{} // nothing could be committed
 	}
+	// A majority is sound, so it still is one when somebody who is gone leaves, when
+	// a sound one comes, or when one leaves of whom all are sound: what follows need
+	// not ask again.
 	if n > p.want {
 		return shrink(p, gone, sound)
 	}
-	if s := grow(p, limit, len(gone), sound); s.kind != stay {
+	if s := grow(p, limit, len(gone)); s.kind != stay {
 		return s
 	}
 	return spread(p, limit, sound)
@@ -106,13 +109,10 @@ func decide(p picture, limit patience) step {
 func shrink(p picture, gone []seat, sound int) step {
 	n := len(p.voters)
 	if len(gone) > 0 {
-		if sound < majority(n-1) {
-			return step{}
-		}
 		v := slices.MaxFunc(gone, func(a, b seat) int { return cmp.Or(cmp.Compare(a.silent, b.silent), cmp.Compare(a.node, b.node)) })
 		return step{removeVoter, v.node, fmt.Sprintf("it has not answered for %s, and was replaced", v.silent.Round(time.Second))}
 	}
-	if sound < n || sound-1 < majority(n-1) {
+	if sound < n {
 		return step{} // somebody is shaky: the surplus is of use
 	}
 	count := zones(p.voters)
@@ -131,9 +131,9 @@ func shrink(p picture, gone []seat, sound int) step {
 }
 
 // grow gives a vote to a standby when voters are missing or gone.
-func grow(p picture, limit patience, gone, sound int) step {
+func grow(p picture, limit patience, gone int) step {
 	n := len(p.voters)
-	if n-gone >= p.want || sound+1 < majority(n+1) {
+	if n-gone >= p.want {
 		return step{}
 	}
 	ready := stable(p.standbys, limit)
