@@ -9,32 +9,19 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// envelope is one message of a batch stream, in either direction.
-type envelope interface{ SizeVT() int }
-
-// wire is the transport of one batch stream.
-type wire[Req, Resp envelope] interface {
-	// recv returns the next message, io.EOF after the client's half-close. It is
-	// called from one goroutine, which may outlive the stream's handler for a moment.
-	recv() (Req, error)
-	// send writes answers. It blocks while the client does not read, and is called
-	// by one goroutine at a time.
-	send([]Resp) error
-	// Both return when the handler has, with an error.
-}
-
 // handler gives the requests of one kind of stream their meaning.
-type handler[Req, Resp envelope] interface {
+type handler[Req, Resp any] interface {
 	// frame returns the requests in a message that is a frame.
-	frame(Req) (items []Req, is bool)
+	frame(*Req) (items []*Req, is bool)
 	// serve answers one request. charge is what the answer takes of the budget.
-	serve(context.Context, Req) (answer Resp, charge int)
+	serve(context.Context, *Req) (answer *Resp, charge int)
 	// refuse answers a request that met a bug of ours.
-	refuse(Req) Resp
+	refuse(*Req) *Resp
 }
 
 // batch serves one stream: requests at the same time, answers in the order in
@@ -46,21 +33,21 @@ type handler[Req, Resp envelope] interface {
 // whose answer finds nobody writing becomes the writer and takes along whatever
 // others answer meanwhile. So answers share a write when there are many, and wait
 // for nobody when there is one.
-type batch[Req, Resp envelope] struct {
+type batch[Req, Resp any] struct {
 	s       *Service
 	ctx     context.Context // of the stream
-	wire    wire[Req, Resp]
+	stream  grpc.BidiStreamingServer[Req, Resp]
 	handler handler[Req, Resp]
 	limit   coarseDeadline // of one request; used by the reader alone
-	stalled chan struct{}  // closed when the client does not read
+	stalled chan struct{}  // gets a token when the client does not read
 
 	mu       sync.Mutex
 	inFlight int  // requests being served, and answers unwritten
 	writing  bool // somebody is the writer
 	full     bool // the reader waits for room
 	closed   bool // no more requests are taken
-	ready    []Resp
-	spare    []Resp
+	ready    []*Resp
+	spare    []*Resp
 	charged  int           // what ready takes of the budget
 	err      error         // why nothing is sent any more
 	room     chan struct{} // gets a token when inFlight falls below its bound
@@ -75,13 +62,14 @@ var errNotRead = status.Error(codes.ResourceExhausted, "the answers of this stre
 
 // serveBatch serves a stream to its end: the client's half-close with all answers
 // written, a broken stream, or the end of the Service.
-func serveBatch[Req, Resp envelope](ctx context.Context, s *Service, w wire[Req, Resp], h handler[Req, Resp]) error {
+func serveBatch[Req, Resp any](s *Service, stream grpc.BidiStreamingServer[Req, Resp], h handler[Req, Resp]) error {
 	if err := s.beginStream(); err != nil {
 		return err
 	}
 	defer s.endStream()
-	b := &batch[Req, Resp]{s: s, ctx: ctx, wire: w, handler: h, limit: coarseDeadline{parent: ctx, d: s.cfg.LeaderWait},
-		stalled: make(chan struct{}), room: make(chan struct{}, 1), change: make(chan struct{}, 1)}
+	ctx := stream.Context()
+	b := &batch[Req, Resp]{s: s, ctx: ctx, stream: stream, handler: h, limit: coarseDeadline{parent: ctx, d: s.cfg.LeaderWait},
+		stalled: make(chan struct{}, 1), room: make(chan struct{}, 1), change: make(chan struct{}, 1)}
 	read := make(chan error, 1)
 	go func() { // ends when the stream does; Service.Close waits for it
 		defer s.endReader()
@@ -161,7 +149,7 @@ func (b *batch[Req, Resp]) fail(err error) {
 // read takes requests until the client or the stream ends.
 func (b *batch[Req, Resp]) read() error {
 	for {
-		message, err := b.wire.recv()
+		message, err := b.stream.Recv()
 		if err != nil {
 			return err
 		}
@@ -181,7 +169,7 @@ func (b *batch[Req, Resp]) read() error {
 }
 
 // take has one request served, and reports false when the stream is over.
-func (b *batch[Req, Resp]) take(req Req) bool {
+func (b *batch[Req, Resp]) take(req *Req) bool {
 	if !b.enter() {
 		return false
 	}
@@ -243,7 +231,7 @@ func token(c chan struct{}) {
 
 // answer queues one answer, and writes all that are queued unless somebody is at
 // it.
-func (b *batch[Req, Resp]) answer(r Resp, charge int) {
+func (b *batch[Req, Resp]) answer(r *Resp, charge int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.err != nil {
@@ -272,8 +260,8 @@ func (b *batch[Req, Resp]) writeReady() {
 	out, charged := b.ready, b.charged
 	b.ready, b.spare, b.charged = b.spare[:0], nil, 0
 	b.mu.Unlock()
-	slow := time.AfterFunc(b.s.cfg.WriteTimeout, func() { close(b.stalled) })
-	err := b.wire.send(out)
+	slow := time.AfterFunc(b.s.cfg.WriteTimeout, func() { token(b.stalled) })
+	err := b.send(out)
 	slow.Stop()
 	b.s.answers.give(charged)
 	n := len(out)
@@ -286,11 +274,22 @@ func (b *batch[Req, Resp]) writeReady() {
 	b.leaveLocked(n)
 }
 
+// send blocks while the client does not read, and fails when the handler has
+// returned.
+func (b *batch[Req, Resp]) send(out []*Resp) error {
+	for _, r := range out {
+		if err := b.stream.Send(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // batchItem is one request on its way.
-type batchItem[Req, Resp envelope] struct {
+type batchItem[Req, Resp any] struct {
 	b   *batch[Req, Resp]
 	ctx context.Context
-	req Req
+	req *Req
 }
 
 // work implements job.
@@ -298,7 +297,7 @@ func (i *batchItem[Req, Resp]) work() { i.b.answer(i.serve()) }
 
 // serve turns a panic into an answer: one request must not end the agent, which
 // keeps the locks of this host alive.
-func (i *batchItem[Req, Resp]) serve() (answer Resp, charge int) {
+func (i *batchItem[Req, Resp]) serve() (answer *Resp, charge int) {
 	defer func() {
 		if p := recover(); p != nil {
 			i.b.s.cfg.Logger.Error("a request of a batch stream panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))

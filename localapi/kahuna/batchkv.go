@@ -13,7 +13,7 @@ import (
 // BatchClientKeyValueRequests serves a stream of requests about keys,
 // transactions and scripts.
 func (s *Service) BatchClientKeyValueRequests(stream grpc.BidiStreamingServer[pb.GrpcBatchClientKeyValueRequest, pb.GrpcBatchClientKeyValueResponse]) error {
-	return serveBatch(stream.Context(), s, &grpcWire[pb.GrpcBatchClientKeyValueRequest, pb.GrpcBatchClientKeyValueResponse]{stream}, kvBatch{s})
+	return serveBatch(s, stream, kvBatch{s})
 }
 
 // kvBatch serves the requests of a key/value stream.

@@ -12,7 +12,7 @@ import (
 
 // BatchClientLockRequests serves a stream of requests about locks.
 func (s *Service) BatchClientLockRequests(stream grpc.BidiStreamingServer[pb.GrpcBatchClientLockRequest, pb.GrpcBatchClientLockResponse]) error {
-	return serveBatch(stream.Context(), s, &grpcWire[pb.GrpcBatchClientLockRequest, pb.GrpcBatchClientLockResponse]{stream}, lockBatch{s})
+	return serveBatch(s, stream, lockBatch{s})
 }
 
 // lockBatch serves the requests of a lock stream.
