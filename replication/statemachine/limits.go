@@ -91,8 +91,13 @@ const (
 	// maxTxOwnBytes what one of them does. Staged values are not in memory.
 	MaxTxMemoryBytes = 64 << 20
 	maxTxOwnBytes    = 8 << 20
-	// txBrokenKept is how many keys that changed under a transaction it names.
-	txBrokenKept = 16
+	// MaxCoordinatorBytes bounds a coordinator key, and what is told of a record
+	// anchor key: both are kept with every outcome.
+	MaxCoordinatorBytes = 1 << 10
+	// txBrokenKept and txBrokenBytes are how many keys that changed under a
+	// transaction it names; beyond, all keys count as changed.
+	txBrokenKept  = 16
+	txBrokenBytes = 4 << 10
 	// txEndedPerEntry bounds the transactions that one entry ends by the clock
 	// before its requests.
 	txEndedPerEntry = 256

@@ -262,6 +262,7 @@ func refuseStale(e *replication.LogEntry, term uint64, answers []*replication.An
 }
 
 func (m *Machine) begin(index, term uint64) {
+	m.released = false
 	m.hasher.Reset()
 	_, _ = m.hasher.Write(m.hash[:])
 	m.scratch = binary.BigEndian.AppendUint64(m.scratch[:0], index)
@@ -273,7 +274,7 @@ func (m *Machine) begin(index, term uint64) {
 // the requests in order.
 func (m *Machine) run(e *replication.LogEntry, answers []*replication.Answer) error {
 	m.leaseClock = max(m.leaseClock, e.LeaseClockNs)
-	m.wallMS, m.work, m.released = e.WallMs, 0, false
+	m.wallMS, m.work = e.WallMs, 0
 	m.endDueSessions()
 	m.release(releasesPerEntry)
 	m.endSnapshotHolds()

@@ -179,10 +179,10 @@ func (m *Machine) txStart(c *command, op *replication.TxStart) {
 	case pinned && op.ValidateReads:
 		c.invalid("reads as of a time cannot be validated: leave out one of both")
 		return
-	case len(op.CoordinatorKey) > replication.MaxNameBytes:
-		c.invalid("the coordinator key is longer than 64 KiB")
+	case len(op.CoordinatorKey) > MaxCoordinatorBytes:
+		c.invalid("the coordinator key is longer than 1 KiB")
 		return
-	case len(m.tx.open) >= MaxTransactions:
+	case len(m.tx.open) >= MaxTransactions, m.tx.bytes > MaxTxMemoryBytes:
 		c.refuse(replication.Code_CODE_ADMISSION_REFUSED, "%d transactions are open", len(m.tx.open))
 		return
 	}

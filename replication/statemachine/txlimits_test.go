@@ -350,3 +350,25 @@ func TestScriptsStepOverFewDeadKeys(t *testing.T) {
 		t.Errorf("a = %v", got)
 	}
 }
+
+// What a transaction leaves behind is small, however long its names are.
+func TestLongNamesAreNotKept(t *testing.T) {
+	w := txWorld(t, "timeout_ms=60s")
+	long := func(n int) string { return strings.Repeat("k", 60<<10) + fmt.Sprint(n) }
+	w.wantCode(w.do("tx_start coordinator_key=" + long(0))[0], replication.Code_CODE_INVALID)
+	w.do("T range prefix=k", "T set key=own value=1")
+	w.do("set key=" + long(1))
+	// The name is too long to be remembered, so every key counts as changed.
+	w.wantCode(w.do("T get key=other")[0], replication.Code_CODE_ABORTED)
+	w.m = newMachine(t, w.store)
+	w.wantCode(w.do("T get key=other")[0], replication.Code_CODE_ABORTED)
+	w.do("U set key=" + long(2) + " value=1")
+	if a := w.do("U commit")[0].GetTxEnded(); a.GetOutcome() != replication.TxOutcome_TX_OUTCOME_COMMITTED || len(a.RecordAnchorKey) != statemachine.MaxCoordinatorBytes {
+		t.Errorf("committed: %v, with an anchor of %d bytes", a.GetOutcome(), len(a.GetRecordAnchorKey()))
+	}
+	for k, v := range w.store.Scan([]byte{0x50}, []byte{0x52}) {
+		if len(v) > 8<<10 && k[0] == 0x50 {
+			t.Errorf("row %x has %d bytes", k, len(v))
+		}
+	}
+}

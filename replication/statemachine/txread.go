@@ -226,12 +226,19 @@ func (m *Machine) breakRead(t *transaction, k keyRef) {
 	switch {
 	case t.brokenMore || slices.Contains(t.broken, k):
 		return
-	case len(t.broken) < txBrokenKept:
+	case len(t.broken) < txBrokenKept && t.brokenBytes()+len(k.name) <= txBrokenBytes:
 		t.broken = append(t.broken, k.clone())
 	default:
 		t.brokenMore = true
 	}
 	m.touchTx(t)
+}
+
+func (t *transaction) brokenBytes() (n int) {
+	for _, k := range t.broken {
+		n += len(k.name)
+	}
+	return n
 }
 
 // txReadRange reads a range or bucket, with own writes merged in. The interval

@@ -2,6 +2,7 @@ package statemachine
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/kahu-sh/kahu/replication"
 )
@@ -110,6 +111,9 @@ func (m *Machine) stage(t *transaction, ref keyRef, item *replication.WriteItem,
 	t.stagedBytes += uint64(len(item.Key) + len(item.Value))
 	if t.anchor == "" && ref.d == replication.Durability_DURABILITY_PERSISTENT {
 		t.anchor = ref.name
+		if len(t.anchor) > MaxCoordinatorBytes { // clients only send it back
+			t.anchor = strings.ToValidUTF8(t.anchor[:MaxCoordinatorBytes], "")
+		}
 	}
 }
 
