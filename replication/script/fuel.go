@@ -35,15 +35,16 @@ const (
 	// may spend in the read path.
 	EntryFuel = 10_000_000
 
-	priceTextByte  = 20   // per byte of text, parsed or remembered alike
-	priceStatement = 50   // per statement carried out
-	priceNode      = 60   // per node of an expression evaluated
-	priceByte      = 1    // per byte of text made, compared or copied
-	priceElement   = 25   // per element of an array made or walked
-	priceRead      = 5000 // per key looked up
-	priceRow       = 3000 // per row of a range
-	priceWrite     = 8000 // per write judged
-	priceRowByte   = 3    // per byte of a key or value read or written
+	priceTextByte  = 20     // per byte of text, parsed or remembered alike
+	priceStatement = 50     // per statement carried out
+	priceNode      = 60     // per node of an expression evaluated
+	priceByte      = 1      // per byte of text made, compared or copied
+	priceElement   = 25     // per element of an array made or walked
+	priceRead      = 5000   // per key looked up
+	priceHistory   = 50_000 // per key looked up as of a time, through its history
+	priceRow       = 3000   // per row of a range
+	priceWrite     = 8000   // per write judged
+	priceRowByte   = 3      // per byte of a key or value read or written
 )
 
 // ErrFuelSpent ends a run that used up its fuel. Nothing of it may take effect;

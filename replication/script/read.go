@@ -86,7 +86,11 @@ func (r *run) exists(s *readStmt, key Key, at At) (value, outcome, error) {
 }
 
 func (r *run) lookup(key Key, at At, withValue bool) (Row, error) {
-	if err := r.burn(priceRead + priceRowByte*int64(len(key.Name))); err != nil {
+	price := priceRead + priceRowByte*int64(len(key.Name))
+	if at.AsOfMS != 0 {
+		price += priceHistory
+	}
+	if err := r.burn(price); err != nil {
 		return Row{}, err
 	}
 	row, err := r.store.Get(key, at, withValue)
