@@ -31,7 +31,15 @@ func (s *Service) bound(ctx context.Context) (context.Context, context.CancelFun
 	if _, is := ctx.(bounded); is {
 		return ctx, func() {}
 	}
-	c, cancel := context.WithTimeout(ctx, s.cfg.LeaderWait)
+	return s.boundBy(ctx, s.cfg.LeaderWait)
+}
+
+// boundBy is bound with another wait, for what takes longer by its nature.
+func (s *Service) boundBy(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+	if b, is := ctx.(bounded); is {
+		ctx = b.caller
+	}
+	c, cancel := context.WithTimeout(ctx, wait)
 	return bounded{c, ctx}, cancel
 }
 

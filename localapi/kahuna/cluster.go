@@ -165,6 +165,8 @@ func (s *Service) Leave(ctx context.Context, _ *pb.GrpcClusterLeaveRequest) (*pb
 	if err := s.need(ctx, policy.Admin, ""); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, leaveWait)
+	defer cancel()
 	left := s.cfg.Cluster.Leave(ctx)
 	gone := left.Outcome == LeaveCommitted || left.Outcome == LeaveNotAMember
 	return &pb.GrpcClusterLeaveResponse{Left: gone, Outcome: pb.GrpcLeaveClusterOutcome(left.Outcome),

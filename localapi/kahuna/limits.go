@@ -30,6 +30,10 @@ const (
 	// DefaultWriteTimeout is how long a client may leave answers unread; then its stream
 	// ends with ResourceExhausted.
 	DefaultWriteTimeout = 30 * time.Second
+	// maxAdmissionWait is Kahuna's bound of the wait for a transaction's slot.
+	maxAdmissionWait = 30 * time.Second
+	// leaveWait is how long leaving the quorum may take, as in Kahuna.
+	leaveWait = 150 * time.Second
 	// workerIdle is how long a goroutine waits for another request before it ends.
 	workerIdle = 5 * time.Second
 	// MaxScanRows bounds the answer of a bucket or prefix scan (decisions.md 29).

@@ -231,6 +231,23 @@ func TestLeaderWait(t *testing.T) {
 	if a, err := call(t.Context(), cc, set("k", "v")); err != nil || a.(*pb.GrpcTrySetKeyValueResponse).Type != 101 {
 		t.Errorf("unary: %v, %v", a, err)
 	}
+	// The wait for a slot comes on top of that for a leader.
+	var waited time.Duration
+	q.setBroken(func(ctx context.Context, _ *replication.Request) (*replication.Answer, error, bool) {
+		end, _ := ctx.Deadline()
+		waited = time.Until(end)
+		return &replication.Answer{Code: replication.Code_CODE_ADMISSION_REFUSED, Index: 1}, nil, true
+	})
+	for _, form := range forms {
+		a, err := form.call(t.Context(), cc, kv, &pb.GrpcStartTransactionRequest{CoordinatorKey: "c", AdmissionWaitMs: 20_000})
+		if err != nil || a.(*pb.GrpcStartTransactionResponse).Type != 108 || waited < 15*time.Second || waited > 21*time.Second {
+			t.Errorf("%s: a start that waits 20 s for a slot has %v: %v, %v", form.name, waited, a, err)
+		}
+	}
+	q.setBroken(func(ctx context.Context, _ *replication.Request) (*replication.Answer, error, bool) {
+		<-ctx.Done()
+		return nil, fmt.Errorf("%w (%w)", replication.ErrUnavailable, ctx.Err()), true
+	})
 	long := newRig(t, nethttp, kahuna.Config{Coordinator: q, LeaderWait: time.Hour}).dial()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

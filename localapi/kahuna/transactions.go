@@ -2,6 +2,7 @@ package kahuna
 
 import (
 	"context"
+	"time"
 
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 	"github.com/kahu-sh/kahu/localapi/policy"
@@ -18,6 +19,10 @@ func (s *Service) StartTransaction(ctx context.Context, req *pb.GrpcStartTransac
 			return nil, err
 		}
 	}
+	// The leader clamps the wait; the answer must find its caller still waiting.
+	admission := min(time.Duration(max(req.AdmissionWaitMs, 0))*time.Millisecond, maxAdmissionWait)
+	ctx, cancel := s.boundBy(ctx, s.cfg.LeaderWait+admission)
+	defer cancel()
 	a, err := s.ask(ctx, &replication.Request{Op: &replication.Request_TxStart{TxStart: &replication.TxStart{
 		CoordinatorKey: req.CoordinatorKey, Locking: replication.TxLocking(req.LockingType), TimeoutMs: int64(req.Timeout),
 		AsyncRelease: req.AsyncRelease, AutoCommit: req.AutoCommit,
