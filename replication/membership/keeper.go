@@ -143,6 +143,7 @@ type Keeper struct {
 	said    map[string]bool   // what was logged once
 	kahuna  string            // URL of this agent's listener for Kahuna's clients
 	begins  bool              // this node was a candidate: it stays one
+	strange string            // address where the last agent with another secret was met
 	doing   string            // one line for people: what this node waits for
 }
 
@@ -188,6 +189,9 @@ func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := Status{Cluster: k.state.Cluster, Waiting: k.doing, Standby: k.standby.Load()}
+	if s.Waiting != "" && k.strange != "" {
+		s.Waiting += "; the agent at " + k.strange + " has another cluster secret: copy the same secret file to both hosts"
+	}
 	if k.state.Pledge != nil && s.Cluster == "" {
 		s.Pledged = k.state.Pledge.Cluster
 	}
@@ -382,6 +386,7 @@ func (k *Keeper) sayHello(address string) {
 			return
 		}
 		if otherSecret(err) {
+			k.strange = address
 			k.sayOnce("secret "+address, slog.LevelWarn, "the agent at this address has another cluster secret: one of the two has the wrong secret file, or an old one",
 				"address", address, "key_ids", k.cfg.KeyIDs(), "error", err)
 		} else if !t.failed {
@@ -397,6 +402,9 @@ func (k *Keeper) sayHello(address string) {
 		return
 	}
 	*t = try{node: id.Node}
+	if k.strange == address {
+		k.strange = ""
+	}
 	if id.Node == k.cfg.Node {
 		// An address of our own; by tomorrow it may be another's.
 		t.retryAt = time.Now().Add(maxRetrySettled)

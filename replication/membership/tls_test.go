@@ -175,6 +175,9 @@ func TestAnotherSecretIsNamedOnce(t *testing.T) {
 	w.await(30*time.Second, "both say so", func() bool {
 		return strings.Contains(hosts["a"].log.String(), line) && strings.Contains(hosts["b"].log.String(), line)
 	})
+	if got := hosts["a"].keeper.Status().Waiting; !strings.Contains(got, hosts["b"].config.Address+" has another cluster secret: copy") {
+		t.Errorf("a waits for %q", got)
+	}
 	for _, h := range hosts {
 		h.stop()
 	}
