@@ -10,6 +10,11 @@
 // cluster, snapshot_*.go and restore.go how state reaches a voter that is too
 // far behind, transport.go when a voter with a sick disk falls silent.
 //
+// Three waits of transactions are here, on the leader: the start of one beyond
+// Config.MaxTransactions stands in line by priority (gate.go); a plain write or
+// script that meets the lock of one is proposed again for a while, and a read as of
+// a time just ahead has the log brought beyond it (transactions.go).
+//
 // What it promises:
 //
 //   - An answer that is not an error was decided by a committed entry, or read
