@@ -63,7 +63,7 @@ var rows = []row{
 		"who knocks is found out here; what is behind a door is a handler"},
 	{"localapi/kahuna/kahunapb", nil,
 		"messages of Kahuna's wire, generated: any client or test may link them"},
-	{"localapi/kahuna", []string{"localapi/access", "localapi/caller", "localapi/policy", "localapi/kahuna/...", "replication", "replication/scriptrun"},
+	{"localapi/kahuna", []string{"localapi/caller", "localapi/policy", "localapi/kahuna/...", "replication", "replication/scriptrun"},
 		"Kahuna's wire is translated to replication.Coordinator; the socket's own API stands beside it, not below"},
 	{"localapi/...", []string{"localapi/...", "replication", "replication/limiter", "replication/stream"},
 		"handlers speak to replication.Coordinator and localapi.Holder; which voter or hold is behind them is not their business"},
