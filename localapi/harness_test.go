@@ -153,9 +153,18 @@ type holder struct {
 	fail  error
 	came  chan *hold // every hold opened or attached
 	boot  string     // what the agent calls this boot; empty: what we do
+	// handed has how many pidfds came with each attached process hold.
+	handed chan int
 }
 
-func newHolder() *holder { return &holder{came: make(chan *hold, 64)} }
+// forget makes every hold unknown.
+func (h *holder) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holds = nil
+}
+
+func newHolder() *holder { return &holder{came: make(chan *hold, 64), handed: make(chan int, 64)} }
 
 func (h *holder) Open(_ context.Context, req localapi.HoldRequest) (localapi.Hold, error) {
 	h.mu.Lock()
@@ -189,6 +198,9 @@ func (h *holder) Attach(_ context.Context, id string, pidfds []*os.File) (locala
 	for _, one := range h.holds {
 		if one.id == id {
 			h.came <- one
+			if one.req.Witness == localapi.WitnessProcess {
+				h.handed <- len(pidfds)
+			}
 			return one, nil
 		}
 	}

@@ -63,6 +63,7 @@ type Hold struct {
 
 	sending sync.Mutex     // of stream.Send; guards stream
 	stream  *stream.Stream // the last one
+	resumed chan struct{}  // closed and replaced when stream is a new one
 	running sync.WaitGroup // read and watch
 	closing sync.Once
 
@@ -246,20 +247,34 @@ func (h *Hold) Ack() error { return h.send(wire.HoldAck) }
 // has confirmed it or ctx ends; the agent goes on trying after that. ErrLost when
 // there was nothing to give back any more.
 func (h *Hold) Release(ctx context.Context) error {
-	if err := h.send(wire.HoldRelease); err != nil {
+	for {
+		resumed, err := h.sendOrWait(wire.HoldRelease)
+		if err != nil && h.resume == nil {
+			select {
+			case <-h.done: // it has ended by itself
+				return h.Err()
+			default:
+				return err
+			}
+		}
+		// While the agent is restarted the hold may be taken up again: then it is
+		// asked again, since the one before may not have heard.
 		select {
-		case <-h.done: // it has ended by itself
+		case <-resumed:
+		case <-h.done:
 			return h.Err()
-		default:
-			return err
+		case <-ctx.Done():
+			return fail("the release is under way and not confirmed: "+context.Cause(ctx).Error(), ErrUnknownOutcome, context.Cause(ctx))
 		}
 	}
-	select {
-	case <-h.done:
-		return h.Err()
-	case <-ctx.Done():
-		return fail("the release is under way and not confirmed: "+context.Cause(ctx).Error(), ErrUnknownOutcome, context.Cause(ctx))
-	}
+}
+
+// sendOrWait is send, and what is closed when the hold has a new stream.
+func (h *Hold) sendOrWait(what string) (resumed <-chan struct{}, err error) {
+	h.sending.Lock()
+	resumed = h.resumed
+	h.sending.Unlock()
+	return resumed, h.send(what)
 }
 
 // Close ends the connection to the hold. A hold with the connection as witness

@@ -32,7 +32,7 @@ func openHold(ctx context.Context, conn *stream.Conn, r wire.HoldRequest, autoAc
 		end(err)
 		return nil, errorOfOpen(ctx, err)
 	}
-	h := &Hold{stream: st, life: life, end: end, resume: resume, bootID: boot, autoAck: autoAck, needAck: r.NeedAck,
+	h := &Hold{stream: st, life: life, end: end, resume: resume, resumed: make(chan struct{}), bootID: boot, autoAck: autoAck, needAck: r.NeedAck,
 		process: r.Witness == wire.WitnessProcess || r.Attach != "",
 		events:  make(chan wire.HoldEvent, eventsKept), held: make(chan struct{}), lost: make(chan struct{}), done: make(chan struct{})}
 	err = h.greet(ctx, st, sent)

@@ -97,5 +97,7 @@ func (h *Hold) attach() error {
 		return errClosed
 	}
 	h.stream = st
+	close(h.resumed)
+	h.resumed = make(chan struct{})
 	return nil
 }
