@@ -36,4 +36,21 @@
 // A voter that meets a cluster and has no state joins it: it asks the leader,
 // which lets it catch up without a vote first, and gives it the vote when it is
 // asked again and is close.
+//
+// # Who votes
+//
+// An agent with role voter always does. One with role auto runs its Raft node and
+// stands by: it asks for a vote when the leader, or an operator, tells it to
+// (Vote). The leader looks every few seconds at who answers its Raft, and at who
+// says hello, and decide names at most one next step: invite a standby, take a
+// vote back, or take out who is gone. Gossip is never asked. A node keeps its disk
+// when it loses its vote, and may get the vote again: what it voted for is on it.
+//
+//	standby ── Vote(take) ──► asks Join ──► learner ──► voter
+//	   ▲                                                  │
+//	   └── RemoveServer, seen in its own configuration ───┘
+//
+// What an operator decides stays: a node that was demoted does not vote until it
+// is promoted, one that was promoted is not taken back, and one that was removed
+// is refused for good by every voter that has heard of it (Hello.removed).
 package membership
