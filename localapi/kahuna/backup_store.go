@@ -81,19 +81,19 @@ type BackupOutcome string
 
 // The outcomes.
 const (
-	BackupNotConfigured    BackupOutcome = "NotConfigured"
-	BackupParentMissing    BackupOutcome = "ParentMissing"
-	BackupNeedsFull        BackupOutcome = "NeedsFull"
-	BackupCorruptChain     BackupOutcome = "CorruptChain"
-	BackupCorruptArtifact  BackupOutcome = "CorruptArtifact"
-	BackupTargetConflict   BackupOutcome = "TargetConflict"
-	BackupOutsideCoverage  BackupOutcome = "TargetOutsideCoverage"
-	BackupCancelled        BackupOutcome = "Cancelled"
-	BackupIOError          BackupOutcome = "IoError"
-	BackupLeadershipLoss   BackupOutcome = "RetryableLeadershipLoss"
-	BackupUnsupportedFormt BackupOutcome = "UnsupportedFormat"
-	BackupNotCoordinator   BackupOutcome = "NotBackupCoordinator"
-	BackupInsecureRoot     BackupOutcome = "InsecureRoot"
+	BackupNotConfigured     BackupOutcome = "NotConfigured"
+	BackupParentMissing     BackupOutcome = "ParentMissing"
+	BackupNeedsFull         BackupOutcome = "NeedsFull"
+	BackupCorruptChain      BackupOutcome = "CorruptChain"
+	BackupCorruptArtifact   BackupOutcome = "CorruptArtifact"
+	BackupTargetConflict    BackupOutcome = "TargetConflict"
+	BackupOutsideCoverage   BackupOutcome = "TargetOutsideCoverage"
+	BackupCancelled         BackupOutcome = "Cancelled"
+	BackupIOError           BackupOutcome = "IoError"
+	BackupLeadershipLoss    BackupOutcome = "RetryableLeadershipLoss"
+	BackupUnsupportedFormat BackupOutcome = "UnsupportedFormat"
+	BackupNotCoordinator    BackupOutcome = "NotBackupCoordinator"
+	BackupInsecureRoot      BackupOutcome = "InsecureRoot"
 )
 
 // BackupError is a failure that Kahuna has a word for.
