@@ -74,7 +74,7 @@ var rows = []row{
 	{"integrations/...", []string{"integrations/..."},
 		"what touches the host declares the interface it needs, and cmd/kahu or agent hand it in"},
 
-	{"agent/config", []string{"agent/config", "discovery/cloud", "localapi/policy"},
+	{"agent/config", []string{"agent/config", "discovery/cloud", "localapi/caller", "localapi/policy"},
 		"configuration is text checked into types; it must be loadable without starting anything"},
 	{"agent/secret", nil,
 		"keys are derived from bytes, for whoever asks"},
