@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -80,6 +81,28 @@ func TestConformance(t *testing.T) {
 					return c
 				},
 			})
+		})
+	}
+}
+
+// TestAsModel runs random scripts as sessions, and through the plain model of a
+// store: they must answer the same.
+func TestAsModel(t *testing.T) {
+	for seed := range uint64(30) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 3))
+			c, model := newCaller(t), scripttest.NewMemory()
+			c.fuel = 1
+			for range 40 {
+				pause := r.Int64N(120)
+				c.Advance(pause)
+				model.Advance(pause)
+				text := scripttest.Random(r)
+				got, want := scripttest.Render(c.Run(text, nil), c.NowMS()), scripttest.Render(model.Run(text, nil), model.NowMS())
+				if got != want {
+					t.Fatalf("seed %d:\n%s\nanswered %s\nthe model: %s", seed, text, got, want)
+				}
+			}
 		})
 	}
 }

@@ -2,6 +2,7 @@ package statemachine_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -199,6 +200,25 @@ func TestScriptsReplay(t *testing.T) {
 			rt.Fatal("the rows differ")
 		}
 	})
+}
+
+// TestScriptsAsModel runs random scripts through the machine and through the plain
+// model of a store: they must answer the same, also on the read path.
+func TestScriptsAsModel(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		s, model := newScripts(t), scripttest.NewMemory()
+		for range 40 {
+			pause := r.Int64N(120)
+			s.Advance(pause)
+			model.Advance(pause)
+			text := scripttest.Random(r)
+			got, want := scripttest.Render(s.Run(text, nil), s.NowMS()), scripttest.Render(model.Run(text, nil), model.NowMS())
+			if got != want {
+				t.Fatalf("seed %d:\n%s\nanswered %s\nthe model: %s", seed, text, got, want)
+			}
+		}
+	}
 }
 
 const counterScript = `LET v = GET @k

@@ -119,7 +119,10 @@ func (s *scriptStore) Get(key script.Key, at script.At, withValue bool) (script.
 	switch asOf := s.asOf(at.AsOfMS); {
 	case at.HasRevision:
 		f = s.v.lookupRevision(ref.d, ref.name, at.Revision)
-	case asOf != nil:
+		f.ok = f.ok && !f.tombstone
+	case at.AsOfMS != 0:
+		// Committed values only, also of a time that has not come yet
+		// (scripts-second-reading.md 28).
 		f = s.v.lookup(ref.d, ref.name, asOf)
 	default:
 		f = s.present(ref, withValue)
@@ -179,7 +182,7 @@ func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) error 
 	}
 	span := spanOf(rangeOp{op})
 	var own []keyRef
-	if asOf == nil {
+	if r.AsOfMS == 0 {
 		own = s.ownIn(span)
 	}
 	var failed error

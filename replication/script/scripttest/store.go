@@ -98,18 +98,26 @@ func (m *Memory) Get(k script.Key, at script.At, withValue bool) (script.Row, er
 	revs := m.all(k)
 	if at.HasRevision {
 		revs = m.keys[k]
-		i := slices.IndexFunc(revs, func(r revision) bool { return r.number == at.Revision })
+		// The newest of the number: an EXTEND keeps it.
+		i := len(revs) - 1
+		for i >= 0 && revs[i].number != at.Revision {
+			i--
+		}
+		// A value is lost when its key expires, before or after it became history.
+		until := m.now.MS
+		if i >= 0 && i < len(revs)-1 {
+			until = revs[i+1].at.MS
+		}
 		switch {
-		case i < 0 || revs[i].tombstone:
+		case i < 0 || !m.alive(&revs[i], until):
 			return row, nil
 		case revs[i].hidden:
 			return row, &script.AbortError{Reason: fmt.Sprintf("snapshot too old: the history of key %q does not reach back that far", k.Name)}
 		}
 		return m.row(k, &revs[i], withValue), nil
 	}
-	nowMS := m.now.MS
+	nowMS := m.now.MS // what has expired since is gone from the past, too
 	if at.AsOfMS != 0 {
-		nowMS = min(at.AsOfMS, m.now.MS)
 		revs = m.keys[k]
 		for len(revs) > 0 && revs[len(revs)-1].at.MS > at.AsOfMS {
 			revs = revs[:len(revs)-1]
@@ -119,6 +127,12 @@ func (m *Memory) Get(k script.Key, at script.At, withValue bool) (script.Row, er
 		return row, nil
 	}
 	r := &revs[len(revs)-1]
+	// An EXTEND changes its revision, and not only from then on.
+	for later := range m.keys[k] {
+		if at.AsOfMS != 0 && m.keys[k][later].number == r.number {
+			r = &m.keys[k][later]
+		}
+	}
 	if !m.alive(r, nowMS) {
 		row.Revision = r.number
 		return row, nil
