@@ -201,7 +201,7 @@ func TestHandshakeHasADeadline(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := link.Listen("127.0.0.1:0", link.ListenerOptions{Security: security(t, clusterSecret, "v1"), HandshakeTimeout: 20 * time.Millisecond})
+			l, err := link.Listen("127.0.0.1:0", link.ListenerOptions{Security: security(t, clusterSecret, "v1"), HandshakeTimeout: 500 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}
