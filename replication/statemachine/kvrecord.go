@@ -168,7 +168,7 @@ type headCache struct {
 }
 
 // headCacheBytes bounds the names and values of one generation.
-const headCacheBytes = 16 << 20
+const headCacheBytes = 8 << 20
 
 func (c *headCache) get(name string) *head {
 	if h := c.young[name]; h != nil {

@@ -51,7 +51,7 @@ import (
 // The defaults of Options.
 const (
 	DefaultLimitBytes   = 64 << 20
-	DefaultSealBytes    = 24 << 20
+	DefaultSealBytes    = 16 << 20
 	DefaultSealInterval = 10 * time.Second
 	DefaultSyncBytes    = 32 << 20
 	DefaultSyncInterval = 10 * time.Second
