@@ -1,6 +1,10 @@
 package script
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/kahu-sh/kahu/replication"
+)
 
 // Limits of scripts. A change of one changes outcomes and needs a feature level.
 const (
@@ -20,8 +24,11 @@ const (
 	MaxVariableBytes = 64 << 20
 	// MaxWrittenBytes bounds the keys and values that one script writes.
 	MaxWrittenBytes = 16 << 20
-	// MaxResultBytes bounds the keys and values of an answer.
-	MaxResultBytes = 16 << 20
+	// MaxReadBytes bounds the keys and values of one bucket or scan.
+	MaxReadBytes = 16 << 20
+	// MaxResultBytes bounds the keys and values of an answer, which is kept as a
+	// receipt. One value that was read may be larger.
+	MaxResultBytes = replication.MaxPageBytes
 	// MaxSleepMS bounds one SLEEP (scripts.md 49).
 	MaxSleepMS = 300_000
 )

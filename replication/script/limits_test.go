@@ -49,7 +49,9 @@ func TestSizes(t *testing.T) {
 		"variables":     {text: big + strings.Join(many, " "), want: "The variables hold more than 67108864 bytes at line 1"},
 		"parts":         {text: "LET s = ':' FOR i IN 1..17 DO LET s = concat(s, s) END LET a = split(s, ':')", want: "An array holds at most 100000 elements at line 1"},
 		"what is set":   {text: big + "FOR i IN 1..10 DO SET a s END", want: "The script writes more than 16777216 bytes at line 1"},
-		"the answer":    {text: big + "RETURN [s, s, s, s, s]", want: "A value is larger than 16777216 bytes at line 1"},
+		"a long array":  {text: big + "RETURN [s, s, s, s, s]", want: "A value is larger than 16777216 bytes at line 1"},
+		"the answer":    {text: big + "RETURN [s, s]", want: "The result is larger than 4194304 bytes at line 1"},
+		"rows":          {text: big + "SET `b/1` s SET `b/2` s GET BY BUCKET b", want: "The result is larger than 4194304 bytes: read a range in pages instead at line 1"},
 		"parameters":    {text: "RETURN 1", params: params, want: "The script has more than 10000 parameters at line 1"},
 		"an array text": {text: "RETURN [" + strings.Repeat("1,", 100_000) + "1]", want: "An array holds at most 100000 elements at line 1"},
 	} {
@@ -59,6 +61,26 @@ func TestSizes(t *testing.T) {
 				t.Errorf("got %s %s, want %s", res.Type, res.Reason, c.want)
 			}
 		})
+	}
+}
+
+// TestReadsAreBounded reads a bucket that is larger than a script may hold.
+func TestReadsAreBounded(t *testing.T) {
+	m := scripttest.NewMemory()
+	m.Fuel = 1 << 40
+	for i := range 5 {
+		text := fmt.Sprintf("LET s = '0123456789abcdef' FOR i IN 1..18 DO LET s = concat(s, s) END SET `b/%d` s", i)
+		if res := m.Run(text, nil); res.Type != script.TypeSet {
+			t.Fatal(scripttest.Render(res, 0))
+		}
+	}
+	for text, want := range map[string]string{
+		"LET b = GET BY BUCKET b RETURN count(b)": "The read gives more than 100000 rows or 16777216 bytes: read a range in pages instead at line 1",
+		"GET `b/1`": "",
+	} {
+		if res := m.Run(text, nil); res.Reason != want {
+			t.Errorf("%s: %s, want %s", text, res.Reason, want)
+		}
 	}
 }
 

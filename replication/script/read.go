@@ -120,8 +120,8 @@ func (r *run) rows(s *readStmt, rng Range, wantResult bool) (value, outcome, err
 			return false
 		}
 		size, count = size+bytes, count+1
-		if size > MaxResultBytes || count > MaxArrayElements {
-			failed = failAt(s.line(), "The read gives more than %d rows or %d bytes: read a range in pages instead", MaxArrayElements, MaxResultBytes)
+		if size > MaxReadBytes || count > MaxArrayElements {
+			failed = failAt(s.line(), "The read gives more than %d rows or %d bytes: read a range in pages instead", MaxArrayElements, MaxReadBytes)
 			return false
 		}
 		if s.bind != nil || !wantResult {

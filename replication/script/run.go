@@ -208,6 +208,15 @@ func (r *run) finish() (Result, error) {
 		}
 	case r.lastHasOne:
 		r.last.Values = []ResultValue{r.lastOne}
+	default:
+		size := 0
+		for i := range r.last.Values {
+			size += len(r.last.Values[i].Key) + len(r.last.Values[i].Value)
+		}
+		if size > MaxResultBytes {
+			last := r.program.body[len(r.program.body)-1]
+			return Result{}, failAt(last.line(), "The result is larger than %d bytes: read a range in pages instead", MaxResultBytes)
+		}
 	}
 	r.last.Commit = true
 	return r.last, nil
