@@ -338,6 +338,10 @@ func TestDiskThatRefuses(t *testing.T) {
 				if l.disks[sick].Denied() == 0 {
 					t.Error("the disk has refused nothing")
 				}
+				// It waits for its disk, rather than ending until nobody starts it any more.
+				if n := l.exits[sick].Load(); n > 2 {
+					t.Errorf("it ended %d times while its disk refused", n)
+				}
 				l.disks[sick].Heal()
 				l.wait("the sick voter has caught up", l.caughtUp(sick))
 				b.end()
