@@ -30,16 +30,33 @@ func NewCache(limitBytes int) *Cache {
 // Parse is Parse, or the program of the same text from before. Texts that are no
 // scripts are not remembered. The text is not kept.
 func (c *Cache) Parse(text []byte) (*Program, error) {
-	if e, ok := c.entries[string(text)]; ok {
-		if e != c.newest {
-			c.unlink(e)
-			c.link(e)
-		}
-		return e.program, nil
+	if p := c.Get(text); p != nil {
+		return p, nil
 	}
 	p, err := Parse(string(text))
-	if err != nil {
-		return nil, err
+	if err == nil {
+		c.Put(p)
+	}
+	return p, err
+}
+
+// Get returns the program of a text that is remembered, or nil.
+func (c *Cache) Get(text []byte) *Program {
+	e, ok := c.entries[string(text)]
+	if !ok {
+		return nil
+	}
+	if e != c.newest {
+		c.unlink(e)
+		c.link(e)
+	}
+	return e.program
+}
+
+// Put remembers a program.
+func (c *Cache) Put(p *Program) {
+	if _, ok := c.entries[p.text]; ok {
+		return
 	}
 	e := &cached{program: p}
 	c.entries[p.text] = e
@@ -47,7 +64,6 @@ func (c *Cache) Parse(text []byte) (*Program, error) {
 	for c.bytes += cost(p); c.bytes > c.limit && c.oldest != nil; {
 		c.drop(c.oldest)
 	}
-	return p, nil
 }
 
 // Has reports whether the program of a text is remembered.

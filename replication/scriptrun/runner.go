@@ -111,16 +111,24 @@ func Hash(text []byte) string {
 func (r *Runner) parse(s *replication.Script) (*script.Program, error) {
 	text := s.GetText()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if len(text) == 0 {
 		text = []byte(r.hashes[nameOf(s.GetHash())])
 	}
-	p, err := r.cache.Parse(text)
+	p := r.cache.Get(text)
+	r.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	// Long texts take their time, which is not that of others.
+	p, err := script.Parse(string(text))
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := r.known[p.Text()]; !ok && r.cache.Has(p.Text()) {
-		hash := Hash(text)
+	hash := Hash(text)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cache.Put(p)
+	if r.cache.Has(p.Text()) {
 		r.known[p.Text()], r.hashes[hash] = hash, p.Text()
 	}
 	return p, nil
