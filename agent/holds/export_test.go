@@ -2,6 +2,7 @@ package holds
 
 import (
 	"io/fs"
+	"log/slog"
 	"os"
 )
 
@@ -91,4 +92,21 @@ func (h *Holds) BreakTable() {
 		panic(err)
 	}
 	h.table.file = f
+}
+
+// TableForBench is an empty table, and a function that puts one hold into it and
+// takes it out again.
+func TableForBench(path string, log *slog.Logger) (put func(id string) error, done func(), err error) {
+	t, _, _, err := openTable(path, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := record{Session: make([]byte, 16), TTLMS: 30000, Lock: "jobs/nightly-report", Witness: "process", TreeEnds: true, NeedAck: true,
+		BootID: "6f1c1c1e-0000-4000-8000-000000000000", Namespaces: "pid:[4026531836] time:[4026531834]",
+		Processes: []process{{PID: 12345, Start: 6789000}}, Host: "host", Node: "node", PID: 12344, Command: "/usr/local/bin/report"}
+	return func(id string) error {
+		r.ID = id
+		defer t.forget(id)
+		return t.put(r)
+	}, t.close, nil
 }

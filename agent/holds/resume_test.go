@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -473,4 +475,19 @@ func FuzzTable(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _, _ = holds.ReadTable(b) // must not panic, nor take more memory than the file
 	})
+}
+
+// What a hold costs for being taken up again: its record, and its end.
+func BenchmarkTable(b *testing.B) {
+	put, done, err := holds.TableForBench(filepath.Join(b.TempDir(), "table"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer done()
+	b.ReportAllocs()
+	for i := range b.N {
+		if err := put(fmt.Sprintf("%032x", i)); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
