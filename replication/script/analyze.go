@@ -1,5 +1,7 @@
 package script
 
+import "errors"
+
 // Mode is how a script is to be run, chosen before anything is proposed
 // (decisions.md 40). The caller runs what ErrFuelSpent ended as ModeSession.
 type Mode uint8
@@ -59,7 +61,7 @@ type Lock struct {
 // TypeErrored: a parameter that names a key is missing, or a key is empty.
 func (p *Program) Locks(params []Param) ([]Lock, error) {
 	r := &run{program: p, env: Env{Params: params, Fuel: EntryFuel}}
-	if err := r.start(); err != nil && err != ErrFuelSpent {
+	if err := r.start(); err != nil && !errors.Is(err, ErrFuelSpent) {
 		return nil, err
 	}
 	l := locks{run: r, seen: make(map[Lock]bool)}

@@ -90,12 +90,11 @@ type run struct {
 	// refilled is what was spent before the last refill.
 	refilled int64
 
-	vars       []variableValue
-	params     []paramValue
-	stack      []value // arguments of calls
-	varBytes   int64
-	written    int64
-	resultSize int64
+	vars     []variableValue
+	params   []paramValue
+	stack    []value // arguments of calls
+	varBytes int64
+	written  int64
 
 	direct     bool  // the script is one command, without a transaction
 	snapshotMS int64 // of BEGIN (snapshot=…)

@@ -16,7 +16,7 @@ const rollbackTime = 5 * time.Second
 
 // errTimeout is the cause of a session's context that has reached the script's
 // own timeout.
-var errTimeout = errors.New(script.ReasonTimeout)
+var errTimeout = errors.New("the script's own timeout")
 
 const (
 	reasonSlots   = "Node is at its transaction admission limit"
