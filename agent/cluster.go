@@ -33,6 +33,9 @@ var _ localapi.Cluster = cluster{}
 func (c cluster) Members() wire.ClusterMembers {
 	q := c.a.quorum
 	out := wire.ClusterMembers{ClusterID: q.keeper.Status().Cluster, Leader: c.a.forward.Leader(), Members: []wire.ClusterMember{}}
+	if l := q.keeper.Leader(); l != "" {
+		out.Leader = l
+	}
 	byNode := make(map[string]*wire.ClusterMember)
 	entry := func(node string) *wire.ClusterMember {
 		if byNode[node] == nil {

@@ -213,6 +213,24 @@ func (k *Keeper) Vote(_ context.Context, from link.Identity, r *link.VoteRequest
 	return nil
 }
 
+// Leader returns whom most voters that were heard lately take for the leader,
+// empty when none says. It may be some seconds old.
+func (k *Keeper) Leader() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	votes, best := make(map[string]int), ""
+	for _, s := range k.seen {
+		leader := s.hello.GetLeader()
+		if leader == "" || len(leader) > 128 || !s.id.Voter || s.hello.GetCluster() != k.state.Cluster || time.Since(s.at) > 2*settledInterval {
+			continue
+		}
+		if votes[leader]++; best == "" || votes[leader] > votes[best] || votes[leader] == votes[best] && leader < best {
+			best = leader
+		}
+	}
+	return best
+}
+
 // MemberInfo is what is known of an agent that was heard over the link.
 type MemberInfo struct {
 	Node, Name, Address string

@@ -1,0 +1,117 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/test/cluster"
+)
+
+// roles asks an agent by the program itself: "voter1=voter …", the leader with a star.
+func roles(t *testing.T, a *cluster.Agent) string {
+	t.Helper()
+	var all wire.ClusterMembers
+	out := must(t, a, "cluster", "members", "--output", "json")
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
+		t.Fatalf("%s: %v", out, err)
+	}
+	var list []string
+	for _, m := range all.Members {
+		text := m.Host + "=" + m.Role
+		if m.Leader {
+			text += "*"
+		}
+		list = append(list, text)
+	}
+	slices.Sort(list)
+	return strings.Join(list, " ")
+}
+
+// An operator moves leadership, takes and gives votes, and removes who is gone;
+// then two of three voters are lost for good, and the last one goes on alone.
+func TestOperatorsChangeWhoVotes(t *testing.T) {
+	c := startCluster(t, cluster.Options{Voters: 3, Proxies: 1})
+	proxy := c.Proxies()[0]
+	ctx := bounded(t, 2*time.Minute)
+	await := func(what string, a *cluster.Agent, want string) {
+		t.Helper()
+		deadline := time.Now().Add(40 * time.Second)
+		for got := roles(t, a); got != want; got = roles(t, a) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %s, want %s", what, got, want)
+			}
+			time.Sleep(100 * time.Millisecond) // a poll, bounded by its condition
+		}
+	}
+	one, two, three := c.Agents[0], c.Agents[1], c.Agents[2]
+	must(t, one, "kv", "set", "k", "v")
+	must(t, two, "cluster", "transfer-leadership", "voter1")
+	await("voter1 leads, which the proxy knows", proxy, "proxy1=proxy voter1=voter* voter2=voter voter3=voter")
+
+	if s := kahu(t, proxy, "cluster", "demote", "voter2"); s.code != 1 || !strings.Contains(s.err, "is a proxy") {
+		t.Errorf("at a proxy it ends with %d: %s", s.code, s.err)
+	}
+	must(t, three, "cluster", "demote", "voter2")
+	await("voter2 stands by", one, "proxy1=proxy voter1=voter* voter2=standby voter3=voter")
+	if got := must(t, two, "kv", "get", "k"); got != "v" {
+		t.Errorf("at a standby: %q", got)
+	}
+	if s := kahu(t, one, "cluster", "demote", "voter2"); s.code != 1 || !strings.Contains(s.err, "has no vote") {
+		t.Errorf("twice it ends with %d: %s", s.code, s.err)
+	}
+	must(t, one, "cluster", "promote", "voter2")
+	await("voter2 votes", one, "proxy1=proxy voter1=voter* voter2=voter voter3=voter")
+
+	// Two are lost.
+	for _, a := range []*cluster.Agent{two, three} {
+		if err := a.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := kahu(t, one, "kv", "set", "k", "lost", "--timeout", "1s"); s.code == 0 {
+		t.Fatal("one of three voters decides")
+	}
+	if err := one.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	recoverOne := func(args ...string) (string, int) {
+		t.Helper()
+		cmd := one.Command(ctx, append([]string{"cluster", "peers-recover", "--data-dir", filepath.Join(one.Dir, "data"),
+			"--secret-file", c.SecretFile(), "--storage", "sqlite", "--role", "voter"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return string(out), exit.ExitCode()
+		}
+		return string(out), 0
+	}
+	if out, code := recoverOne(); code != 64 || !strings.Contains(out, "--dry-run") {
+		t.Errorf("without a word it ends with %d: %s", code, out)
+	}
+	if out, code := recoverOne("--dry-run"); code != 0 || strings.Count(out, "given up") != 2 || !strings.Contains(out, "nothing was written") {
+		t.Fatalf("a dry run ends with %d: %s", code, out)
+	}
+	if out, code := recoverOne("--yes"); code != 0 || !strings.Contains(out, "alone now") {
+		t.Fatalf("it ends with %d: %s", code, out)
+	}
+	if err := one.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.WaitServing(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := must(t, one, "kv", "get", "k"); got != "v" && got != "lost" { // the outcome was unknown
+		t.Errorf("after recovery: %q", got)
+	}
+	must(t, proxy, "kv", "set", "k", "after")
+	if out, code := recoverOne("--yes"); code != 78 || !strings.Contains(out, "in use") {
+		t.Errorf("while the agent runs it ends with %d: %s", code, out)
+	}
+}
