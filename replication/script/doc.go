@@ -58,8 +58,9 @@
 //
 // A letter is A to Z, a to z or an underscore. A backslash in quotes takes the
 // next character with it, and stays where it is unless that is the closing quote.
-// SWITCH, CASE, DELETED and EXTENDED are names wherever they can be. After RETURN a
-// read is the next statement, which is never reached.
+// SWITCH, CASE, DELETED and EXTENDED are names wherever they can be: SWITCH right
+// after RETURN is one. After RETURN a read is the next statement, which is never
+// reached.
 //
 // # Limits
 //

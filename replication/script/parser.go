@@ -460,9 +460,6 @@ func (p *parser) returnValue() (stmt, error) {
 	if !p.startsOperand() || isCommand(p.tok.kind) || p.switches > 0 && p.isWord("case") {
 		return s, nil
 	}
-	if _, assigned := p.slots[p.tok.text]; p.isWord("switch") && !assigned {
-		return s, nil
-	}
 	x, err := p.expression()
 	s.value = x
 	return s, err

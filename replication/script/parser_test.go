@@ -119,9 +119,9 @@ func (w *writer) statement() string {
 	case 3:
 		return "LET " + w.name() + " = " + w.expr()
 	case 4:
-		return "RETURN " + w.expr()
+		return "RETURN (" + w.expr() + ")" // in a SWITCH, CASE after RETURN is no name
 	case 5:
-		return w.pick("word", "COMMIT", "ROLLBACK", "RETURN", "SLEEP 5", "SLEEP -1")
+		return w.pick("word", "COMMIT", "ROLLBACK", "IF x THEN RETURN END", "SLEEP 5", "SLEEP -1")
 	case 6, 7:
 		return "THROW " + w.expr()
 	case 8:

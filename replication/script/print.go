@@ -249,11 +249,6 @@ func (w *printer) expr(x expr, min int) {
 func (w *printer) unary(x *unary) {
 	if x.op == tokNot {
 		w.WriteString("NOT ")
-		// A variable of the name of a guard.
-		if v, ok := x.x.(*variable); ok && (strings.EqualFold(v.name, "deleted") || strings.EqualFold(v.name, "extended")) {
-			w.WriteString("(" + v.name + ")")
-			return
-		}
 		w.expr(x.x, tightUnary)
 		return
 	}
@@ -287,7 +282,11 @@ func printName(s string) string {
 	for i := 0; plain && i < len(s); i++ {
 		plain = isNameByte(s[i])
 	}
-	if _, word := reserved(s); word || !plain {
+	_, word := reserved(s)
+	for _, w := range []string{"switch", "case", "deleted", "extended"} { // names, but not everywhere
+		word = word || strings.EqualFold(s, w)
+	}
+	if word || !plain {
 		return printQuoted(s, '`')
 	}
 	return s
