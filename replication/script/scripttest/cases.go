@@ -15,7 +15,7 @@
 //
 // "=" begins a case on an empty store and names its source, "@" gives a parameter
 // to the next script, ">" is a line of a script, "->" what it answers, "+" lets
-// milliseconds pass. Lines that begin with "//" are remarks. The flag -update
+// milliseconds pass. Lines that begin with "//" are remarks. The flag -update-scripts
 // rewrites the answers: the diff is to be reviewed.
 package scripttest
 
@@ -35,7 +35,7 @@ import (
 //go:embed testdata/*.txt
 var files embed.FS
 
-var update = flag.Bool("update", false, "rewrite the expected answers of the script cases")
+var update = flag.Bool("update-scripts", false, "rewrite the expected answers of the script cases")
 
 // A Step is one script of a case, run WaitMS after the one before.
 type Step struct {
@@ -195,7 +195,7 @@ func rewrite(file string, answers map[int]string) error {
 	path := filepath.Join("scripttest", "testdata", file)
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("-update works in the directory of package script only: %w", err)
+		return fmt.Errorf("-update-scripts works in the directory of package script only: %w", err)
 	}
 	lines := strings.Split(string(b), "\n")
 	script := 0
