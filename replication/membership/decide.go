@@ -110,7 +110,7 @@ func shrink(p picture, gone []seat, sound int) step {
 	n := len(p.voters)
 	if len(gone) > 0 {
 		v := slices.MaxFunc(gone, func(a, b seat) int { return cmp.Or(cmp.Compare(a.silent, b.silent), cmp.Compare(a.node, b.node)) })
-		return step{removeVoter, v.node, fmt.Sprintf("it has not answered for %s, and was replaced", v.silent.Round(time.Second))}
+		return step{removeVoter, v.node, fmt.Sprintf("it has not answered for %s, and %d voters are there without it", v.silent.Round(time.Second), n-len(gone))}
 	}
 	if sound < n {
 		return step{} // somebody is shaky: the surplus is of use
