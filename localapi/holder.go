@@ -51,6 +51,10 @@ type HoldRequest struct {
 	// only stops the renewals: the lease then ends by itself.
 	Pidfds   []*os.File
 	TreeEnds bool
+	// LastEndsTree says that the last of two or more pidfds is of PID 1 of a pid
+	// namespace that the whole tree lives in, as in a container: its end alone
+	// proves that the tree is dead, and its life proves nothing.
+	LastEndsTree bool
 	// NeedAck holds back a grant that is not acknowledged within a few seconds:
 	// it goes to the next in line.
 	NeedAck bool

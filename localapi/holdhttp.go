@@ -24,7 +24,7 @@ func (s *Server) postHold(x *exchange) error {
 	if err := x.decode(&in); err != nil {
 		return err
 	}
-	if in.Witness == WitnessProcess || in.TreeEnds || in.NeedAck || in.Resume || in.Attach != "" {
+	if in.Witness == WitnessProcess || in.TreeEnds || in.LastEnds || in.NeedAck || in.Resume || in.Attach != "" {
 		return invalidf("over HTTP the connection is the witness; the Go client has holds with the witness %s", WitnessProcess)
 	}
 	req, err := s.holdRequest(x.who, &in)

@@ -17,7 +17,7 @@ func (s *Server) holdRequest(who *caller.Caller, in *wire.HoldRequest) (HoldRequ
 	if err := (admission{s, who}).named(policy.Lock, "lock name", in.Lock); err != nil {
 		return out, err
 	}
-	out = HoldRequest{Lock: in.Lock, TTL: wire.DefaultHoldTTL, Witness: in.Witness, TreeEnds: in.TreeEnds, NeedAck: in.NeedAck, Resume: in.Resume,
+	out = HoldRequest{Lock: in.Lock, TTL: wire.DefaultHoldTTL, Witness: in.Witness, TreeEnds: in.TreeEnds, LastEndsTree: in.LastEnds, NeedAck: in.NeedAck, Resume: in.Resume,
 		Info: s.holderInfo(who, in.Command, in.Reason)}
 	d, err := wire.ParseDurability(string(in.Durability))
 	out.Durability = d.Replicated()
@@ -42,6 +42,9 @@ func (s *Server) holdRequest(who *caller.Caller, in *wire.HoldRequest) (HoldRequ
 	}
 	if out.TreeEnds && out.Witness != WitnessProcess {
 		return out, invalidf("tree_ends is for the witness %s", WitnessProcess)
+	}
+	if out.LastEndsTree && out.Witness != WitnessProcess {
+		return out, invalidf("last_ends_tree is for the witness %s", WitnessProcess)
 	}
 	return out, nil
 }

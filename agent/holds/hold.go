@@ -39,7 +39,8 @@ type hold struct {
 	witness    localapi.Witness
 	grace      time.Duration
 	treeEnds   bool
-	pidfds     int // how many were passed
+	lastEnds   bool // the end of the last pidfd is the tree's, see localapi.HoldRequest
+	pidfds     int  // how many were passed
 	needAck    bool
 	noQueue    bool
 	info       *replication.HolderInfo
@@ -84,7 +85,7 @@ type hold struct {
 func newHold(h *Holds, id string, req localapi.HoldRequest) *hold {
 	return &hold{
 		h: h, id: id, lock: req.Lock, durability: req.Durability, witness: req.Witness, grace: req.Grace,
-		treeEnds: req.TreeEnds, pidfds: len(req.Pidfds), needAck: req.NeedAck, noQueue: req.Wait == 0, info: req.Info,
+		treeEnds: req.TreeEnds, lastEnds: req.LastEndsTree, pidfds: len(req.Pidfds), needAck: req.NeedAck, noQueue: req.Wait == 0, info: req.Info,
 		resume: req.Resume, bootID: h.cfg.BootID, over: make(chan struct{}),
 	}
 }

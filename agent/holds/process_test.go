@@ -134,6 +134,30 @@ func TestDeadWitnessesWithoutTreeEndsDetach(t *testing.T) {
 	}
 }
 
+// In a container the lock waits for the lease when only the guard has died, and
+// is free at once when the container has: its first process keeps nothing alive.
+func TestEndOfTheContainerFreesTheLock(t *testing.T) {
+	for _, guardDiesFirst := range []bool{true, false} {
+		r := newProcessRig(t)
+		guard, f1 := startProcess(t)
+		first, f2 := startProcess(t)
+		req := processRequest("l", false, f1, f2)
+		req.LastEndsTree = true
+		a := r.open(req)
+		r.want(a, soon, localapi.HoldHeld)
+		a.Disconnect()
+		if guardDiesFirst {
+			guard.kill()
+			await(t, "the lock to be detached", func() bool { return len(r.q.lock(t, "l").GetSession()) == 0 })
+			if o := r.q.owner(t, "l"); o != a.ID() {
+				t.Fatalf("held by %q, want the holder: others in its container may run", o)
+			}
+		}
+		first.kill()
+		await(t, "the lock to be free", func() bool { return r.q.owner(t, "l") == "" })
+	}
+}
+
 func TestWitnessesThatDieInLine(t *testing.T) {
 	r := newProcessRig(t)
 	a := r.open(request("l"))
@@ -212,6 +236,7 @@ func TestBadWitnesses(t *testing.T) {
 	for name, req := range map[string]localapi.HoldRequest{
 		"none":                   processRequest("l", true),
 		"not a process":          processRequest("l", true, f, file),
+		"last without others":    func() localapi.HoldRequest { q := processRequest("l", false, f); q.LastEndsTree = true; return q }(),
 		"of a connection's hold": func() localapi.HoldRequest { q := request("l"); q.Pidfds = []*os.File{f}; return q }(),
 	} {
 		var refused *replication.RefusedError

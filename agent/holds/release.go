@@ -258,6 +258,16 @@ func (o *hold) witnessesEnded() {
 	o.end(unlock, ReasonProcessesEnded)
 }
 
+// treeEnded is called when the one witness is gone that nothing of the tree can
+// outlive: the lock is free at once, also one that was detached. mu is held.
+func (o *hold) treeEnded() {
+	if o.restored {
+		o.deadOnes, o.treeEnds = true, true
+		return
+	}
+	o.end(unlock, ReasonProcessesEnded)
+}
+
 func unlockRequest(d replication.Durability, name, owner string) *replication.Request {
 	return &replication.Request{Op: &replication.Request_LockUnlock{LockUnlock: &replication.LockUnlock{
 		Durability: d, Name: name, Owner: []byte(owner)}}}

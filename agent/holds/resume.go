@@ -78,7 +78,7 @@ func (h *Holds) resumeHold(s *session, r record) {
 	o := &hold{
 		h: h, s: s, id: r.ID, lock: r.Lock, durability: replication.Durability_DURABILITY_PERSISTENT,
 		witness: localapi.Witness(r.Witness), grace: time.Duration(r.GraceMS) * time.Millisecond,
-		treeEnds: r.TreeEnds, pidfds: len(r.Processes), needAck: r.NeedAck, noQueue: r.NoQueue, resume: r.Resume,
+		treeEnds: r.TreeEnds, lastEnds: r.LastEnds, pidfds: len(r.Processes), needAck: r.NeedAck, noQueue: r.NoQueue, resume: r.Resume,
 		info: &replication.HolderInfo{Host: r.Host, Node: r.Node, Pid: r.PID, Uid: r.UID, Command: r.Command, Reason: r.Reason},
 		over: make(chan struct{}), acked: r.Acked, recorded: s, processes: r.Processes, bootID: r.BootID, restored: true,
 		waitUntil: time.Duration(r.WaitUntilNS),
@@ -111,10 +111,13 @@ func (o *hold) findWitnesses(space string) {
 		o.orphaned()
 		return
 	}
-	live, unknown := kept, false
+	live, unknown, last := kept, false, o.lastEnds
 	if len(kept) == 0 {
-		for _, p := range o.processes {
+		for i, p := range o.processes {
 			f, err := p.reopen()
+			if last && err == nil && f == nil && i == len(o.processes)-1 {
+				o.deadOnes, o.treeEnds, last = true, true, false
+			}
 			if err != nil {
 				h.cfg.Logger.Debug("a witness was not found again", "lock", o.lock, "hold", o.id, "error", err)
 				unknown = true
@@ -128,7 +131,10 @@ func (o *hold) findWitnesses(space string) {
 	case unknown:
 		closeAll(live)
 		o.orphaned()
-	case len(live) == 0:
+	case o.deadOnes:
+		closeAll(live)
+	case len(live) == 0, last && len(live) == 1:
+		closeAll(live) // PID 1 of its namespace is no sign of life
 		o.deadOnes = true
 	default:
 		if err := h.watchWitnesses(o, live); err != nil {
@@ -294,7 +300,7 @@ func (o *hold) record(s *session) record {
 	r := record{
 		ID: o.id, Session: s.id, TTLMS: s.ttl.Milliseconds(), Lock: o.lock,
 		Ephemeral: o.durability == replication.Durability_DURABILITY_EPHEMERAL,
-		Witness:   string(o.witness), GraceMS: o.grace.Milliseconds(), TreeEnds: o.treeEnds, NeedAck: o.needAck,
+		Witness:   string(o.witness), GraceMS: o.grace.Milliseconds(), TreeEnds: o.treeEnds, LastEnds: o.lastEnds, NeedAck: o.needAck,
 		NoQueue: o.noQueue, Resume: o.resume, Acked: o.acked, WaitUntilNS: o.waitUntil.Nanoseconds(),
 		BootID: o.bootID, Namespaces: o.h.space, Processes: o.processes,
 	}

@@ -117,6 +117,34 @@ func TestHolderThatDiedWithoutAnAgent(t *testing.T) {
 	}
 }
 
+// The same in a container: its first process is no sign of life, and its end frees
+// the lock, whether the next agent sees it or only what it left.
+func TestContainerThatDiedWithoutAnAgent(t *testing.T) {
+	for _, whole := range []bool{true, false} {
+		r := crashed(t)
+		guard, f1 := startProcess(t)
+		first, f2 := startProcess(t)
+		req := processRequest("l", false, f1, f2)
+		req.LastEndsTree = true
+		a := r.open(req)
+		r.want(a, soon, localapi.HoldHeld)
+		r.h.Crash()
+		guard.kill()
+		if whole {
+			first.kill()
+		}
+		r.h = r.newHolds()
+		if !whole {
+			await(t, "the lock to be detached", func() bool { return len(r.q.lock(t, "l").GetSession()) == 0 })
+			if o := r.q.owner(t, "l"); o != a.ID() {
+				t.Fatalf("held by %q, want the old holder until its lease ends", o)
+			}
+			continue
+		}
+		await(t, "the lock to be free", func() bool { return r.q.owner(t, "l") == "" })
+	}
+}
+
 // After a reboot nothing of any tree is left, whatever has the same pid now.
 func TestRebootFreesEverything(t *testing.T) {
 	r := crashed(t)

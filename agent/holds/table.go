@@ -86,6 +86,7 @@ type record struct {
 	Witness   string `json:"witness"`
 	GraceMS   int64  `json:"grace_ms,omitempty"`
 	TreeEnds  bool   `json:"tree_ends,omitempty"`
+	LastEnds  bool   `json:"last_ends_tree,omitempty"`
 	NeedAck   bool   `json:"need_ack,omitempty"`
 	NoQueue   bool   `json:"no_queue,omitempty"`
 	Resume    bool   `json:"resume,omitempty"` // its client takes it up again

@@ -95,6 +95,9 @@ func checkRequest(req localapi.HoldRequest) error {
 		if len(req.Pidfds) > maxWitnesses {
 			return refuse(invalid, "%d pidfds are more than %d", len(req.Pidfds), maxWitnesses)
 		}
+		if req.LastEndsTree && len(req.Pidfds) < 2 {
+			return refuse(invalid, "the pidfd whose end is the tree's comes after the others, and there is only one")
+		}
 	default:
 		return refuse(invalid, "the witness %q is neither connection nor process", req.Witness)
 	}

@@ -16,6 +16,7 @@ const maxWitnesses = 16
 type witnesses struct {
 	o    *hold
 	live map[uint64]*os.File // by the reaper's key
+	last uint64              // key of the one whose end is the tree's and whose life counts for nothing; 0: none
 }
 
 // reaper watches the pidfds of all holds with one goroutine and one epoll
@@ -72,6 +73,9 @@ func (h *Holds) watchWitnesses(o *hold, files []*os.File) error {
 		}
 		w.live[r.next] = f
 		r.of[r.next] = w
+	}
+	if o.lastEnds && len(files) > 1 {
+		w.last = r.next
 	}
 	o.witnesses = w
 	return nil
@@ -160,10 +164,23 @@ func (r *reaper) ended(events []unix.EpollEvent) {
 		}
 		r.drop(key, w.live[key])
 		delete(w.live, key)
-		if len(w.live) == 0 {
+		switch {
+		case key == w.last:
+			w.o.treeEnded()
+		case w.signsOfLife() == 0:
 			w.o.witnessesEnded()
 		}
 	}
+}
+
+// signsOfLife counts the living witnesses that say that somebody still wants the
+// lock. mu is held.
+func (w *witnesses) signsOfLife() int {
+	n := len(w.live)
+	if w.live[w.last] != nil {
+		n--
+	}
+	return n
 }
 
 // close ends the watch of everything. mu is not held.

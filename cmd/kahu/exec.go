@@ -124,7 +124,7 @@ var _ guard.Agent = (*guardAgent)(nil)
 func (a *guardAgent) Open(ctx context.Context, w guard.Witnesses) (guard.Lock, error) {
 	o := a.hold
 	o.Wait = a.waitLeft()
-	o.Pidfds, o.TreeEnds = w.Pidfds, w.TreeEnds
+	o.Pidfds, o.TreeEnds, o.LastEndsTree = w.Pidfds, w.TreeEnds, w.LastEndsTree
 	h, err := client.DialHold(ctx, a.client, o)
 	if err != nil {
 		return nil, guardError(err)

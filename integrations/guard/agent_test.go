@@ -26,6 +26,7 @@ type request struct {
 	Do       string // open, attach, ack, release
 	Hold     string
 	TreeEnds bool
+	LastEnds bool // LastEndsTree
 }
 
 // An answer is a line of JSON from the fake agent. Error ends the connection.
@@ -214,7 +215,7 @@ func grantAll(conn *net.UnixConn) {
 type agentClient struct{ path string }
 
 func (c agentClient) Open(ctx context.Context, w guard.Witnesses) (guard.Lock, error) {
-	return c.dial(ctx, request{Do: "open", TreeEnds: w.TreeEnds}, w)
+	return c.dial(ctx, request{Do: "open", TreeEnds: w.TreeEnds, LastEnds: w.LastEndsTree}, w)
 }
 
 func (c agentClient) Attach(ctx context.Context, hold string, w guard.Witnesses) (guard.Lock, error) {

@@ -107,6 +107,38 @@ func TestTheWitnessOutlivesTheTree(t *testing.T) {
 	}
 }
 
+// In a container the kernel ends everything with PID 1, here the face, and the
+// agent has a pidfd of it.
+func TestTheEndOfTheContainerIsSeen(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a pid namespace needs root")
+	}
+	for _, stopped := range []bool{false, true} {
+		a := newAgent(t)
+		g := a.prepare(settings{Contain: guard.PGroup}, "sh", "-c", stubborn)
+		g.cmd.Stderr = &g.stderr
+		g.cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+		g.run()
+		p := a.accept()
+		if !p.request.LastEnds || p.request.TreeEnds || len(p.pidfds) != 3 {
+			t.Fatalf("the guard asks with %+v and %d pidfds; want a third one of PID 1", p.request, len(p.pidfds))
+		}
+		p.grant(time.Minute)
+		s := g.stubborn()
+		if stopped {
+			g.kill(unix.SIGSTOP, s.keeper, s.init)
+		}
+		g.kill(unix.SIGKILL, s.face)
+		if len(pollDead(t, patience, p.pidfds[2])) > 0 {
+			t.Fatal("the witness lives on")
+		}
+		if alive := pollDead(t, 0, fds(append(s.rest, s.keeper, s.init))...); len(alive) > 0 {
+			t.Errorf("%d processes of the container outlived the witness", len(alive))
+		}
+		g.wait()
+	}
+}
+
 // A stopped guard cannot do anything. The kernel's timer does it.
 func TestAStoppedGuardEndsAtTheDeadline(t *testing.T) {
 	const grace = 200 * time.Millisecond

@@ -28,7 +28,9 @@
 //
 // Without one (PGroup), the init and after it the keeper and the face, subreapers
 // all, kill the descendants in the place of the kernel. Killing the three of them
-// at one instant leaves the command's descendants behind, but not the command.
+// at one instant leaves the command's descendants behind, but not the command; in
+// a container it leaves nothing when the container ends with them, and the agent
+// sees that (Witnesses.LastEndsTree).
 package guard
 
 import (

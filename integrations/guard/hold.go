@@ -45,6 +45,10 @@ type Witnesses struct {
 	// TreeEnds says that the end of all of them proves that nothing of the tree
 	// is left. Otherwise it only ends the renewals.
 	TreeEnds bool
+	// LastEndsTree says that the last of Pidfds is of PID 1 of the pid namespace
+	// that the guard lives in, a container's: its end alone proves that nothing of
+	// the tree is left, and its life proves nothing.
+	LastEndsTree bool
 }
 
 // An Agent opens the guard's one hold. Lock, TTL, grace and how long to wait are

@@ -153,7 +153,27 @@ func (t *tree) witnesses() (Witnesses, error) {
 		return w, fmt.Errorf("open a pidfd of the keeper: %w", err)
 	}
 	w.Pidfds = append(w.Pidfds, os.NewFile(uintptr(fd), "pidfd of the keeper"))
+	if !inContainer() {
+		return w, nil
+	}
+	if fd, err = unix.PidfdOpen(1, 0); err != nil {
+		return w, fmt.Errorf("open a pidfd of the container's first process: %w", err)
+	}
+	w.Pidfds, w.LastEndsTree = append(w.Pidfds, os.NewFile(uintptr(fd), "pidfd of the container")), true
 	return w, nil
+}
+
+// firstPIDNamespace is the inode of the one that the machine was started with
+// (PROC_PID_INIT_INO of the kernel's proc_ns.h).
+const firstPIDNamespace = 0xEFFFFFFC
+
+// inContainer reports whether this process lives in a pid namespace that somebody
+// made, a container's. Nothing in it outlives its PID 1, and PID 1 is not seen as
+// dead before everybody else is (HAZARDS-HOST 1): whoever kills the container
+// frees the lock, without a word from a guard.
+func inContainer() bool {
+	var s unix.Stat_t
+	return unix.Stat("/proc/self/ns/pid", &s) == nil && s.Ino != firstPIDNamespace
 }
 
 // ended reports whether the init is dead; in a namespace, whether everything is.

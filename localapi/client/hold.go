@@ -24,11 +24,12 @@ type HoldOptions struct {
 	Reason    string        // shown to others
 
 	// Process makes processes the witness (DialHold only): Pidfds[0] and so on
-	// are handed to the agent with the request and stay the caller's. TreeEnds:
-	// see localapi.HoldRequest.
-	Process  bool
-	Pidfds   []*os.File
-	TreeEnds bool
+	// are handed to the agent with the request and stay the caller's. TreeEnds and
+	// LastEndsTree: see localapi.HoldRequest.
+	Process      bool
+	Pidfds       []*os.File
+	TreeEnds     bool
+	LastEndsTree bool
 	// NeedAck: the grant goes to the next in line unless Ack is called within a
 	// few seconds. Held is then closed when the agent has confirmed the ack.
 	NeedAck bool
@@ -109,7 +110,7 @@ func (c *Client) OpenHold(ctx context.Context, o HoldOptions) (*Hold, error) {
 }
 
 func (c *Client) open(ctx context.Context, o HoldOptions, autoAck bool) (*Hold, error) {
-	if o.Process || len(o.Pidfds) > 0 || o.TreeEnds {
+	if o.Process || len(o.Pidfds) > 0 || o.TreeEnds || o.LastEndsTree {
 		return nil, about("lock", o.Lock, fail("processes can be the witness on a connection of their own only: see DialHold", ErrInvalid))
 	}
 	o.NeedAck = o.NeedAck || autoAck
@@ -161,7 +162,7 @@ func dialHold(ctx context.Context, o Options, r wire.HoldRequest, files []*os.Fi
 }
 
 func (o HoldOptions) request() wire.HoldRequest {
-	r := wire.HoldRequest{Lock: o.Lock, TreeEnds: o.TreeEnds, NeedAck: o.NeedAck, Command: o.Command, Reason: o.Reason}
+	r := wire.HoldRequest{Lock: o.Lock, TreeEnds: o.TreeEnds, LastEnds: o.LastEndsTree, NeedAck: o.NeedAck, Command: o.Command, Reason: o.Reason}
 	if o.Ephemeral {
 		r.Durability = wire.Ephemeral
 	}

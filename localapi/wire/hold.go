@@ -53,11 +53,12 @@ type HoldRequest struct {
 	Wait       string     `json:"wait,omitempty"`  // "0" (default): do not queue; a duration; "forever"
 	Grace      string     `json:"grace,omitempty"` // between SIGTERM and SIGKILL of the holder; default "0"
 	Witness    Witness    `json:"witness,omitempty"`
-	TreeEnds   bool       `json:"tree_ends,omitempty"` // see localapi.HoldRequest
-	NeedAck    bool       `json:"need_ack,omitempty"`  // stream only: the grant waits for an "ack" message
-	Resume     bool       `json:"resume,omitempty"`    // stream only: see localapi.HoldRequest
-	Command    string     `json:"command,omitempty"`   // shown to others; cut at MaxTextBytes
-	Reason     string     `json:"reason,omitempty"`    // shown to others; cut at MaxTextBytes
+	TreeEnds   bool       `json:"tree_ends,omitempty"`      // see localapi.HoldRequest
+	LastEnds   bool       `json:"last_ends_tree,omitempty"` // see localapi.HoldRequest
+	NeedAck    bool       `json:"need_ack,omitempty"`       // stream only: the grant waits for an "ack" message
+	Resume     bool       `json:"resume,omitempty"`         // stream only: see localapi.HoldRequest
+	Command    string     `json:"command,omitempty"`        // shown to others; cut at MaxTextBytes
+	Reason     string     `json:"reason,omitempty"`         // shown to others; cut at MaxTextBytes
 	// Attach takes up the hold of this id again, with pidfds as for Open if it is a
 	// process hold; everything else is left empty.
 	Attach string `json:"attach,omitempty"`
