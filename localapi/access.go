@@ -88,6 +88,9 @@ func (a admission) admit(req *replication.Request) (string, error) {
 		return a.admitHistory(req)
 	case *replication.Request_Script:
 		return "script", a.script(op.Script)
+	case *replication.Request_TxStart, *replication.Request_TxRead, *replication.Request_TxWrite, *replication.Request_TxLock,
+		*replication.Request_TxUnlock, *replication.Request_TxEnd, *replication.Request_TxList:
+		return a.admitTransaction(req)
 	case *replication.Request_MachineGet:
 		if !a.server.cfg.Policy.AllowsSomewhere(a.who, policy.Read) {
 			return "machine_get", a.need(policy.Read, "")

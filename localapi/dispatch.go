@@ -146,6 +146,8 @@ func (s *Server) authorize(x *exchange) error {
 			return nil
 		}
 		return a.need(x.row.verb, "")
+	case transacting:
+		return a.touches()
 	case onName:
 		if x.row.verb == policy.Admin || x.row.name == "locks_get" {
 			return a.stored(x.row.verb, "name", x.name)

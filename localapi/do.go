@@ -62,7 +62,8 @@ func (s *Server) holderInfo(who *caller.Caller, command, reason string) *replica
 }
 
 // redact leaves owners out for all but administrators: who knows an owner may
-// unlock. The answer may be shared, so it is not changed.
+// unlock; and what a transaction can be used with, for everybody. The answer may
+// be shared, so it is not changed.
 func (s *Server) redact(who *caller.Caller, a *replication.Answer) *replication.Answer {
 	switch result := a.GetResult().(type) {
 	case *replication.Answer_Lock:
@@ -72,6 +73,9 @@ func (s *Server) redact(who *caller.Caller, a *replication.Answer) *replication.
 		}
 		return &replication.Answer{Code: a.Code, Detail: a.Detail, Index: a.Index, Time: a.Time, AgeMs: a.AgeMs,
 			Result: &replication.Answer_Lock{Lock: lock}}
+	case *replication.Answer_Transactions:
+		return &replication.Answer{Code: a.Code, Detail: a.Detail, Index: a.Index, Time: a.Time, AgeMs: a.AgeMs,
+			Result: &replication.Answer_Transactions{Transactions: withoutCoordinators(result.Transactions)}}
 	case *replication.Answer_Locks:
 		locks := make([]*replication.Lock, len(result.Locks.GetLocks()))
 		for i, l := range result.Locks.GetLocks() {

@@ -23,6 +23,9 @@ const (
 	// inside: the handler asks for the verb, since the names come in the body or
 	// on the stream.
 	inside access = "inside"
+	// transacting: whoever may read or write anything at all; names are judged
+	// with each operation.
+	transacting access = "transacting"
 )
 
 // route is one row of the table. What is not in the table is refused.
@@ -43,6 +46,7 @@ const apiRoot = "/kahu/v1"
 
 func routeTable() []route {
 	const locks, kv, sequences = apiRoot + "/locks", apiRoot + "/kv", apiRoot + "/sequences"
+	const transactions = apiRoot + "/transactions"
 	const snapshots, keySpaces = apiRoot + "/snapshots", apiRoot + "/key-spaces"
 	kvRead := []string{"durability", "stale", "revision", "history", "keys_only", "before", "limit", "as_of"}
 	kvWrite := []string{"durability", "ttl", "null", "no_history"}
@@ -81,6 +85,15 @@ func routeTable() []route {
 
 		{name: "scripts_run", method: "POST", path: apiRoot + "/scripts", access: inside, handle: (*Server).postScript},
 		{name: "limits_take", method: "POST", path: apiRoot + "/limits", named: true, action: "/take", access: onName, verb: policy.Write, handle: (*Server).postLimitTake},
+
+		{name: "transactions_list", method: "GET", path: transactions, access: somewhere, verb: policy.Read, query: []string{"after", "limit"}, handle: (*Server).getTransactions},
+		{name: "transactions_start", method: "POST", path: transactions, access: transacting, handle: (*Server).postTransaction},
+		{name: "transactions_read", method: "POST", path: transactions, named: true, action: "/read", access: transacting, handle: (*Server).postTxRead},
+		{name: "transactions_write", method: "POST", path: transactions, named: true, action: "/write", access: transacting, handle: (*Server).postTxWrite},
+		{name: "transactions_lock", method: "POST", path: transactions, named: true, action: "/lock", access: transacting, handle: (*Server).postTxLock},
+		{name: "transactions_unlock", method: "POST", path: transactions, named: true, action: "/unlock", access: transacting, handle: (*Server).postTxUnlock},
+		{name: "transactions_commit", method: "POST", path: transactions, named: true, action: "/commit", access: transacting, handle: (*Server).postTxCommit},
+		{name: "transactions_rollback", method: "POST", path: transactions, named: true, action: "/rollback", access: transacting, handle: (*Server).postTxRollback},
 
 		{name: "snapshots_list", method: "GET", path: snapshots, access: somewhere, verb: policy.Read, handle: (*Server).getSnapshots},
 		{name: "snapshots_hold", method: "POST", path: snapshots, access: somewhere, verb: policy.Write, handle: (*Server).postSnapshot},
