@@ -49,9 +49,6 @@ type Restored struct {
 	TokenFloor int64     `json:"token_floor"`
 }
 
-// restoreBatchBytes is how much is written to the engine at a time.
-const restoreBatchBytes = 4 << 20
-
 // Restore reads a backup and makes of it the data directory of the first voter
 // of a new cluster. Nothing is left in the directory when it fails. Errors about
 // the file wrap backup.ErrDamaged or backup.ErrNewer, those about the directory

@@ -3,7 +3,7 @@ package discovery
 import (
 	"bytes"
 	"context"
-	"log"
+	"log" //nolint:depguard // serf and memberlist take no other
 	"log/slog"
 	"strings"
 	"sync"

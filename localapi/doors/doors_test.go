@@ -40,7 +40,7 @@ func TestEveryWayIn(t *testing.T) {
 				if got, err := s.who(t, conn, c, ""); got != "anonymous " || err != nil {
 					t.Errorf("gRPC: %q, %v", got, err)
 				}
-				st := s.open(t, t.Context(), conn)
+				st := s.open(t.Context(), t, conn)
 				for range 3 {
 					out := new(wrapperspb.StringValue)
 					if err := st.SendMsg(wrapperspb.String("")); err != nil {

@@ -325,7 +325,7 @@ func (s *server) who(tb testing.TB, conn *grpc.ClientConn, c client, what string
 	return out.GetValue(), err
 }
 
-func (s *server) open(tb testing.TB, ctx context.Context, conn *grpc.ClientConn) grpc.ClientStream {
+func (s *server) open(ctx context.Context, tb testing.TB, conn *grpc.ClientConn) grpc.ClientStream {
 	tb.Helper()
 	st, err := conn.NewStream(ctx, &s.service().Streams[0], "/Who/Stream")
 	if err != nil {

@@ -263,7 +263,7 @@ func TestOneGibibyte(t *testing.T) {
 	}
 
 	conn := s.dial(t, client{clear: true})
-	st := s.open(t, t.Context(), conn)
+	st := s.open(t.Context(), t, conn)
 	if err := st.SendMsg(wrapperspb.String("block")); err != nil {
 		t.Fatal(err)
 	}

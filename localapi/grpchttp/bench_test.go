@@ -97,7 +97,7 @@ func BenchmarkStream(b *testing.B) {
 func benchStream(b *testing.B, c *grpc.ClientConn) {
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
-	st := open(b, ctx, c)
+	st := open(ctx, b, c)
 	send(b, st, string(make([]byte, 200)))
 	if _, err := receive(st); err != nil {
 		b.Fatal(err)

@@ -130,7 +130,7 @@ func call(ctx context.Context, c *grpc.ClientConn, in []byte, opts ...grpc.CallO
 	return out.GetValue(), err
 }
 
-func open(tb testing.TB, ctx context.Context, c *grpc.ClientConn) grpc.ClientStream {
+func open(ctx context.Context, tb testing.TB, c *grpc.ClientConn) grpc.ClientStream {
 	tb.Helper()
 	s, err := c.NewStream(ctx, &describe().Streams[0], "/Test/Stream")
 	if err != nil {
@@ -333,7 +333,7 @@ func TestRefusesWhatIsNoGRPC(t *testing.T) {
 // Every message comes once and in the order sent, and the end after the last.
 func TestStream(t *testing.T) {
 	s := start(t, &handler{stream: echo}, nil)
-	st := open(t, t.Context(), s.dial(t))
+	st := open(t.Context(), t, s.dial(t))
 	const n = 5000
 	go func() {
 		for i := range n {
@@ -405,7 +405,7 @@ func TestPeerThatDoesNotRead(t *testing.T) {
 			}
 		}}, func(c *grpchttp.Config) { c.WriteTimeout = 50 * time.Millisecond })
 	c := s.dial(t)
-	st := open(t, t.Context(), c)
+	st := open(t.Context(), t, c)
 	if err := <-ended; status.Code(err) != codes.Canceled || !strings.Contains(err.Error(), "did not read") {
 		t.Errorf("the handler heard %v", err)
 	}
@@ -439,7 +439,7 @@ func TestClose(t *testing.T) {
 			return st.SendMsg(m)
 		}}, nil)
 	c := s.dial(t)
-	st := open(t, t.Context(), c)
+	st := open(t.Context(), t, c)
 	send(t, st, "in flight")
 	<-came
 	closed := make(chan error, 1)
@@ -473,7 +473,7 @@ func TestTooManyCalls(t *testing.T) {
 	c := s.dial(t)
 	var streams []grpc.ClientStream
 	for range 2 {
-		st := open(t, t.Context(), c)
+		st := open(t.Context(), t, c)
 		send(t, st, "x")
 		if _, err := receive(st); err != nil {
 			t.Fatal(err)
@@ -503,7 +503,7 @@ func TestCloseGivesUp(t *testing.T) {
 		<-held
 		return nil
 	}}, nil)
-	st := open(t, t.Context(), s.dial(t))
+	st := open(t.Context(), t, s.dial(t))
 	<-came
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -526,7 +526,7 @@ func TestLeftBehind(t *testing.T) {
 		late <- st
 		return nil
 	}}, nil)
-	st := open(t, t.Context(), s.dial(t))
+	st := open(t.Context(), t, s.dial(t))
 	send(t, st, "x")
 	if _, err := receive(st); !errors.Is(err, io.EOF) {
 		t.Fatal(err)

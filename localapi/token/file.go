@@ -19,9 +19,11 @@ import (
 
 const (
 	fileFormat = 1
-	// MaxFileBytes and MaxTokens bound the file, MaxNameBytes a name.
+	// MaxFileBytes is the largest token file that is read.
 	MaxFileBytes = 4 << 20
-	MaxTokens    = 10_000
+	// MaxTokens is how many tokens a file may have.
+	MaxTokens = 10_000
+	// MaxNameBytes is the longest name of a token.
 	MaxNameBytes = 128
 
 	scheme      = "kahu_"

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,13 +21,13 @@ import (
 var texts = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|copyright|patents|unlicense)([.-].*)?$`)
 
 func main() {
-	log.SetFlags(0)
-	log.SetPrefix("licences: ")
-	if len(os.Args) != 2 {
-		log.Fatal("usage: licences BINARY")
+	err := errors.New("usage: licences BINARY")
+	if len(os.Args) == 2 {
+		err = write(os.Stdout, os.Args[1])
 	}
-	if err := write(os.Stdout, os.Args[1]); err != nil {
-		log.Fatal(err)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "licences:", err)
+		os.Exit(1)
 	}
 }
 

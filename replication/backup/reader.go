@@ -189,7 +189,7 @@ func Verify(in io.Reader, progress func(bytes uint64)) (Header, Trailer, error) 
 			progress(r.bytes)
 		}
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return r.header, r.trailer, nil
 		case err != nil:
 			return r.header, Trailer{}, err

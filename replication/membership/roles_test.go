@@ -163,9 +163,8 @@ func TestOperatorChanges(t *testing.T) {
 		}
 
 		// A node that is gone for good: it does not come back with its old disk.
-		leader := w.config()[0]
 		w.mu.Lock()
-		leader = w.leader()
+		leader := w.leader()
 		w.mu.Unlock()
 		gone := w.config()[2]
 		if gone == leader {

@@ -91,14 +91,13 @@ func TestRestartsUnderGuards(t *testing.T) {
 
 // crew are guarded commands that wait for the end of a pipe.
 type crew struct {
-	t       *testing.T
-	ctx     context.Context
-	c       *cluster.Cluster
-	end     string // fifo
-	guards  []*exec.Cmd
-	said    []*bytes.Buffer
-	waiters int
-	of      map[string]int // how many guards and waiters an agent has
+	t      *testing.T
+	ctx    context.Context
+	c      *cluster.Cluster
+	end    string // fifo
+	guards []*exec.Cmd
+	said   []*bytes.Buffer
+	of     map[string]int // how many guards and waiters an agent has
 }
 
 // newCrew starts n guards and blocks until all their commands run.

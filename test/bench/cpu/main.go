@@ -27,9 +27,9 @@ import (
 
 // options are the flags.
 type options struct {
-	binary, storage, loads, profiles    string
-	callers, keys, valueBytes int
-	duration                            time.Duration
+	binary, storage, loads, profiles string
+	callers, keys, valueBytes        int
+	duration                         time.Duration
 }
 
 // The agents are killed by the kernel when the thread that forked them ends;
@@ -64,7 +64,7 @@ func (o *options) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer c.Stop()
+	defer func() { _ = c.Stop() }() // the figures are there
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(out, "load\tops/s\tCPU µs/op\tleader\tfollowers\t\tclient\tidle %\tp50 µs\tops/entry\tleader wrote B/op\tfollower\t")
 	for _, name := range strings.Split(o.loads, ",") {

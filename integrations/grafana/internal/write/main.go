@@ -2,7 +2,7 @@
 package main
 
 import (
-	"log"
+	"fmt"
 	"os"
 
 	"github.com/kahu-sh/kahu/integrations/grafana"
@@ -14,6 +14,7 @@ func main() {
 		err = os.WriteFile(os.Args[1], append(text, '\n'), 0o644)
 	}
 	if err != nil {
-		log.Fatal(err)
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 }
