@@ -24,10 +24,11 @@ type Agent struct {
 	Voter  bool
 	Dir    string // holds data/, kahu.sock and agent.log
 	Socket string
-	Bind   string // loopback address
+	Bind   string // address that it listens on
 
-	cluster *Cluster
-	process *process
+	namespace string // see Place
+	cluster   *Cluster
+	process   *process
 }
 
 // Pid is the process id, or 0 when it does not run.
@@ -52,7 +53,11 @@ func (a *Agent) Start() error {
 		return fmt.Errorf("opening the log of agent %s: %w", a.Name, err)
 	}
 	defer log.Close() // the child has its own descriptor
-	cmd := exec.Command(a.cluster.binary, a.args()...)
+	line := append([]string{a.cluster.binary}, a.args()...)
+	if a.namespace != "" {
+		line = append([]string{"ip", "netns", "exec", a.namespace}, line...) // ip becomes the agent: one process
+	}
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(environment(), a.cluster.options.Env...)
 	a.process, err = a.cluster.spawner.run(cmd)

@@ -19,6 +19,13 @@ type Options struct {
 	Storage string   // "sqlite"
 	Args    []string // further arguments of every agent
 	Env     []string // further environment of every agent, as KEY=VALUE
+	Places  []Place  // where the agents run, voters first; none: all on loopback
+}
+
+// A Place is where one agent runs.
+type Place struct {
+	Bind      string // host:port that it listens on
+	Namespace string // name of a network namespace (ip netns); empty: this program's own
 }
 
 // A Cluster is a set of agents on loopback.
@@ -80,12 +87,12 @@ func (c *Cluster) prepare(ctx context.Context) error {
 		return fmt.Errorf("kahu keygen: %w: %s", err, out)
 	}
 	n := c.options.Voters + c.options.Proxies
-	binds, err := FreePorts(ctx, n)
+	places, err := c.places(ctx, n)
 	if err != nil {
 		return err
 	}
 	for i := range n {
-		a := &Agent{Name: fmt.Sprintf("voter%d", i+1), Voter: i < c.options.Voters, Bind: binds[i], cluster: c}
+		a := &Agent{Name: fmt.Sprintf("voter%d", i+1), Voter: i < c.options.Voters, Bind: places[i].Bind, namespace: places[i].Namespace, cluster: c}
 		if !a.Voter {
 			a.Name = fmt.Sprintf("proxy%d", i-c.options.Voters+1)
 		}
@@ -97,6 +104,25 @@ func (c *Cluster) prepare(ctx context.Context) error {
 		c.Agents = append(c.Agents, a)
 	}
 	return nil
+}
+
+// places are n places, of Options or on loopback.
+func (c *Cluster) places(ctx context.Context, n int) ([]Place, error) {
+	if given := c.options.Places; given != nil {
+		if len(given) != n {
+			return nil, fmt.Errorf("cluster: Options.Places has %d entries for %d agents", len(given), n)
+		}
+		return given, nil
+	}
+	binds, err := FreePorts(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	places := make([]Place, n)
+	for i, bind := range binds {
+		places[i].Bind = bind
+	}
+	return places, nil
 }
 
 // joins are the addresses of the voters besides a.

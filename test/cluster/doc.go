@@ -1,6 +1,6 @@
 // Package cluster runs real agents: the shipped binary as processes on
-// loopback, each with a data directory and a socket of its own in one temporary
-// folder.
+// loopback or in network namespaces of the caller's (Place), each with a data
+// directory and a socket of its own in one temporary folder.
 //
 // Start brings up voters and proxies and waits until they serve. An Agent can
 // be killed, stopped, continued, asked to end, and started again with the same

@@ -2,19 +2,16 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/kahu-sh/kahu/localapi/client"
-	"github.com/kahu-sh/kahu/localapi/wire"
 	"github.com/kahu-sh/kahu/test/cluster"
 	"github.com/kahu-sh/kahu/test/history"
+	"github.com/kahu-sh/kahu/test/questions"
 )
 
 const (
@@ -24,8 +21,6 @@ const (
 	pace = 4 * time.Millisecond
 	// judging bounds the judgement of one object.
 	judging = 2 * time.Minute
-	// leaseBeyondTest is a lease that no test outlives, as the model wants it.
-	leaseBeyondTest = 12 * time.Hour
 )
 
 // A workload is clients on all agents that ask all the time, and a record of
@@ -34,6 +29,7 @@ const (
 type workload struct {
 	t       *testing.T
 	history *history.Recorder
+	asker   *questions.Asker
 	end     context.CancelFunc
 	group   sync.WaitGroup
 
@@ -46,8 +42,12 @@ func startWorkload(t *testing.T, c *cluster.Cluster) *workload {
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &workload{t: t, history: history.NewRecorder(), end: cancel}
 	t.Cleanup(w.stop)
-	must(t, c.Agents[0], "seq", "create", "s0")
-	must(t, c.Agents[0], "seq", "create", "s1")
+	w.asker = &questions.Asker{History: w.history, Locks: 1, Patience: patience}
+	first := c.Agents[0].Dial()
+	defer first.Close()
+	if err := w.asker.Prepare(ctx, first); err != nil {
+		t.Fatal(err)
+	}
 	for i, a := range c.Agents {
 		workers := 1
 		if !a.Voter {
@@ -113,7 +113,7 @@ func (w *workload) client(ctx context.Context, a *cluster.Agent, name string) {
 		// The question outlives stop, so that none stays unanswered.
 		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		asked := time.Now()
-		changed, err := w.question(asking, c, name, n, revisions)
+		changed, err := w.asker.Question(asking, w.t.Context(), c, name, n, revisions)
 		cancel()
 		switch {
 		case err == nil && changed && !a.Voter:
@@ -125,124 +125,6 @@ func (w *workload) client(ctx context.Context, a *cluster.Agent, name string) {
 			_ = a.WaitServing(ctx)
 		}
 	}
-}
-
-// question asks one thing. changed says that a change was acknowledged. An
-// error is one that a user would see.
-func (w *workload) question(ctx context.Context, c *client.Client, name string, n int, revisions map[string]int64) (changed bool, err error) {
-	key := fmt.Sprintf("k%d", rand.IntN(4))
-	sequence := fmt.Sprintf("s%d", rand.IntN(2))
-	value := fmt.Sprintf("%s.%d", name, n)
-	switch rand.IntN(6) {
-	case 0:
-		p := w.history.Set(key, value)
-		got, err := c.KVSet(ctx, key, []byte(value), client.WriteOptions{})
-		return w.wrote(p, got, err)
-	case 1:
-		revision := revisions[key]
-		p := w.history.SetIf(key, value, revision)
-		got, err := c.KVSet(ctx, key, []byte(value), client.WriteOptions{If: client.Condition{Revision: &revision}})
-		return w.wrote(p, got, err)
-	case 2, 3:
-		p := w.history.Get(key)
-		got, err := c.KVGet(ctx, key, client.ReadOptions{})
-		switch {
-		case errors.Is(err, client.ErrNotFound):
-			p.Missing()
-			return false, nil
-		case err != nil:
-			p.Never() // a read without an answer says nothing
-			return false, err
-		}
-		revisions[key] = got.Revision
-		p.Found(got.Revision, string(got.Value))
-		return false, nil
-	case 4:
-		p := w.history.Next(sequence, 1)
-		got, err := c.SequenceNext(ctx, sequence, "")
-		if err != nil {
-			return false, unanswered(p, err)
-		}
-		p.Got(got.Start, got.End)
-		return true, nil
-	}
-	return w.pair(ctx, c, value)
-}
-
-// wrote records what became of a set.
-func (w *workload) wrote(p *history.Pending, got wire.Written, err error) (bool, error) {
-	var failed *client.ConditionError
-	switch {
-	case errors.As(err, &failed):
-		p.Refused(failed.Revision)
-		return true, nil
-	case err != nil:
-		return false, unanswered(p, err)
-	}
-	p.Done(got.Revision)
-	return true, nil
-}
-
-// pair tries a lock and gives it back.
-func (w *workload) pair(ctx context.Context, c *client.Client, owner string) (bool, error) {
-	const lock = "gate"
-	p := w.history.Try(lock, owner)
-	got, err := c.LockTry(ctx, lock, []byte(owner), leaseBeyondTest, client.LockOptions{})
-	switch {
-	case errors.Is(err, client.ErrBusy):
-		p.Busy()
-		return true, nil
-	case err != nil:
-		err = unanswered(p, err)
-		w.giveBack(c, lock, owner) // it may be ours, and nobody else would ever get it
-		return false, err
-	}
-	p.Granted(got.Token)
-	p = w.history.Unlock(lock, owner)
-	if err := c.LockUnlock(ctx, lock, []byte(owner), client.LockOptions{}); err != nil {
-		err = unanswered(p, err)
-		w.giveBack(c, lock, owner)
-		return false, err
-	}
-	p.Unlocked(true)
-	return true, nil
-}
-
-// giveBack unlocks until there is an answer.
-func (w *workload) giveBack(c *client.Client, lock, owner string) {
-	for w.t.Context().Err() == nil {
-		ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-		p := w.history.Unlock(lock, owner)
-		err := c.LockUnlock(ctx, lock, []byte(owner), client.LockOptions{})
-		switch {
-		case err == nil:
-			p.Unlocked(true)
-		case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrNotOwner):
-			p.Unlocked(false)
-			err = nil
-		default:
-			_ = unanswered(p, err)
-		}
-		if err == nil {
-			cancel()
-			return
-		}
-		select { // not too often: the agent is being started again
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-		}
-		cancel()
-	}
-}
-
-// unanswered records a change without an answer, and returns the error.
-func unanswered(p *history.Pending, err error) error {
-	if errors.Is(err, client.ErrNoAgent) || errors.Is(err, client.ErrUnavailable) {
-		p.Never()
-	} else {
-		p.Unknown()
-	}
-	return err
 }
 
 // quantile is the q-th of some durations; q is 0 to 1.
