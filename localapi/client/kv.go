@@ -35,7 +35,7 @@ type Condition struct {
 	Value     []byte // not nil: only if this is the current value
 }
 
-// WriteOptions of KVSet and KVDelete.
+// WriteOptions of KVSet, KVDelete, and of Set and Delete in a transaction.
 type WriteOptions struct {
 	Ephemeral bool
 	TTL       time.Duration // KVSet: 0 for ever
@@ -137,14 +137,7 @@ func (c *Client) get(ctx context.Context, key string, o ReadOptions) (wire.Entry
 
 // write carries out one change, with the conditions of o.
 func (c *Client) write(ctx context.Context, item *replication.WriteItem, o WriteOptions) (wire.Written, error) {
-	item.Durability = table(o.Ephemeral)
-	item.IfExists, item.IfNotExists = o.If.Exists, o.If.NotExists
-	if o.If.Revision != nil {
-		item.IfRevision, item.CompareRevision = true, *o.If.Revision
-	}
-	if o.If.Value != nil {
-		item.IfValue, item.CompareValue = true, o.If.Value
-	}
+	o.apply(item)
 	a, err := c.ask(ctx, "key", item.Key, &replication.Request{Op: &replication.Request_Write{Write: &replication.Write{Items: []*replication.WriteItem{item}}}})
 	items := a.GetWritten().GetItems()
 	if errors.Is(err, ErrConditionFailed) && len(items) == 1 {
@@ -157,4 +150,16 @@ func (c *Client) write(ctx context.Context, item *replication.WriteItem, o Write
 		return wire.Written{}, about("key", item.Key, fail("the agent answered with another number of keys", ErrInternal))
 	}
 	return wire.WrittenOf(item.Key, items[0]), nil
+}
+
+// apply puts the table and the conditions of o into item.
+func (o WriteOptions) apply(item *replication.WriteItem) {
+	item.Durability = table(o.Ephemeral)
+	item.IfExists, item.IfNotExists = o.If.Exists, o.If.NotExists
+	if o.If.Revision != nil {
+		item.IfRevision, item.CompareRevision = true, *o.If.Revision
+	}
+	if o.If.Value != nil {
+		item.IfValue, item.CompareValue = true, o.If.Value
+	}
 }
