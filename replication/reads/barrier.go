@@ -3,7 +3,9 @@ package reads
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kahu-sh/kahu/replication"
@@ -12,6 +14,12 @@ import (
 // askTimeout bounds one question to one voter. A voter that does not answer
 // holds back nobody, unless a majority does not.
 const askTimeout = time.Second
+
+// hedgeAfter is how long a round waits for the voters that it needs before it
+// asks the others as well. A question to a voter that answers costs two records
+// and four system calls, and most rounds need one voter of two: so the second is
+// asked only when the first is late.
+const hedgeAfter = 5 * time.Millisecond
 
 // Lead is a leader's state at the start of a round.
 type Lead struct {
@@ -93,40 +101,62 @@ func (b *Barrier) round(ctx context.Context) (uint64, error) {
 	if b.cfg.Term() != lead.Term {
 		return 0, &replication.NotLeaderError{}
 	}
+	return index, b.confirm(ctx, lead)
+}
+
+// confirm returns nil when a majority of the voters, this one included, is still
+// in the term of lead.
+func (b *Barrier) confirm(ctx context.Context, lead Lead) error {
 	need := len(lead.Voters)/2 + 1
-	answers := make(chan termAnswer, len(lead.Voters))
-	asked := 0
+	var peers []*peer
 	for _, node := range lead.Voters {
 		if node == b.cfg.Self {
 			need--
 			continue
 		}
-		b.peer(node).ask(answers)
-		asked++
+		peers = append(peers, b.peer(node))
 	}
+	// Whoever still owes an answer stands behind.
+	slices.SortStableFunc(peers, func(p, q *peer) int { return int(p.owes.Load()) - int(q.owes.Load()) })
+	answers := make(chan termAnswer, len(peers))
+	asked, waiting := 0, 0 // of peers; and how many of those have not answered
+	ask := func(upTo int) {
+		for ; asked < min(upTo, len(peers)); asked++ {
+			peers[asked].ask(answers)
+			waiting++
+		}
+	}
+	ask(need)
+	hedge := time.NewTimer(hedgeAfter)
+	defer hedge.Stop()
 	// It ends: an asker that is still busy with an older question gives up on it,
 	// and then on this one, within askTimeout each.
-	for need > 0 && asked > 0 {
+	for need > 0 && (waiting > 0 || asked < len(peers)) {
 		select {
 		case a := <-answers:
-			asked--
+			waiting--
 			switch {
 			case a.err != nil: // does not count
+				ask(len(peers))
 			case a.term > lead.Term:
-				return 0, &replication.NotLeaderError{}
+				return &replication.NotLeaderError{}
 			case a.term == lead.Term:
 				need--
+			default:
+				ask(len(peers))
 			}
+		case <-hedge.C:
+			ask(len(peers))
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%w: %d more of %d voters did not confirm term %d: %w",
+			return fmt.Errorf("%w: %d more of %d voters did not confirm term %d: %w",
 				replication.ErrUnavailable, need, len(lead.Voters), lead.Term, context.Cause(ctx))
 		}
 	}
 	if need > 0 {
-		return 0, fmt.Errorf("%w: %d more of %d voters did not confirm term %d",
+		return fmt.Errorf("%w: %d more of %d voters did not confirm term %d",
 			replication.ErrUnavailable, need, len(lead.Voters), lead.Term)
 	}
-	return index, nil
+	return nil
 }
 
 // termAnswer is one voter's answer to a round.
@@ -140,6 +170,7 @@ type termAnswer struct {
 type peer struct {
 	node string
 	wake chan struct{}
+	owes atomic.Int32 // 1 from a question to its answer
 
 	mu    sync.Mutex
 	round chan<- termAnswer // who asked last and was not yet sent for; nil: nobody
@@ -162,6 +193,7 @@ func (b *Barrier) peer(node string) *peer {
 // ask has the answer to a question that is sent from now on delivered to round,
 // which has room for it. A round that was not sent for yet is over: it is dropped.
 func (p *peer) ask(round chan<- termAnswer) {
+	p.owes.Store(1)
 	p.mu.Lock()
 	p.round = round
 	p.mu.Unlock()
@@ -191,6 +223,9 @@ func (b *Barrier) asker(p *peer) {
 		ctx, cancel := context.WithTimeout(b.ctx, askTimeout)
 		term, err := b.cfg.AskTerm(ctx, p.node)
 		cancel()
+		if err == nil {
+			p.owes.Store(0)
+		}
 		round <- termAnswer{term: term, err: err}
 	}
 }

@@ -145,8 +145,8 @@ func TestCallersDuringARoundGetTheNext(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if n := q.asked.Load(); n != 4 {
-			t.Errorf("101 callers made %d questions, not two rounds of two", n)
+		if n := q.asked.Load(); n != 2 {
+			t.Errorf("101 callers made %d questions, not two rounds of the one voter that each needs", n)
 		}
 	})
 }
@@ -191,28 +191,72 @@ func TestOldAnswersDoNotCount(t *testing.T) {
 	})
 }
 
-func TestSilentVoterCostsOneQuestion(t *testing.T) {
+// The first voter to be asked is silent: it delays one round, and is not asked
+// again while it owes an answer.
+func TestSilentVoterDelaysOneRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &quorum{lead: leads(5, "a", "b", "c")}
 		q.term.Store(5)
-		var toC atomic.Int64
+		var toB, toC atomic.Int64
+		back := make(chan struct{})
 		q.ask = func(ctx context.Context, node string) (uint64, error) {
 			if node == "c" {
 				toC.Add(1)
-				<-ctx.Done()
+				return 5, nil
+			}
+			toB.Add(1)
+			select {
+			case <-back:
+				return 5, nil
+			case <-ctx.Done():
 				return 0, ctx.Err()
 			}
-			return 5, nil
 		}
 		b := q.barrier()
 		defer b.Close()
-		for range 1000 {
+		read := func() {
+			t.Helper()
 			if _, err := b.ReadIndex(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if n := toC.Load(); n != 1 {
-			t.Fatalf("a silent voter was asked %d times at once", n)
+		began := time.Now()
+		for range 1000 {
+			read()
+		}
+		if n := toB.Load(); n != 1 {
+			t.Errorf("a silent voter was asked %d times", n)
+		}
+		if took := time.Since(began); took > 50*time.Millisecond {
+			t.Errorf("a silent voter delayed 1,000 rounds by %s", took)
+		}
+		// Its answer comes, and it stands in its place again.
+		close(back)
+		synctest.Wait()
+		before := toC.Load()
+		for range 10 {
+			read()
+		}
+		if n := toB.Load(); n != 11 || toC.Load() != before {
+			t.Errorf("a voter that is back was asked %d times and the other %d, want 10 and 0", n-1, toC.Load()-before)
+		}
+	})
+}
+
+// A voter that refuses connections costs no wait.
+func TestDeadVoterIsHedgedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &quorum{lead: leads(5, "a", "b", "c", "d", "e")}
+		q.term.Store(5)
+		q.ask = answers(map[string]uint64{"b": 0, "c": 0, "d": 5, "e": 5})
+		b := q.barrier()
+		defer b.Close()
+		began := time.Now()
+		if _, err := b.ReadIndex(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("two dead voters delayed a read by %s", took)
 		}
 	})
 }
