@@ -4,6 +4,7 @@
 #   PORTS    the listeners of the voters and the proxy (default 8082 8084 8086 8088,
 #            where the suites of Kahuna's clients look)
 #   RAFT_PORT  the first of four ports between the agents (default 17351)
+#   KAHU     a binary to run instead of building one
 #   KEEP=1   leaves the agents' folder, with their logs, behind
 #
 # After start_agents: $KAHU is the binary, $AGENTS the folder, and each listener
@@ -38,9 +39,11 @@ start_agents() {
   AGENTS=$(mktemp -d)
   trap stop_agents EXIT
   trap 'exit 130' INT TERM
-  say "building kahu"
-  KAHU=$AGENTS/kahu
-  (cd "$repo" && go build -o "$KAHU" ./cmd/kahu) || die "kahu does not build"
+  if [[ -z ${KAHU:-} ]]; then
+    say "building kahu"
+    KAHU=$AGENTS/kahu
+    (cd "$repo" && go build -o "$KAHU" ./cmd/kahu) || die "kahu does not build"
+  fi
   "$KAHU" keygen "$AGENTS/secret" >/dev/null
   local base=${RAFT_PORT:-17351} i role
   local voters=127.0.0.1:$base,127.0.0.1:$((base + 1)),127.0.0.1:$((base + 2))

@@ -9,13 +9,14 @@
 # voters under TLS; the proxy alone under TLS; the pool in clear text. Arguments go
 # to vitest, for example a file. Exit code 0: all of them passed.
 #
-# Needs Go, bash, Node 20.11 or newer and npm. KEEP=1 leaves the agents' logs.
+# Needs Go, bash, npm and the Node that its vitest and undici ask for (22.19 or newer).
+# KEEP=1 leaves the agents' logs.
 set -u -o pipefail
 . "$(dirname "$0")/agents.sh"
 
 [[ -n ${KAHUNA_TS_DIR:-} && -f $KAHUNA_TS_DIR/package.json ]] ||
   die "KAHUNA_TS_DIR must name a checkout of github.com/kahunakv/kahuna-ts: git clone https://github.com/kahunakv/kahuna-ts"
-command -v node >/dev/null && command -v npm >/dev/null || die "Node (20.11 or newer) and npm are needed"
+command -v node >/dev/null && command -v npm >/dev/null || die "Node (22.19 or newer) and npm are needed"
 if [[ ! -x $KAHUNA_TS_DIR/node_modules/.bin/vitest ]]; then
   say "installing what kahuna-ts needs"
   (cd "$KAHUNA_TS_DIR" && npm ci) || die "npm ci failed in $KAHUNA_TS_DIR"
