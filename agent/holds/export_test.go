@@ -49,7 +49,12 @@ func ReopenWithStart(pid int, later int64) (found bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	f, err := process{PID: pid, Start: start + later}.reopen()
+	return Reopen(pid, start+later)
+}
+
+// Reopen is process.reopen.
+func Reopen(pid int, start int64) (found bool, err error) {
+	f, err := process{PID: pid, Start: start}.reopen()
 	if f != nil {
 		_ = f.Close()
 	}

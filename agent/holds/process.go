@@ -18,8 +18,11 @@ type process struct {
 	Start int64 `json:"start"` // clock ticks since boot, field 22 of /proc/PID/stat
 }
 
-// errNotSeen says that nothing can be told about a process.
-var errNotSeen = errors.New("the process is in another pid namespace")
+// What keeps anything from being told about a process.
+var (
+	errNotSeen = errors.New("the process is in another pid namespace")
+	errHidden  = errors.New("/proc does not show when the process was started (it may be mounted with hidepid)")
+)
 
 // processOf says which process a pidfd is of.
 func processOf(pidfd *os.File) (p process) {
@@ -40,7 +43,7 @@ func processOf(pidfd *os.File) (p process) {
 				return p // 0: not in our namespace; -1: it was reaped
 			}
 			// If it has ended since, the start is another's or none: then the pidfd
-			// says so as well, and the hold ends.
+			// says so as well, and the hold ends. 0: /proc does not show it.
 			start, _ := startOf(pid)
 			return process{PID: pid, Start: start}
 		}
@@ -63,15 +66,30 @@ func (p process) reopen() (*os.File, error) {
 	}
 	// Read after the pidfd was opened: if this is still its process, so is that.
 	start, err := startOf(p.PID)
-	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
-		_ = unix.Close(fd)
-		return nil, err
+	if err == nil && start == p.Start {
+		return os.NewFile(uintptr(fd), "pidfd"), nil
 	}
-	if err != nil || start != p.Start {
-		_ = unix.Close(fd)
+	if err == nil && p.Start == 0 {
+		err = errHidden // when it was asked for, and now it is not
+	}
+	ended := hasEnded(fd)
+	_ = unix.Close(fd)
+	switch {
+	case ended:
 		return nil, nil
+	case errors.Is(err, os.ErrNotExist):
+		// /proc may show this user its own processes only (hidepid=2).
+		return nil, errHidden
 	}
-	return os.NewFile(uintptr(fd), "pidfd"), nil
+	return nil, err // nil: the pid is another's now
+}
+
+// hasEnded reports whether the process of a pidfd has ended. What cannot be told
+// has not.
+func hasEnded(pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1
 }
 
 // startOf reads when a process was started.

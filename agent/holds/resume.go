@@ -21,7 +21,11 @@ import (
 //   - A process that the table names is found again by pid and start time, under
 //     the same boot and in the same namespaces. One that lives is a witness as
 //     before, and one that does not has ended. A hold without living witnesses is
-//     released as if they had ended now; after a reboot all have.
+//     released as if they had ended now.
+//   - What another boot has written is left alone, its session with it, and ends
+//     by its lease. It may be this host before it was rebooted. It may as well be
+//     another host, on which the holders run: the volume was attached here, or the
+//     disk was copied, and that agent may even be keeping them still.
 //   - Where nobody can tell (a client's connection, a process in another pid
 //     namespace) the hold is an orphan. It is kept for one TTL. Who takes it up
 //     meanwhile by its id, which nobody else knows, goes on as before. After that
@@ -40,9 +44,14 @@ func (h *Holds) resume() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.table = t
-	sessions := map[string]*session{}
+	sessions, left := map[string]*session{}, 0
 	for _, r := range records {
 		if len(r.Session) != replication.SessionIDBytes {
+			t.forget(r.ID)
+			continue
+		}
+		if r.BootID != h.cfg.BootID {
+			left++
 			t.forget(r.ID)
 			continue
 		}
@@ -56,8 +65,11 @@ func (h *Holds) resume() error {
 		}
 		h.resumeHold(s, r)
 	}
-	if len(records) > 0 {
-		h.cfg.Logger.Info("taking up holds again", "holds", len(records), "sessions", len(sessions))
+	if left > 0 {
+		h.cfg.Logger.Info("holds of another boot, or of another host, are left to their lease", "holds", left)
+	}
+	if n := len(h.byID); n > 0 {
+		h.cfg.Logger.Info("taking up holds again", "holds", n, "sessions", len(sessions))
 	}
 	return nil
 }
@@ -90,14 +102,11 @@ func (h *Holds) resumeHold(s *session, r record) {
 	h.byID[o.id] = o
 	s.holds[o.id] = o
 	h.charge(o)
-	switch {
-	case r.BootID != h.cfg.BootID:
-		o.deadOnes, o.treeEnds = true, true // a reboot leaves nothing of any tree
-	case o.witness == localapi.WitnessConnection:
+	if o.witness == localapi.WitnessConnection {
 		o.orphaned()
-	default:
-		o.findWitnesses(r.Namespaces)
+		return
 	}
+	o.findWitnesses(r.Namespaces)
 }
 
 // findWitnesses looks for the processes of a hold. mu is held.

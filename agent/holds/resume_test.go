@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -145,17 +148,31 @@ func TestContainerThatDiedWithoutAnAgent(t *testing.T) {
 	}
 }
 
-// After a reboot nothing of any tree is left, whatever has the same pid now.
-func TestRebootFreesEverything(t *testing.T) {
-	r := crashed(t)
-	_, f := startProcess(t)
-	r.want(r.open(processRequest("process", false, f)), soon, localapi.HoldHeld)
-	r.want(r.open(request("connection")), soon, localapi.HoldHeld)
-	r.boot = "another boot"
-	r.restart()
-	for _, lock := range []string{"process", "connection"} {
-		await(t, lock+" to be free", func() bool { return r.q.owner(t, lock) == "" })
-	}
+// What another boot has written may be of another host, whose holders run: their
+// lock is theirs until their lease has ended, and nobody here prolongs it.
+func TestAnotherBootIsLeftToItsLease(t *testing.T) {
+	reborn(t, func(t *testing.T, r *rig) {
+		a := r.open(resumable("l"))
+		r.want(a, time.Second, localapi.HoldHeld)
+		r.h.Crash()
+		last := time.Now()
+		r.boot = "another boot"
+		r.h = r.newHolds()
+		if o, err := r.h.Attach(context.Background(), a.ID(), nil); err == nil {
+			t.Fatalf("taken up as %s", o.ID())
+		}
+		time.Sleep(ttl - 2*time.Second)
+		if o := r.q.owner(t, "l"); o != a.ID() {
+			t.Fatalf("held by %q while the lease goes on", o)
+		}
+		b := r.open(request("l"))
+		r.want(b, ttl, localapi.HoldQueued)
+		r.want(b, ttl, localapi.HoldHeld)
+		if after := time.Since(last); after > ttl+ttl/4 { // the next sweep
+			t.Errorf("free after %v: somebody renewed it", after)
+		}
+		b.Disconnect()
+	})
 }
 
 // The quorum's list wins: what it has not is lost, and told as soon as the guard
@@ -449,6 +466,37 @@ func TestPidsAreNotTrustedAlone(t *testing.T) {
 	}
 	if found, err := holds.ReopenWithStart(pid, 1); err != nil || found {
 		t.Errorf("a process with another start time is taken for it: %v, %v", found, err)
+	}
+}
+
+// Where /proc shows a user its own processes only, one that cannot be seen has not
+// ended: to release its hold would double the holder.
+func TestHiddenProcessesHaveNotEnded(t *testing.T) {
+	if pid, _ := strconv.Atoi(os.Getenv("KAHU_TEST_HIDDEN_PID")); pid > 0 {
+		found, err := holds.Reopen(pid, 4711)
+		fmt.Printf("found %v, error %v\n", found, err)
+		return
+	}
+	if found, err := holds.Reopen(os.Getpid(), 0); err == nil || found {
+		t.Errorf("a process whose start nobody saw: found %v, error %v", found, err)
+	}
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	p, f := startProcess(t)
+	f.Close()
+	cmd := exec.Command("unshare", "--mount", "sh", "-c",
+		"mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid=65534 --regid=65534 --clear-groups /proc/self/fd/3 -test.run='^TestHiddenProcessesHaveNotEnded$'")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("KAHU_TEST_HIDDEN_PID=%d", p.cmd.Process.Pid))
+	cmd.ExtraFiles = []*os.File{self}
+	out, err := cmd.CombinedOutput()
+	if !strings.Contains(string(out), "found ") {
+		t.Skipf("no way to hide processes here: %v, %s", err, out)
+	}
+	if !strings.Contains(string(out), "found false, error /proc does not show") {
+		t.Errorf("a living process that is hidden: %s", out)
 	}
 }
 
