@@ -72,6 +72,9 @@ type Written struct {
 	Code     replication.Code
 	Revision int64
 	Modified Time
+	// ValueBytes is the size of a value of the store that the write had to look at,
+	// to compare it or to keep it. It is paid for.
+	ValueBytes int64
 }
 
 // Param is one parameter of a script. Name includes the @. The first of several

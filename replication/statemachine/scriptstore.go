@@ -264,7 +264,12 @@ func (s *scriptStore) Write(item *replication.WriteItem) (script.Written, error)
 		s.locked, s.holder = script.Lock{Key: script.Key{Durability: ref.d, Name: ref.name}}, holder
 		return script.Written{}, errScriptLocked
 	}
-	f := s.present(ref, item.IfValue || item.Kind == replication.WriteKind_WRITE_KIND_EXTEND)
+	needed := item.IfValue || item.Kind == replication.WriteKind_WRITE_KIND_EXTEND
+	f := s.present(ref, needed)
+	looked := int64(0)
+	if needed {
+		looked = int64(len(f.value))
+	}
 	code := s.m.judge(item, &f.revision, func() []byte { return f.value })
 	if code == replication.Code_CODE_OK {
 		value := f.value
@@ -275,7 +280,7 @@ func (s *scriptStore) Write(item *replication.WriteItem) (script.Written, error)
 		s.stage(ref, scriptKey{f.revision, value})
 		s.writes = append(s.writes, item)
 	}
-	return script.Written{Code: code, Revision: f.number, Modified: s.time(f.modified)}, nil
+	return script.Written{Code: code, Revision: f.number, Modified: s.time(f.modified), ValueBytes: looked}, nil
 }
 
 // apply makes the script's writes effective.

@@ -64,16 +64,27 @@ func (w *rangeWalk) reached(row []byte) {
 	w.cut, w.last, w.moved = true, name, true
 }
 
-// metered is a Reader whose scans end after so many rows, whatever is made of them.
+// metered is a Reader whose scans of keys end after so many rows, whatever is made
+// of them. Rows that are looked at on the way count too, and end nothing: as of a
+// time, each key may take dozens of them from its history and from snapshot holds.
 type metered struct {
 	Reader
-	left  int
+	left  int    // below zero when the last key took more
 	spent bool   // there were more
-	last  []byte // key of the last row given out
+	last  []byte // row key of the last key given out
+}
+
+// Get implements Reader.
+func (r *metered) Get(key []byte) ([]byte, bool) {
+	r.left--
+	return r.Reader.Get(key)
 }
 
 // Scan implements Reader.
 func (r *metered) Scan(from, to []byte) iter.Seq2[[]byte, []byte] {
+	if from[0] != tableKey {
+		return r.count(r.Reader.Scan(from, to))
+	}
 	return r.meter(r.Reader.Scan(from, to))
 }
 
@@ -82,10 +93,21 @@ func (r *metered) ScanReverse(from, to []byte) iter.Seq2[[]byte, []byte] {
 	return r.meter(r.Reader.ScanReverse(from, to))
 }
 
+func (r *metered) count(rows iter.Seq2[[]byte, []byte]) iter.Seq2[[]byte, []byte] {
+	return func(yield func([]byte, []byte) bool) {
+		for key, value := range rows {
+			r.left--
+			if !yield(key, value) {
+				return
+			}
+		}
+	}
+}
+
 func (r *metered) meter(rows iter.Seq2[[]byte, []byte]) iter.Seq2[[]byte, []byte] {
 	return func(yield func([]byte, []byte) bool) {
 		for key, value := range rows {
-			if r.left == 0 {
+			if r.left <= 0 {
 				r.spent = true
 				return
 			}
