@@ -1,6 +1,6 @@
 package script
 
-import "errors"
+import "math"
 
 // Mode is how a script is to be run, chosen before anything is proposed
 // (decisions.md 40). The caller runs what ErrFuelSpent ended as ModeSession.
@@ -60,8 +60,8 @@ type Lock struct {
 // not of EXISTS, SCAN, AT and AS OF (scripts.md 23). The error is a reason for
 // TypeErrored: a parameter that names a key is missing, or a key is empty.
 func (p *Program) Locks(params []Param) ([]Lock, error) {
-	r := &run{program: p, env: Env{Params: params, Fuel: EntryFuel}}
-	if err := r.start(); err != nil && !errors.Is(err, ErrFuelSpent) {
+	r := &run{program: p, env: Env{Params: params}, fuel: math.MaxInt64}
+	if err := r.start(); err != nil {
 		return nil, err
 	}
 	l := locks{run: r, seen: make(map[Lock]bool)}

@@ -30,6 +30,9 @@ func (r *run) eval(x expr) (value, error) {
 		if x.op == tokNot {
 			return not(x.line(), &v)
 		}
+		if err := r.priceAsNumber(&v); err != nil {
+			return null, err
+		}
 		return negate(x.line(), &v)
 	case *index:
 		return r.index(x)
@@ -102,6 +105,9 @@ func (r *run) index(x *index) (value, error) {
 	}
 	if v.kind != kindArray {
 		return null, failAt(x.line(), "Expression to index must be an array: Found: %s", v.kind)
+	}
+	if err := r.priceAsNumber(&i); err != nil {
+		return null, err
 	}
 	n, ok := wholeNumber(&i)
 	if !ok || n < 0 || n >= int64(len(v.array.elems)) {

@@ -46,6 +46,8 @@ const (
 	priceStatement = 50     // per statement carried out
 	priceNode      = 60     // per node of an expression evaluated
 	priceByte      = 1      // per byte of text made, compared or copied
+	priceDigit     = 5      // per byte of text that is looked at as a number
+	priceLetter    = 20     // per byte of a letter beyond ASCII whose case is changed
 	priceElement   = 25     // per element of an array made or walked
 	priceRead      = 5000   // per key looked up
 	priceHistory   = 50_000 // per key looked up as of a time, through its history

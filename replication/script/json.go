@@ -1,7 +1,6 @@
 package script
 
 import (
-	"fmt"
 	"math"
 	"strings"
 	"unicode/utf16"
@@ -16,6 +15,9 @@ func toJSON(r *run, line int, args []value) (value, error) {
 	}
 	j := jsonWriter{run: r, line: line}
 	if err := j.value(&args[0]); err != nil {
+		return null, err
+	}
+	if err := r.burn(2 * priceByte * int64(j.out.Len())); err != nil { // more work than a copy
 		return null, err
 	}
 	return r.made(line, text(j.out.String()))
@@ -99,10 +101,18 @@ func (j *jsonWriter) letter(c rune) {
 	switch {
 	case c > 0xffff:
 		a, b := utf16.EncodeRune(c)
-		fmt.Fprintf(&j.out, `\u%04X\u%04X`, a, b)
-	case c < ' ' || c > '~' || strings.ContainsRune("\"&'+<>`", c):
-		fmt.Fprintf(&j.out, `\u%04X`, c)
+		j.escape(a)
+		j.escape(b)
+	case c < ' ' || c > '~' || strings.IndexByte("\"&'+<>`", byte(c)) >= 0:
+		j.escape(c)
 	default:
 		j.out.WriteRune(c)
 	}
+}
+
+// escape writes one UTF-16 unit.
+func (j *jsonWriter) escape(c rune) {
+	const hex = "0123456789ABCDEF"
+	b := [...]byte{'\\', 'u', hex[c>>12&15], hex[c>>8&15], hex[c>>4&15], hex[c&15]}
+	j.out.Write(b[:])
 }

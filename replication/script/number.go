@@ -41,6 +41,18 @@ func formatDouble(f float64) string {
 	return string(strconv.AppendInt(b, int64(exponent), 10))
 }
 
+// maxNumberBytes is the longest text that is looked at as a number, blanks around
+// it included.
+const maxNumberBytes = 1000
+
+// priceAsNumber charges for looking at v as a number, if it is a text.
+func (r *run) priceAsNumber(v *value) error {
+	if v.kind != kindString {
+		return nil
+	}
+	return r.burn(priceDigit * int64(min(len(v.str), maxNumberBytes)))
+}
+
 // trimNumber removes the blanks that .NET allows around a number.
 func trimNumber(s string) string {
 	blank := func(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
@@ -55,9 +67,12 @@ func trimNumber(s string) string {
 
 // parseLong reads a decimal int64, with a sign and blanks around it.
 func parseLong(s string) (int64, bool) {
+	if len(s) > maxNumberBytes {
+		return 0, false
+	}
 	s = trimNumber(s)
 	digits := strings.TrimLeft(s, "+-")
-	if digits == "" || len(s)-len(digits) > 1 || len(s) > 1000 {
+	if digits == "" || len(s)-len(digits) > 1 {
 		return 0, false
 	}
 	for i := 0; i < len(digits); i++ {
@@ -73,10 +88,10 @@ func parseLong(s string) (int64, bool) {
 // exponent, and the names of what is no number. What is too large is infinite.
 // With thousands it skips commas before the point.
 func parseDouble(s string, thousands bool) (float64, bool) {
-	s = trimNumber(s)
-	if len(s) > 1000 {
+	if len(s) > maxNumberBytes {
 		return 0, false
 	}
+	s = trimNumber(s)
 	negative := false
 	body := s
 	if body != "" && (body[0] == '-' || body[0] == '+') {

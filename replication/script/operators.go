@@ -18,6 +18,11 @@ func (r *run) binary(x *binary) (value, error) {
 		return null, err
 	}
 	line := x.line()
+	if x.op != tokDoubleEquals && x.op != tokNotEquals { // equal does so itself
+		if err := r.priceAsNumbers(&a, &b); err != nil {
+			return null, err
+		}
+	}
 	switch x.op {
 	case tokAdd, tokMinus, tokMult, tokDiv:
 		return arithmetic(line, x.op, &a, &b)
@@ -116,6 +121,17 @@ func numbers(a, b *value) (x, y value, ok bool) {
 	return x, y, ok
 }
 
+// priceAsNumbers charges for what numbers does.
+func (r *run) priceAsNumbers(a, b *value) error {
+	switch {
+	case a.isNumber():
+		return r.priceAsNumber(b)
+	case b.isNumber():
+		return r.priceAsNumber(a)
+	}
+	return nil
+}
+
 func arithmetic(line int, op tokenKind, a, b *value) (value, error) {
 	x, y, ok := numbers(a, b)
 	if !ok {
@@ -161,6 +177,9 @@ func (r *run) equal(line int, op string, a, b *value) (bool, error) {
 		return a.bits == b.bits, nil
 	case a.kind == kindString && b.kind == kindString:
 		return a.str == b.str, r.burn(priceByte * int64(min(len(a.str), len(b.str))))
+	}
+	if err := r.priceAsNumbers(a, b); err != nil {
+		return false, err
 	}
 	x, y, ok := numbers(a, b)
 	switch {

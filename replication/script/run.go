@@ -3,6 +3,7 @@ package script
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Env is what a run gets besides the store.
@@ -144,20 +145,40 @@ func (r *run) start() error {
 	if r.params = r.paramsRoom[:]; len(p.params) > len(r.paramsRoom) {
 		r.params = make([]paramValue, len(p.params))
 	}
-	for i, name := range p.params {
-		r.params[i].missing = true
-		for j := range r.env.Params {
-			if r.env.Params[j].Name == name {
-				r.params[i] = paramValue{text: r.env.Params[j].Value}
-				break
-			}
-		}
-	}
 	bytes := int64(0)
 	for i := range r.env.Params {
 		bytes += int64(len(r.env.Params[i].Name) + len(r.env.Params[i].Value))
 	}
-	return r.burn(priceTextByte*int64(len(p.text)) + priceByte*bytes + priceNode*int64(len(p.params)*min(len(r.env.Params), 100)))
+	err := r.burn(priceTextByte*int64(len(p.text)) + priceByte*bytes + priceNode*int64(len(p.params)*min(len(r.env.Params), 100)))
+	if err == nil {
+		r.bindParams()
+	}
+	return err
+}
+
+// bindParams finds what the parameters of the program are.
+func (r *run) bindParams() {
+	given := r.env.Params
+	var index map[string]int // worth its while for many
+	if len(given) > 100 {
+		index = make(map[string]int, len(given))
+		for i := len(given) - 1; i >= 0; i-- { // the first of a name counts
+			index[given[i].Name] = i
+		}
+	}
+	for i, name := range r.program.params {
+		at, ok := 0, false
+		if index != nil {
+			at, ok = index[name]
+		} else {
+			at = slices.IndexFunc(given, func(p Param) bool { return p.Name == name })
+			ok = at >= 0
+		}
+		r.params[i] = paramValue{missing: !ok}
+		if ok {
+			r.params[i].text = given[at].Value
+		}
+	}
 }
 
 // all runs the script in its way: one command, one BEGIN block, or statements

@@ -69,6 +69,15 @@ func letterCase(name string, of func(rune) rune) func(*run, int, []value) (value
 		if err := allStrings(line, name, args); err != nil {
 			return null, err
 		}
+		letters := 0
+		for i := range len(args[0].str) {
+			if args[0].str[i] >= utf8.RuneSelf {
+				letters++
+			}
+		}
+		if err := r.burn(priceLetter * int64(letters)); err != nil {
+			return null, err
+		}
 		return r.made(line, text(strings.Map(of, args[0].str)))
 	}
 }
@@ -115,6 +124,9 @@ func substring(r *run, line int, args []value) (value, error) {
 		return null, err
 	}
 	s := args[0].str
+	if err := r.burn(4 * priceByte * int64(len(s))); err != nil { // gone through twice, letter by letter
+		return null, err
+	}
 	size := int64(units(s))
 	var bounds [2]int64
 	for i := range args[1:] {

@@ -179,7 +179,7 @@ func (r *run) write(line int, item *replication.WriteItem, bind binding) error {
 		return &AbortError{Reason: reasonSnapshot}
 	}
 	size := int64(len(item.Key) + len(item.Value))
-	if err := r.burn(priceWrite + priceRowByte*size); err != nil {
+	if err := r.burn(priceWrite + priceRowByte*(size+int64(len(item.CompareValue)))); err != nil {
 		return err
 	}
 	if r.written += size; r.written > MaxWrittenBytes {
@@ -187,6 +187,9 @@ func (r *run) write(line int, item *replication.WriteItem, bind binding) error {
 	}
 	kind, key := item.Kind, item.Key
 	w, err := r.store.Write(item)
+	if err == nil {
+		err = r.burn(priceRowByte * w.ValueBytes)
+	}
 	if err != nil {
 		return err
 	}
