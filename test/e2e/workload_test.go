@@ -41,8 +41,8 @@ func startWorkload(t *testing.T, c *cluster.Cluster) *workload {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &workload{t: t, history: history.NewRecorder(), end: cancel}
-	t.Cleanup(w.stop)
 	w.asker = &questions.Asker{History: w.history, Locks: 1, Patience: patience}
+	t.Cleanup(w.stop)
 	first := c.Agents[0].Dial()
 	defer first.Close()
 	if err := w.asker.Prepare(ctx, first); err != nil {
@@ -64,6 +64,7 @@ func startWorkload(t *testing.T, c *cluster.Cluster) *workload {
 func (w *workload) stop() {
 	w.end()
 	w.group.Wait()
+	w.asker.Wait()
 }
 
 // judge fails the test for every object whose history cannot have happened.

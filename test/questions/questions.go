@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/kahu-sh/kahu/localapi/client"
@@ -32,7 +33,13 @@ type Asker struct {
 	Prefix   string        // before the name of every object
 	Locks    int           // so many locks; at least 1
 	Patience time.Duration // of one operation that has to be asked again until it is answered
+
+	returns sync.WaitGroup // locks being given back
 }
+
+// Wait blocks until every lock that was got without an answer is given back, or
+// its life has ended.
+func (a *Asker) Wait() { a.returns.Wait() }
 
 // Prepare makes the sequences.
 func (a *Asker) Prepare(ctx context.Context, c *client.Client) error {
@@ -49,8 +56,9 @@ func (a *Asker) sequence(i int) string { return fmt.Sprintf("%ss%d", a.Prefix, i
 // Question asks one thing; the n-th of the client of this name, with the
 // revisions that it has seen, by key. changed says that a change was
 // acknowledged or refused by the quorum. An error is one that a user would
-// see. When it is about a lock, Question returns only after the lock was given
-// back, however long that takes, or life has ended.
+// see. A lock that may have been got is then given back in the background,
+// however long that takes, or until life ends: see Wait. It asks by
+// a client of its own.
 func (a *Asker) Question(ctx, life context.Context, c *client.Client, name string, n int, revisions map[string]int64) (changed bool, err error) {
 	key := fmt.Sprintf("%sk%d", a.Prefix, rand.IntN(keys))
 	value := fmt.Sprintf("%s.%d", name, n)
@@ -123,14 +131,14 @@ func (a *Asker) pair(ctx, life context.Context, c *client.Client, owner string) 
 		return true, nil
 	case err != nil:
 		err = unanswered(p, err)
-		a.giveBack(life, c, lock, owner) // it may be ours, and nobody else would ever get it
+		a.returns.Go(func() { a.giveBack(life, c.Socket(), lock, owner) }) // it may be ours, and nobody else would ever get it
 		return false, err
 	}
 	p.Granted(got.Token)
 	p = a.History.Unlock(lock, owner)
 	if err := c.LockUnlock(ctx, lock, []byte(owner), client.LockOptions{}); err != nil {
 		err = unanswered(p, err)
-		a.giveBack(life, c, lock, owner)
+		a.returns.Go(func() { a.giveBack(life, c.Socket(), lock, owner) })
 		return false, err
 	}
 	p.Unlocked(true)
@@ -138,7 +146,9 @@ func (a *Asker) pair(ctx, life context.Context, c *client.Client, owner string) 
 }
 
 // giveBack unlocks until there is an answer, or life ends.
-func (a *Asker) giveBack(life context.Context, c *client.Client, lock, owner string) {
+func (a *Asker) giveBack(life context.Context, socket, lock, owner string) {
+	c := client.New(client.Options{Socket: socket})
+	defer c.Close()
 	for life.Err() == nil {
 		ctx, cancel := context.WithTimeout(life, a.Patience)
 		p := a.History.Unlock(lock, owner)
