@@ -195,7 +195,7 @@ type members struct{ *voter.Voter }
 // Quorum implements membership.Raft.
 func (m members) Quorum() membership.Quorum {
 	s := m.Status()
-	q := membership.Quorum{Leader: s.Leader, Applied: s.AppliedIndex, Silent: m.Silence()}
+	q := membership.Quorum{Leader: s.Leader, Applied: s.AppliedIndex, Silent: m.Silence(), Unheard: m.Unheard()}
 	for _, p := range s.Peers {
 		if p.Voter {
 			q.Voters = append(q.Voters, p.ID)

@@ -71,8 +71,13 @@ func (k *Keeper) Change(ctx context.Context, from link.Identity, r *link.ChangeR
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
+	done, err := k.alone(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: another change of the quorum is under way", replication.ErrUnavailable)
+	}
+	defer done()
 	q := raft.Quorum()
-	if q.Leader != k.cfg.Node || q.Silent == nil {
+	if q.Leader != k.cfg.Node || q.Silent == nil || q.isNew() {
 		leader := q.Leader
 		if leader == k.cfg.Node {
 			leader = ""

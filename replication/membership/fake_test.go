@@ -34,6 +34,7 @@ type world struct {
 
 	// quorum is the one Raft configuration that there may be.
 	voters, learners []string
+	unheard          []string // servers that have not answered the leader yet, which has just begun
 	applied          map[string]uint64
 	bootstraps       []string // "cluster of a,b,c", one for each that was written
 }
@@ -320,7 +321,10 @@ func (r fakeRaft) AddVoter(_ context.Context, node string) error {
 	})
 }
 
-func (r fakeRaft) RemoveServer(_ context.Context, node string) error {
+func (r fakeRaft) RemoveServer(ctx context.Context, node string) error {
+	if err := travel(ctx); err != nil { // until it is committed
+		return err
+	}
 	return r.change(func(w *world) { w.learners, w.voters = without(w.learners, node), without(w.voters, node) })
 }
 
@@ -334,9 +338,9 @@ func (r fakeRaft) Quorum() membership.Quorum {
 	q := membership.Quorum{Leader: w.leader(), Applied: w.applied[r.h.config.Node],
 		Voters: slices.Clone(w.voters), Learners: slices.Clone(w.learners)}
 	if q.Leader == r.h.config.Node {
-		q.Silent = make(map[string]time.Duration)
+		q.Silent, q.Unheard = make(map[string]time.Duration), slices.Clone(w.unheard)
 		for _, node := range append(slices.Clone(w.voters), w.learners...) {
-			if h := w.hosts[node]; h.keeper == nil {
+			if h := w.hosts[node]; h.keeper == nil && !slices.Contains(w.unheard, node) {
 				q.Silent[node] = time.Since(h.stopped)
 			}
 		}

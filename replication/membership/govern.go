@@ -3,8 +3,10 @@ package membership
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/link"
 )
 
@@ -14,8 +16,13 @@ func (k *Keeper) govern() (settled bool) {
 	if k.cfg.Voters == 0 {
 		return true
 	}
+	done, err := k.alone(k.ctx)
+	if err != nil {
+		return true // it ends
+	}
+	defer done()
 	q := k.raft.Quorum()
-	if q.Leader != k.cfg.Node || q.Silent == nil {
+	if q.Leader != k.cfg.Node || q.Silent == nil || q.isNew() {
 		return true
 	}
 	s := decide(k.picture(q), patience{gone: k.cfg.ReplaceAfter, stable: min(stableFor, k.cfg.ReplaceAfter)})
@@ -25,7 +32,6 @@ func (k *Keeper) govern() (settled bool) {
 	ctx, cancel := context.WithTimeout(k.ctx, changeTimeout)
 	defer cancel()
 	k.cfg.Logger.Info("the quorum changes", "step", s.kind.String(), "node", s.node, "reason", s.why)
-	var err error
 	switch s.kind {
 	case invite:
 		err = k.network.Vote(ctx, s.node, &link.VoteRequest{Cluster: k.cluster(), Take: true})
@@ -68,7 +74,7 @@ func (k *Keeper) picture(q Quorum) picture {
 	level := k.announced(q)
 	for node, s := range k.seen {
 		h := s.hello
-		if in[node] || !s.id.Voter || !h.GetStandby() || h.GetCluster() != k.state.Cluster || now.Sub(s.at) >= 2*settledInterval || h.GetFeatureLevel() < level {
+		if in[node] || slices.Contains(k.state.Removed, node) || !s.id.Voter || !h.GetStandby() || h.GetCluster() != k.state.Cluster || now.Sub(s.at) >= 2*settledInterval || h.GetFeatureLevel() < level {
 			continue
 		}
 		p.standbys = append(p.standbys, standby{node: node, zone: cut(h.GetZone()), stable: s.at.Sub(s.since)})
@@ -116,11 +122,28 @@ func spare(q Quorum, node string) error {
 }
 
 // takeVote takes a server out of the configuration, unless that could cost the
-// quorum.
+// quorum. The caller is alone.
 func (k *Keeper) takeVote(ctx context.Context, raft Raft, node string) error {
 	q := raft.Quorum()
+	if q.isNew() {
+		return &replication.NotLeaderError{} // certainly not done: ask again
+	}
+	if q.Silent != nil && !slices.Contains(q.Voters, node) && !slices.Contains(q.Learners, node) {
+		return nil // done already
+	}
 	if err := spare(q, node); err != nil {
 		return err
 	}
 	return raft.RemoveServer(ctx, node)
+}
+
+// alone waits until nobody else changes the quorum here: what was found safe stays
+// so until it is done. done lets the next one.
+func (k *Keeper) alone(ctx context.Context) (done func(), err error) {
+	select {
+	case k.change <- struct{}{}:
+		return func() { <-k.change }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }

@@ -20,16 +20,21 @@ func (k *Keeper) join() (settled bool) {
 	k.mu.Lock()
 	isVoter := slices.Contains(q.Voters, k.cfg.Node)
 	if isVoter {
-		defer k.mu.Unlock()
 		k.standby.Store(false)
 		if !(k.state.Joined && k.state.Seated) && k.record(func(s *state) { s.Joined, s.Seated = true, true }) != nil {
+			k.mu.Unlock()
 			return false
 		}
 		k.doing = ""
 		if q.Leader == "" {
 			k.doing = "waiting for a leader"
 		}
-		return q.Leader != "" && !k.state.Left // its vote is being taken
+		left := k.state.Left
+		k.mu.Unlock()
+		if left && q.Leader != "" {
+			return k.goOnLeaving(q)
+		}
+		return q.Leader != ""
 	}
 	isLearner := slices.Contains(q.Learners, k.cfg.Node)
 	if k.cfg.Auto && k.state.Seated && !isLearner {
@@ -135,13 +140,45 @@ func (k *Keeper) LeaveQuorum(ctx context.Context) error {
 		k.mu.Unlock()
 		return err
 	}
-	leaders := k.leaders(q)
-	cluster := k.state.Cluster
 	k.mu.Unlock()
+	err := k.giveUpVote(ctx, q)
+	if errors.Is(err, link.ErrRefused) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return errors.Join(err, k.record(func(s *state) { s.Left = false }))
+	}
+	return err
+}
+
+// giveUpVote has the leader take this node's vote.
+func (k *Keeper) giveUpVote(ctx context.Context, q Quorum) error {
 	if q.Leader == k.cfg.Node {
+		done, err := k.alone(ctx)
+		if err != nil {
+			return err
+		}
+		defer done()
 		return k.takeVote(ctx, k.raft, k.cfg.Node)
 	}
+	k.mu.Lock()
+	leaders, cluster := k.leaders(q), k.state.Cluster
+	k.mu.Unlock()
 	return k.askLeader(ctx, leaders, func(ctx context.Context, node string) error {
 		return k.network.Leave(ctx, node, &link.LeaveRequest{Cluster: cluster})
 	})
+}
+
+// goOnLeaving asks again for what an operator wanted: the leader that was to take
+// the vote has told this node first, and may have ended in between.
+func (k *Keeper) goOnLeaving(q Quorum) (settled bool) {
+	ctx, cancel := context.WithTimeout(k.ctx, changeTimeout)
+	defer cancel()
+	err := k.giveUpVote(ctx, q)
+	if err == nil || k.ctx.Err() != nil {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.doing = fmt.Sprintf("leaving the quorum, as an operator wants: %v", err)
+	return errors.Is(err, link.ErrRefused) // a leader has to have its turn to govern
 }

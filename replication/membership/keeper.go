@@ -83,8 +83,17 @@ type Quorum struct {
 	Voters   []string
 	Learners []string // receive the log, have no vote
 	// Silent is, on the leader alone, for how long each server has not answered
-	// Raft; nil on everybody else.
+	// Raft, counted from when it began to lead; nil on everybody else.
 	Silent map[string]time.Duration
+	// Unheard are, on the leader alone, servers that have not answered it once
+	// since it began to lead.
+	Unheard []string
+}
+
+// isNew reports whether this leader cannot tell yet who is there: it has just
+// begun, and somebody has not answered since. Who led before may be gone.
+func (q Quorum) isNew() bool {
+	return slices.ContainsFunc(q.Unheard, func(node string) bool { return q.Silent[node] < shaky })
 }
 
 // Config is what a Keeper is made of. Fields without "optional" are required.
@@ -130,6 +139,7 @@ type Keeper struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the loop
 	kick    chan struct{}  // wakes the loop; a token is enough
+	change  chan struct{}  // has one place: who is in it changes the quorum, see alone
 	looked  chan struct{}  // closed after the first look around
 
 	// mu guards what follows. The file is written under it, so that what was
@@ -239,6 +249,7 @@ func Open(cfg Config) (*Keeper, error) {
 		state:    st,
 		looked:   make(chan struct{}),
 		kick:     make(chan struct{}, 1),
+		change:   make(chan struct{}, 1),
 		started:  make(chan struct{}),
 		seen:     make(map[string]*sight),
 		tries:    make(map[string]*try),

@@ -115,6 +115,11 @@ func (k *Keeper) Join(ctx context.Context, from link.Identity, r *link.JoinReque
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
+	done, err := k.alone(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: another change of the quorum is under way", replication.ErrUnavailable)
+	}
+	defer done()
 	q := raft.Quorum()
 	switch {
 	case slices.Contains(q.Voters, from.Node):
@@ -137,6 +142,11 @@ func (k *Keeper) Leave(ctx context.Context, from link.Identity, r *link.LeaveReq
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
+	done, err := k.alone(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: another change of the quorum is under way", replication.ErrUnavailable)
+	}
+	defer done()
 	return k.takeVote(ctx, raft, from.Node)
 }
 

@@ -1,6 +1,7 @@
 package voter
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +44,30 @@ func (c *contacts) silence(servers []raft.Server, since time.Time) map[string]ti
 	}
 	c.last = kept
 	return silent
+}
+
+// unheard returns which of the servers have not answered after since.
+func (c *contacts) unheard(servers []raft.Server, since time.Time) (nodes []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range servers {
+		if !c.last[s.ID].After(since) {
+			nodes = append(nodes, string(s.ID))
+		}
+	}
+	return nodes
+}
+
+// Unheard returns which other servers of the configuration have not answered this
+// leader once since it began to lead: of those Silence says nothing yet. It is nil
+// on a voter that does not lead.
+func (v *Voter) Unheard() []string {
+	r := v.serving.Load()
+	if r == nil {
+		return nil
+	}
+	nodes := v.transport.contacts.unheard(v.raft.GetConfiguration().Configuration().Servers, r.began)
+	return slices.DeleteFunc(nodes, func(node string) bool { return node == v.cfg.NodeID })
 }
 
 // Silence returns for how long each server of the configuration has not

@@ -1,0 +1,122 @@
+package membership_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kahu-sh/kahu/replication/link"
+	"github.com/kahu-sh/kahu/replication/membership"
+)
+
+// begun begins a cluster of hosts that vote because their operator says so.
+func (w *world) begun(nodes ...string) {
+	w.t.Helper()
+	for _, node := range nodes {
+		w.add(node, len(nodes), nodes...).start()
+	}
+	w.await(20*time.Second, "all vote", func() bool { return w.allVote(nodes...) })
+}
+
+// Two operators at once: each change alone is safe, both together are not.
+func TestChangesTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.begun("a", "b", "c", "d")
+		w.hosts["d"].stop()
+		<-time.After(10 * time.Second)
+		var asking sync.WaitGroup
+		var refused []error
+		var mu sync.Mutex
+		for _, node := range []string{"b", "c"} {
+			asking.Go(func() {
+				if err := w.hosts["a"].keeper.Ask(t.Context(), link.ChangeRequest_KIND_DEMOTE, node); err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					refused = append(refused, err)
+				}
+			})
+		}
+		asking.Wait()
+		if len(refused) != 1 || !errors.Is(refused[0], link.ErrRefused) {
+			t.Errorf("refused: %v; want the second", refused)
+		}
+		if got := w.config(); len(got) != 3 {
+			t.Fatalf("%v vote, and d is down: that is no quorum", got)
+		}
+	})
+}
+
+// A leader that has just begun knows nobody's silence: who led before may be gone.
+func TestANewLeaderTakesNoVotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.begun("a", "b", "c")
+		w.mu.Lock()
+		w.unheard = []string{"b"}
+		w.mu.Unlock()
+		w.hosts["b"].stop()
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		if err := w.hosts["a"].keeper.Ask(ctx, link.ChangeRequest_KIND_DEMOTE, "c"); err == nil || errors.Is(err, link.ErrRefused) {
+			t.Errorf("demoting c: %v; want to be asked again", err)
+		}
+		if got := w.config(); len(got) != 3 {
+			t.Fatalf("%v vote, and b is down: that is no quorum", got)
+		}
+		w.hosts["b"].start()
+		w.mu.Lock()
+		w.unheard = nil
+		w.mu.Unlock()
+		w.await(30*time.Second, "b is back", func() bool { return w.allVote("a", "b", "c") })
+		if err := w.hosts["a"].keeper.Ask(t.Context(), link.ChangeRequest_KIND_DEMOTE, "c"); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// The leader told c that it votes no more, and ended before it took the vote.
+func TestADemotionIsFinished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.begun("a", "b", "c")
+		for i, node := range []string{"c", "a"} { // a follower, and the leader itself
+			k := w.hosts[node].keeper
+			request := &link.VoteRequest{Cluster: k.Status().Cluster, Operator: true}
+			if err := k.Vote(t.Context(), link.Identity{Node: "b", Voter: true}, request); err != nil {
+				t.Fatal(err)
+			}
+			w.await(30*time.Second, node+" votes no more", func() bool { return !slices.Contains(w.config(), node) && len(w.config()) == 2-i })
+			w.await(30*time.Second, node+" stands by", k.Standby)
+		}
+	})
+}
+
+// A host that was removed for good, and runs again, is not in the way of others.
+func TestARemovedHostIsNotInvited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		for _, node := range []string{"a", "b", "c"} {
+			h := w.add(node, 3, "a", "b", "c")
+			h.configure(func(c *membership.Config) { c.Voters = 3 })
+			if err := membership.MarkRemoved(h.config.Dir, node, []string{"s"}); err != nil {
+				t.Fatal(err)
+			}
+			h.start()
+		}
+		w.await(20*time.Second, "three vote", func() bool { return w.allVote("a", "b", "c") })
+		w.addAuto("s", "", 0, "a").start()
+		w.addAuto("z", "", 0, "a").start()
+		<-time.After(time.Minute)
+		w.hosts["c"].stop()
+		w.await(15*time.Minute, "z has replaced c", func() bool { return slices.Equal(w.config(), []string{"a", "b", "z"}) })
+	})
+}
