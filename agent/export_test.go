@@ -1,7 +1,19 @@
 package agent
 
+import (
+	"context"
+	"time"
+
+	"github.com/kahu-sh/kahu/agent/config"
+)
+
 // CutGossip has nothing of gossip pass while cut says so; given up is told how
 // many members gossip takes for dead.
 func (o *Options) CutGossip(cut func() bool, givenUp func(int64)) {
 	o.cutGossip, o.gossipLost = cut, givenUp
+}
+
+// Answers is what the watchdog asks of whoever serves the socket.
+func Answers(ctx context.Context, socket string, limit time.Duration) error {
+	return (&agent{cfg: config.Config{Socket: socket}}).answers(ctx, limit)
 }

@@ -98,7 +98,12 @@ func (a *agent) answers(ctx context.Context, limit time.Duration) error {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusServiceUnavailable:
+		// Applications have taken every connection or every place. A restart would
+		// break all of theirs, and they would be back.
+	default:
 		return fmt.Errorf("the status route answers %s", resp.Status)
 	}
 	return nil
