@@ -17,6 +17,9 @@ const (
 	MaxValueBytes = 1 << 20
 	// MaxRequestBytes bounds one encoded request anywhere.
 	MaxRequestBytes = 16 << 20
+	// MaxWriteItems bounds the items of one Write, however small: at a few
+	// microseconds each, applying more would hold up everybody (DESIGN.md §3).
+	MaxWriteItems = 10_000
 	// MaxPageRows bounds the rows of one unary page.
 	MaxPageRows = 10_000
 	// MaxPageBytes ends a page early.

@@ -2,6 +2,7 @@ package kahuna
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
@@ -9,7 +10,7 @@ import (
 	"github.com/kahu-sh/kahu/replication"
 )
 
-// TrySetManyKeyValue writes keys, each for itself, in one command. It is never
+// TrySetManyKeyValue writes keys, each for itself, a thousand at a time. It is never
 // part of a transaction (keyvalue.md 4.1).
 func (s *Service) TrySetManyKeyValue(ctx context.Context, req *pb.GrpcTrySetManyKeyValueRequest) (*pb.GrpcTrySetManyKeyValueResponse, error) {
 	start := time.Now()
@@ -123,6 +124,9 @@ func (s *Service) writeMany(ctx context.Context, tx *replication.TxRef, items []
 	if len(items) == 0 {
 		return nil, kvInvalid, nil
 	}
+	if tx == nil && len(items) > maxItemsAtOnce {
+		return s.writeInParts(ctx, items)
+	}
 	written, code, err := s.write(ctx, tx, items)
 	switch {
 	case retries(err):
@@ -133,6 +137,40 @@ func (s *Service) writeMany(ctx context.Context, tx *replication.TxRef, items []
 		return nil, kvType(code, kvErrored), nil
 	}
 	return written, kvSet, nil
+}
+
+// writeInParts is writeMany for a batch that would hold up the log as one command.
+// Each item stands for itself, so it makes no difference which came together. Once
+// nothing is decided in time what is left is MustRetry as well.
+func (s *Service) writeInParts(ctx context.Context, items []*replication.WriteItem) ([]*replication.WrittenItem, pb.GrpcKeyValueResponseType, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	all := make([]*replication.WrittenItem, 0, len(items))
+	late := false
+	for part := range slices.Chunk(items, maxItemsAtOnce) {
+		var written []*replication.WrittenItem
+		code := replication.Code_CODE_LOCKED // answered with MustRetry
+		if !late {
+			var err error
+			switch written, code, err = s.write(ctx, nil, part); {
+			case retries(err):
+				late, code = true, replication.Code_CODE_LOCKED
+			case err != nil:
+				return nil, kvErrored, err
+			}
+		}
+		if len(written) == len(part) {
+			all = append(all, written...)
+			continue
+		}
+		if code == replication.Code_CODE_OK {
+			code = replication.Code_CODE_UNKNOWN_OUTCOME
+		}
+		for range part { // refused as a whole
+			all = append(all, &replication.WrittenItem{Code: code})
+		}
+	}
+	return all, kvSet, nil
 }
 
 func first2(a, b error) error {

@@ -36,6 +36,8 @@ const (
 	leaveWait = 150 * time.Second
 	// workerIdle is how long a goroutine waits for another request before it ends.
 	workerIdle = 5 * time.Second
+	// maxItemsAtOnce is how many items of a batch go into one command.
+	maxItemsAtOnce = 1000
 	// MaxScanRows bounds the answer of a bucket or prefix scan (decisions.md 29).
 	MaxScanRows = 100_000
 )

@@ -15,6 +15,10 @@ func (m *Machine) write(c *command, op *replication.Write) {
 		c.invalid("the write has no items")
 		return
 	}
+	if len(op.Items) > replication.MaxWriteItems && m.level >= writeItemsLevel {
+		c.invalid("the write has more than 10000 items")
+		return
+	}
 	out := prepareWritten(c, len(op.Items))
 	if op.Atomic && !m.rehearse(c, op.Items, out) {
 		return
@@ -27,6 +31,9 @@ func (m *Machine) write(c *command, op *replication.Write) {
 		c.answer.Detail = problemOfItem(op.Items[0])
 	}
 }
+
+// writeItemsLevel is the feature level since which the items of a Write have a bound.
+const writeItemsLevel = 2
 
 // writtenItem is an item's answer with all its parts in one allocation.
 type writtenItem struct {
