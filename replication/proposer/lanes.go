@@ -30,6 +30,15 @@ func (w *waiter) finish(answer *replication.Answer, err error) {
 // encodedSize is what w adds to an entry: tag and length in front of the request.
 func (w *waiter) encodedSize() int { return w.size + 6 }
 
+// weight is how much of an entry w takes beside its bytes: each of its items costs
+// as much to apply as a small request.
+func (w *waiter) weight() int {
+	if op, ok := w.req.GetOp().(*replication.Request_Write); ok {
+		return max(1, len(op.Write.GetItems()))
+	}
+	return 1
+}
+
 // lanes is the queue: urgent requests before the others, each lane in order of
 // arrival. Guarded by Proposer.mu.
 type lanes struct {
@@ -83,17 +92,18 @@ func (l *lanes) full() bool {
 }
 
 // take appends to into what goes into the next entry: urgent first, and at most
-// MaxEntryRequests and MaxEntryBytes, but at least one when there is one. A lane
+// MaxEntryRequests, items of writes counted one by one, and MaxEntryBytes, but at
+// least one when there is one. A lane
 // is never overtaken by something smaller behind its first.
 func (l *lanes) take(into []*waiter) []*waiter {
-	bytes := entryHeaderBytes
+	bytes, weight := entryHeaderBytes, 0
 	for i := range l.lane {
 		for {
 			w := l.lane[i].peek()
 			if w == nil {
 				break
 			}
-			if len(into) >= MaxEntryRequests || len(into) > 0 && bytes+w.encodedSize() > replication.MaxEntryBytes {
+			if len(into) > 0 && (weight+w.weight() > MaxEntryRequests || bytes+w.encodedSize() > replication.MaxEntryBytes) {
 				return into
 			}
 			l.lane[i].pop()
@@ -101,6 +111,7 @@ func (l *lanes) take(into []*waiter) []*waiter {
 			l.count--
 			l.bytes -= w.encodedSize()
 			bytes += w.encodedSize()
+			weight += w.weight()
 			into = append(into, w)
 		}
 	}

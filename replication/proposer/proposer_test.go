@@ -316,6 +316,35 @@ func TestEntriesAreBounded(t *testing.T) {
 	})
 }
 
+// Items of writes count like requests: thousands of small ones fit an entry's bytes,
+// and would take it far longer to apply.
+func TestItemsCountLikeRequests(t *testing.T) {
+	bubble(t, func(t *testing.T, p *proposer.Proposer, r *fakeRaft) {
+		var o outcomes
+		o.submit(p, write(1, 0)) // the worker is on its way with this one
+		synctest.Wait()
+		for i, items := range []int{600, 400, 25, 2000, 1} {
+			req := write(uint64(2+i), 0)
+			w := req.GetWrite()
+			for len(w.Items) < items {
+				w.Items = append(w.Items, w.Items[0])
+			}
+			o.submit(p, req)
+		}
+		for i := 0; i < len(r.all()); i++ {
+			r.all()[i].answer(replication.Code_CODE_OK)
+			time.Sleep(time.Millisecond) // virtual: beyond any linger
+		}
+		var got []string
+		for _, f := range r.all() {
+			got = append(got, fmt.Sprint(numbers(f)))
+		}
+		if want := "[[1] [2 3] [4] [5] [6]]"; fmt.Sprint(got) != want {
+			t.Errorf("entries with %v, want %s", got, want)
+		}
+	})
+}
+
 func TestOutcomes(t *testing.T) {
 	notLeader := "not the leader"
 	for name, tc := range map[string]struct {
