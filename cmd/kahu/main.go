@@ -101,6 +101,7 @@ Start an agent, then guard a command with a lock:
 		newLockCommand(g),
 		newSeqCommand(g),
 		newScriptCommand(g),
+		newShellCommand(g),
 		newLimitCommand(g),
 		newSnapshotCommand(g),
 		newKeySpaceCommand(g),
