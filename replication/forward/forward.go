@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,10 +69,31 @@ type Config struct {
 type Forwarder struct {
 	cfg     Config
 	leader  atomic.Pointer[string] // last hint that worked or was given
+	reign   atomic.Pointer[reign]  // of the last node that answered a change
+	silent  atomic.Pointer[silence]
 	ids     *numberer
 	stop    context.CancelCauseFunc
 	stopped context.Context
 	done    sync.WaitGroup // the renewer
+}
+
+// A silence is of the node that last let an attempt time out: it is left out of
+// rounds over all voters for a while. If it leads all the same, the others name it.
+type silence struct {
+	node  string
+	until time.Time
+}
+
+// A reign ends when another node has answered a change, which only a leader can.
+type reign struct {
+	node string
+	over context.Context
+	end  context.CancelFunc
+}
+
+func newReign(node string) *reign {
+	over, end := context.WithCancel(context.Background())
+	return &reign{node, over, end}
 }
 
 var _ replication.Coordinator = (*Forwarder)(nil)
@@ -81,6 +103,7 @@ var _ replication.Coordinator = (*Forwarder)(nil)
 func New(cfg Config) *Forwarder {
 	ctx, stop := context.WithCancelCause(context.Background())
 	f := &Forwarder{cfg: cfg, stop: stop, stopped: ctx}
+	f.reign.Store(newReign(""))
 	f.ids = newNumberer(f.openSession)
 	f.done.Go(func() { f.ids.renewLoop(ctx, f.renewSession) })
 	return f
@@ -208,12 +231,23 @@ func (f *Forwarder) attempt(ctx context.Context, node string, req *replication.R
 	if local && !req.IsRead() {
 		return f.cfg.Local.Serve(ctx, req)
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	asking, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	if local {
-		return f.cfg.Local.Serve(ctx, req)
+		return f.cfg.Local.Serve(asking, req)
 	}
-	return f.cfg.Remote.Do(ctx, node, req)
+	// A node that is cut off is silent. When somebody else's request has found
+	// who leads now, this one follows at once.
+	defer context.AfterFunc(f.reign.Load().over, func() {
+		if f.reign.Load().node != node {
+			cancel()
+		}
+	})()
+	ans, err := f.cfg.Remote.Do(asking, node, req)
+	if err != nil && ctx.Err() == nil && errors.Is(asking.Err(), context.DeadlineExceeded) {
+		f.silent.Store(&silence{node, time.Now().Add(2 * attemptTimeout)})
+	}
+	return ans, err
 }
 
 // learn remembers who answered a change: only the leader can.
@@ -224,6 +258,14 @@ func (f *Forwarder) learn(node string, req *replication.Request) {
 	if f.Leader() != node {
 		leader := node // only here: what is pointed to is allocated
 		f.leader.Store(&leader)
+	}
+	if before := f.reign.Load(); before.node != node {
+		if f.reign.CompareAndSwap(before, newReign(node)) {
+			before.end()
+		}
+		if p := f.silent.Load(); p != nil && p.node == node {
+			f.silent.CompareAndSwap(p, nil)
+		}
 	}
 }
 
@@ -317,8 +359,13 @@ func (s *search) failed(node string, err error) {
 		s.f.leader.Store(&leader)
 		return
 	}
-	if p := s.f.leader.Load(); p != nil && *p == node {
+	p := s.f.leader.Load()
+	if p != nil && *p == node {
 		s.f.leader.CompareAndSwap(p, nil)
+	} else if p != nil && s.hints < 3 {
+		s.hints++ // another request has learned who leads
+		s.hinted = *p
+		return
 	}
 	if len(s.queue) == 0 && s.hints == 0 {
 		// The first guess was wrong: look at everybody else before pausing.
@@ -342,7 +389,9 @@ func (s *search) pause(ctx context.Context) {
 }
 
 // refill lists the local voter first and the others in random order, so that
-// waiting agents do not all fall on the same voter.
+// waiting agents do not all fall on the same voter. One that has just let an
+// attempt time out would cost as long again: it is left out while there is
+// another.
 func (s *search) refill(except string) {
 	s.queue = nil
 	if s.f.cfg.Local != nil && except != s.f.cfg.Node {
@@ -356,4 +405,7 @@ func (s *search) refill(except string) {
 	}
 	rest := s.queue[first:]
 	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+	if silent := s.f.silent.Load(); silent != nil && len(rest) > 1 && time.Now().Before(silent.until) {
+		s.queue = slices.DeleteFunc(s.queue, func(node string) bool { return node == silent.node })
+	}
 }

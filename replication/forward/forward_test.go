@@ -148,6 +148,82 @@ func TestHungLeaderIsGivenUpForTheNext(t *testing.T) {
 	})
 }
 
+// A voter that is cut off costs one timeout, not one in each round while the
+// others elect.
+func TestSilentVoterIsLeftOutForAWhile(t *testing.T) {
+	for range 20 { // the order is random
+		synctest.Test(t, func(t *testing.T) {
+			q := newQuorum("a")
+			f := proxy(q)
+			defer f.Close()
+			if _, err := f.Do(t.Context(), write("k")); err != nil {
+				t.Fatal(err)
+			}
+			q.mu.Lock()
+			q.hung["a"], q.leader = true, ""
+			q.mu.Unlock()
+			elected := time.AfterFunc(3*time.Second, func() {
+				q.mu.Lock()
+				defer q.mu.Unlock()
+				q.leader = "b"
+			})
+			defer elected.Stop()
+			start := time.Now()
+			if _, err := f.Do(t.Context(), write("k")); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(start); took > 3500*time.Millisecond {
+				t.Fatalf("a leader was elected after 3 s, and it took %v to find it", took)
+			}
+		})
+	}
+}
+
+// When one request has found the new leader, those that wait for the silent old
+// one follow, under their own ids.
+func TestWhoWaitsForASilentNodeFollowsTheNextLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("a")
+		f := proxy(q)
+		defer f.Close()
+		if _, err := f.Do(t.Context(), write("k")); err != nil {
+			t.Fatal(err)
+		}
+		q.mu.Lock()
+		q.hung["a"] = true
+		q.mu.Unlock()
+		start := time.Now()
+		ask := func() <-chan error {
+			done := make(chan error, 1)
+			go func() { // ends with its answer
+				_, err := f.Do(t.Context(), write("k"))
+				done <- err
+			}()
+			return done
+		}
+		first := ask()
+		time.Sleep(1900 * time.Millisecond) // of the bubble's own clock: the first waits nearly as long as it may
+		second := ask()
+		synctest.Wait()
+		q.mu.Lock()
+		q.leader = "b"
+		q.mu.Unlock()
+		for _, done := range []<-chan error{first, second} {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(start); took > 2500*time.Millisecond {
+			t.Fatalf("the second was answered %v after the cut, though the first had found the leader after 2 s", took)
+		}
+		for id, times := range q.applied {
+			if times != 1 {
+				t.Errorf("%s took effect %d times", id, times)
+			}
+		}
+	})
+}
+
 func TestErrorTellsNotAppliedFromUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQuorum("a")
