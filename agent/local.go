@@ -14,8 +14,12 @@ import (
 	"github.com/kahu-sh/kahu/replication/scriptrun"
 )
 
-// socketGroup may use the socket besides the agent's own user and root.
-const socketGroup = "kahu"
+const (
+	// socketGroup may use the socket besides the agent's own user and root.
+	socketGroup = "kahu"
+	// adminGroup may connect to the administrators' socket, which systemd makes.
+	adminGroup = "kahu-admin"
+)
 
 // listenLocally makes the local server and its listeners, and returns what
 // serves them.
@@ -24,6 +28,12 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 	rules := a.cfg.Policy
 	if rules == nil {
 		rules = policy.Default(uint32(os.Geteuid()), gid)
+		if admins := lookupGroup(adminGroup); admins != nil && a.o.Sockets.Admin != nil {
+			var err error
+			if rules, err = rules.And(policy.Rule{GIDs: []uint32{*admins}, Allow: []policy.Verb{policy.Admin}}); err != nil {
+				return nil, fmt.Errorf("letting group %s administer: %w", adminGroup, err)
+			}
+		}
 	}
 	var err error
 	if a.kahuna, err = openKahuna(a, rules); err != nil {
@@ -46,6 +56,11 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 		return nil, err
 	}
 	serve := append(a.kahuna.serve(), func() error { return server.Serve(socket) })
+	if l := a.o.Sockets.Admin; l != nil {
+		// Else who connects would wait for ever in the kernel's queue.
+		admin := caller.Wrap(l, a.log)
+		serve = append(serve, func() error { return server.Serve(admin) })
+	}
 	if a.cfg.HTTP != "" {
 		tcp, err := net.Listen("tcp", a.cfg.HTTP)
 		if err != nil {
