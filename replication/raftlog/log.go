@@ -100,7 +100,7 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the raft log in %s: %w", o.Dir, err), meta.Close())
 	}
-	l, err := newLog(w, o, dirBytes(o.Dir), w.Close, meta.Close)
+	l, err := newLog(&settledWAL{WAL: w}, o, dirBytes(o.Dir), w.Close, meta.Close)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the raft log in %s: %w", o.Dir, err), w.Close(), meta.Close())
 	}
