@@ -99,6 +99,11 @@
 //     JSON for arrays.
 //   - Leading SETs are not a batch: one whose condition fails changes nothing for
 //     the others (45a).
+//   - Scripts of one entry do not exclude each other, however close they come: the
+//     log orders them, and each sees all of the one before. The reference aborts
+//     one of two that overlap, and its test TestWriteSkewAnomaly, whose scripts only
+//     count the rows of a bucket, expects that abort. One that sleeps does exclude
+//     the others, as there (package scriptrun).
 //   - A script that commits without a result answers Get without values (44).
 //   - DELETE and EXTEND of a missing key answer DoesNotExist everywhere, and a miss
 //     has revision 0, or that of its tombstone.

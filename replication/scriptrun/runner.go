@@ -3,6 +3,10 @@
 // others in one log entry, and one that sleeps or has used up its fuel as a
 // session that this agent drives, with the same evaluator.
 //
+// A pessimistic script that runs as a session excludes, from its arrival to its
+// end, the others of this Runner that need a lock of it: they are Aborted at once,
+// and so is a session that comes upon one of those.
+//
 // The main type is Runner, over any Coordinator. What a script means is written
 // in package script, what it may do to the state in package statemachine; who may
 // run one is decided by whoever listens.
@@ -34,6 +38,7 @@ const (
 type Runner struct {
 	coordinator replication.Coordinator
 	sessions    chan struct{}
+	overlap     *overlap
 
 	mu     sync.Mutex // of the three below
 	cache  *script.Cache
@@ -43,7 +48,7 @@ type Runner struct {
 
 // New makes a Runner that asks c.
 func New(c replication.Coordinator) *Runner {
-	r := &Runner{coordinator: c, sessions: make(chan struct{}, maxSessions),
+	r := &Runner{coordinator: c, sessions: make(chan struct{}, maxSessions), overlap: newOverlap(),
 		cache: script.NewCache(cacheBytes), hashes: make(map[string]string), known: make(map[string]string)}
 	r.cache.Dropped = func(text string) {
 		delete(r.hashes, r.known[text])
@@ -69,8 +74,18 @@ func (r *Runner) Run(ctx context.Context, s *replication.Script) (*replication.A
 	if len(s.Hash) > 0 || len(s.Text) == 0 {
 		s = &replication.Script{Text: []byte(program.Text()), Parameters: s.Parameters, Fuel: s.Fuel, Priority: s.Priority, Yield: s.Yield}
 	}
+	mode := program.Mode()
+	if mode != script.ModeDirect && mode != script.ModeRead && !options.Optimistic && options.SnapshotMS == 0 {
+		// A parameter that is missing is found where the script runs.
+		locks, _ := program.Locks(script.ParamsOf(s))
+		session := mode != script.ModeCommand
+		if refused := r.overlap.enter(locks, session); refused != nil {
+			return answer(script.Result{Type: script.TypeAborted, Reason: script.LockRefused(*refused)}), nil
+		}
+		defer r.overlap.leave(locks, session)
+	}
 	var a *replication.Answer
-	switch program.Mode() {
+	switch mode {
 	case script.ModeDirect:
 		return r.direct(ctx, program, s)
 	case script.ModeRead:
