@@ -45,7 +45,7 @@
 // a commit frees its locks in the same entry, nobody commits by himself, and reads
 // are validated always.
 //
-// Costly commands (TxRead, TxWrite, TxEnd, Script) share a budget per entry. Beyond
+// Costly commands (TxRead, TxWrite, TxLock, TxUnlock, TxEnd, Script) share a budget per entry. Beyond
 // it they are answered PROPOSE_AGAIN and wait for the next entry, with no receipt.
 //
 // A page read in a transaction has at most 1,000 rows (256 as of a time), and says

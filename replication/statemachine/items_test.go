@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/statemachine"
 )
 
 // TestItemsOfOneWriteAreBounded: a write of 300,000 empty items, which fits a
@@ -23,5 +24,42 @@ func TestItemsOfOneWriteAreBounded(t *testing.T) {
 	}
 	if a := write(replication.MaxWriteItems + 1); a.Code != replication.Code_CODE_INVALID || a.GetWritten() != nil {
 		t.Errorf("one more: %v %s", a.Code, a.Detail)
+	}
+}
+
+// TestLocksShareTheBudgetOfAnEntry: an entry full of requests for range locks, each
+// held against thousands of others, took seconds to apply.
+func TestLocksShareTheBudgetOfAnEntry(t *testing.T) {
+	s := newScripts(t)
+	begin := func() *replication.TxRef {
+		s.nowMS++
+		return &replication.TxRef{Id: s.apply(&replication.Request{Op: &replication.Request_TxStart{TxStart: &replication.TxStart{TimeoutMs: 300_000}}})[0].GetTxStarted().GetId()}
+	}
+	spans := func(tx *replication.TxRef, prefix string, from int) *replication.Request {
+		op := &replication.TxLock{Tx: tx}
+		for i := range statemachine.MaxTxSpansAtOnce {
+			op.Locks = append(op.Locks, &replication.TxLockItem{Kind: replication.TxLockKind_TX_LOCK_KIND_PREFIX, Durability: 1, Key: fmt.Sprint(prefix, from+i)})
+		}
+		return &replication.Request{Op: &replication.Request_TxLock{TxLock: op}}
+	}
+	held, other := begin(), begin()
+	for i := 0; i < statemachine.MaxTxSpans-1000; i += statemachine.MaxTxSpansAtOnce {
+		if a := s.apply(spans(held, "held", i))[0]; a.Code != replication.Code_CODE_OK {
+			t.Fatal(a)
+		}
+	}
+	var reqs []*replication.Request
+	for range 100 {
+		reqs = append(reqs, spans(other, "held", 0)) // refused, after having been held against all
+	}
+	reqs = append(reqs, &replication.Request{Op: &replication.Request_TxUnlock{TxUnlock: &replication.TxUnlock{Tx: other, Locks: reqs[0].GetTxLock().Locks}}})
+	counts := make(map[replication.Code]int)
+	answers := s.apply(reqs...)
+	for _, a := range answers {
+		counts[a.Code]++
+	}
+	if counts[replication.Code_CODE_LOCKED] < 1 || counts[replication.Code_CODE_LOCKED] > 3 || counts[replication.Code_CODE_PROPOSE_AGAIN] < 97 ||
+		answers[100].Code != replication.Code_CODE_PROPOSE_AGAIN {
+		t.Errorf("of 101 commands: %v", counts)
 	}
 }

@@ -18,6 +18,8 @@ func (a hlc) compare(b hlc) int {
 const (
 	readCost  int64 = 3_000
 	writeCost int64 = 8_000
+	lockCost  int64 = 4_000
+	spanCost  int64 = 20
 	entryWork int64 = 5_000_000
 )
 

@@ -165,6 +165,9 @@ func (m *Machine) wantedOf(i *replication.TxLockItem) wanted {
 
 // txLock takes all locks or none. Nobody waits: who is in the way is named.
 func (m *Machine) txLock(c *command, op *replication.TxLock) {
+	if m.busy(c) {
+		return
+	}
 	t := m.txOf(c, op.GetTx())
 	if t == nil || m.replayed(c, t, op.Tx, opLock, op) {
 		return
@@ -190,6 +193,7 @@ func (m *Machine) txLock(c *command, op *replication.TxLock) {
 	if !m.roomForLocks(c, t, want) || !m.fits(c, t, size) {
 		return
 	}
+	m.chargeLocks(t, want)
 	for i, w := range want {
 		if end, holder := m.inTheWay(t, w); holder != nil {
 			c.refuse(replication.Code_CODE_LOCKED, "another transaction holds a lock that is in the way")
@@ -209,6 +213,17 @@ func (m *Machine) txLock(c *command, op *replication.TxLock) {
 	}
 	c.answer.Result = &replication.Answer_TxLocked{TxLocked: new(replication.TxLocked)}
 	m.keepOperation(c, t, op.Tx, opLock, op)
+}
+
+// chargeLocks counts the work of taking or giving up locks. One on a span is held
+// against all others there are, and against the transaction's own.
+func (m *Machine) chargeLocks(t *transaction, locks []wanted) {
+	m.work += int64(len(locks)) * lockCost
+	for _, w := range locks {
+		if w.span != nil {
+			m.work += int64(m.tx.lockSpans.count+len(t.spans)) * spanCost
+		}
+	}
 }
 
 // inTheWay returns who is in the way of one lock, and when that ends.
@@ -277,6 +292,9 @@ func (m *Machine) lockSpan(c *command, t *transaction, w wanted) {
 
 // txUnlock gives locks up. What was read under them must be unchanged at the commit.
 func (m *Machine) txUnlock(c *command, op *replication.TxUnlock) {
+	if m.busy(c) {
+		return
+	}
 	t := m.txOf(c, op.GetTx())
 	if t == nil || m.replayed(c, t, op.Tx, opUnlock, op) {
 		return
@@ -292,8 +310,12 @@ func (m *Machine) txUnlock(c *command, op *replication.TxUnlock) {
 		}
 	}
 	m.released = true
-	for _, l := range op.Locks {
-		w := m.wantedOf(l)
+	given := make([]wanted, len(op.Locks))
+	for i, l := range op.Locks {
+		given[i] = m.wantedOf(l)
+	}
+	m.chargeLocks(t, given)
+	for _, w := range given {
 		if w.span == nil {
 			m.dropTxLock(t, w.key)
 			continue
