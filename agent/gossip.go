@@ -130,6 +130,14 @@ func (g *gossip) run() {
 	}
 	told, ids := g.config.Self, g.keys().IDs()
 	for g.wait(gossipTick) {
+		// The keys first: who is told that a secret is accepted may use it at once.
+		if now := g.keys().IDs(); !slices.Equal(ids, now) {
+			if err := f.SetKeys(g.keys().GossipKeys()); err != nil {
+				g.log.Error("the gossip keys were not changed; it is tried again", "error", err)
+				continue
+			}
+			ids = now
+		}
 		self := g.self()
 		if self.Role == told.Role && slices.Equal(self.KeyIDs, told.KeyIDs) {
 			continue
@@ -139,13 +147,6 @@ func (g *gossip) run() {
 			continue
 		}
 		told = self
-		if now := g.keys().IDs(); !slices.Equal(ids, now) {
-			if err := f.SetKeys(g.keys().GossipKeys()); err != nil {
-				g.log.Error("the gossip keys were not changed", "error", err)
-				continue
-			}
-			ids = now
-		}
 	}
 }
 

@@ -205,7 +205,7 @@ func (c change) valid() bool {
 	if c.Hold == nil {
 		return c.Gone != ""
 	}
-	return c.Gone == "" && c.Hold.ID != "" && c.Hold.Lock != "" && c.Hold.TTLMS > 0 && len(c.Hold.Processes) <= maxWitnesses
+	return c.Gone == "" && c.Hold.ID != "" && c.Hold.Lock != "" && c.Hold.TTLMS > 0 && c.Hold.TTLMS <= maxTTL.Milliseconds() && len(c.Hold.Processes) <= maxWitnesses
 }
 
 func encodeChange(c change) ([]byte, error) {

@@ -21,6 +21,9 @@ cluster. For the day on which a majority of the voters is lost for good, and onl
 then: while a majority can still be brought back, bring it back.
 
 What this voter has becomes decided; a write that only the lost voters had is lost.
+So is a lock that only they had granted: it is granted again, under a fencing token
+that may have been given out before. Let one lease pass on all hosts before you start
+the agent again, or stop what runs under locks.
 The lost ones must never run again with their old disks: a majority of them would
 go on by itself, and locks would be held twice. Empty their data directories first;
 then they join again as new nodes.

@@ -41,6 +41,8 @@ const (
 	defaultReplaceAfter = 10 * time.Minute
 	// stableFor is how long a standby has to be there before it gets a vote.
 	stableFor = 30 * time.Second
+	// maxSaid is how many lines are remembered, so as not to be logged again.
+	maxSaid = 1024
 	// clockTolerance is how far wall clocks may be apart without a word.
 	clockTolerance = time.Minute
 )
@@ -452,6 +454,9 @@ func (k *Keeper) checkCopy(h *link.Hello, address string) {
 func (k *Keeper) sayOnce(key string, level slog.Level, message string, args ...any) {
 	if k.said[key] {
 		return
+	}
+	if len(k.said) >= maxSaid {
+		clear(k.said) // texts of errors may differ each time
 	}
 	k.said[key] = true
 	k.cfg.Logger.Log(context.Background(), level, message, args...)

@@ -177,6 +177,9 @@ func (r *Restorer) Row(key, value []byte) (restored []byte, err error) {
 // with this highest token. wanted is an operator's own, 0: none; it must not be
 // below what the backup demands.
 func TokenFloor(highest, wallMS, wanted int64) (int64, error) {
+	if highest > MaxTokenFloor-tokenMargin { // also far beyond, where sums overflow
+		return 0, fmt.Errorf("the backup knows of token %d, and none above %d can be given out: nothing can be restored from it without doubling a token", highest, int64(MaxTokenFloor))
+	}
 	least := highest + tokenMargin
 	floor := max(least, wallMS/1000*tokensPerSecond)
 	if wanted != 0 {
@@ -210,7 +213,6 @@ func (r *Restorer) Finish(floor, wallMS int64, configuration []byte) []RestoredR
 	gone := &s.history[replication.Durability_DURABILITY_EPHEMERAL]
 	*gone = chunkCounts{chunks: gone.chunks}
 	s.keys, s.sequences = r.Keys, r.Sequences
-	s.history[replication.Durability_DURABILITY_EPHEMERAL] = chunkCounts{}
 	config := appendBytes(binary.AppendUvarint([]byte{rowFormat}, s.index), configuration)
 	return []RestoredRow{
 		{bytes.Clone(metaKey), s.append(nil)},

@@ -134,6 +134,7 @@ func TestTokenFloor(t *testing.T) {
 		{5, 5 + 1<<20, 5 + 1<<20, true},
 		{5, 4 + 1<<20, 0, false},
 		{1<<53 - 1, 0, 0, false},
+		{1<<63 - 5, 0, 0, false}, // no sum may overflow, and begin below it
 		{5, 1 << 60, 0, false},
 	} {
 		got, err := statemachine.TokenFloor(c.highest, now, c.wanted)
