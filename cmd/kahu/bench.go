@@ -28,6 +28,8 @@ type target interface {
 	Unlock(ctx context.Context, name, owner string) error
 	CreateSequence(ctx context.Context, name string) error
 	Next(ctx context.Context, name string) error
+	// Script runs a script with its parameter @k, and returns its one value.
+	Script(ctx context.Context, text, k string) (string, error)
 	Close() error
 }
 
@@ -54,6 +56,7 @@ func newBenchCommand(g *globals) *cobra.Command {
 		o.command(g, "get", "Read random keys, linearizable", o.get),
 		o.command(g, "lock", "Take and give back a lock, one per caller: a pair is one operation", o.lock),
 		o.command(g, "seq", "Take numbers from one hot sequence", o.seq),
+		o.command(g, "script", "Increment one hot counter, all callers the same one, by script", o.script),
 	)
 	cmd.Long = `Put the agent under load and measure it.
 
@@ -61,10 +64,10 @@ Without --rate every caller asks again as soon as it is answered. With --rate
 operations are due at fixed instants, and latency counts from then, so that a
 stall shows in every operation that it delayed.
 
-With --kahuna the load comes as from a client of Kahuna: sets, reads and locks
-on batch streams of gRPC, sequences one call each.
+With --kahuna the load comes as from a client of Kahuna: sets, reads, locks and
+scripts on batch streams of gRPC, sequences one call each.
 
-Keys, locks and the sequence begin with --prefix, and the keys stay.`
+Keys, locks, the sequence and the counter begin with --prefix, and the keys stay.`
 	cmd.Example = `  kahu bench put --callers 64
   kahu bench get --rate 5000 --duration 30s --output json
   kahu bench lock --http

@@ -37,31 +37,37 @@ const (
 // do sends one request and reads the whole answer. A status that is no success
 // is an error unless it is allowed.
 func (t httpTarget) do(ctx context.Context, method, path, contentType string, body []byte, allowed ...int) error {
+	_, err := t.answer(ctx, method, path, contentType, body, allowed...)
+	return err
+}
+
+// answer is do with the body of a success.
+func (t httpTarget) answer(ctx context.Context, method, path, contentType string, body []byte, allowed ...int) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://kahu/kahu/v1/"+path, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if method != http.MethodGet && body != nil {
 		request.Header.Set("Content-Type", contentType)
 	}
 	response, err := t.client.Do(request)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
-		return fmt.Errorf("reading the answer: %w", err)
+		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	if response.StatusCode < 300 {
-		return nil
+		return text, nil
 	}
 	for _, status := range allowed {
 		if response.StatusCode == status {
-			return nil
+			return nil, nil
 		}
 	}
-	return fmt.Errorf("%s %s: %s: %.200s", method, path, response.Status, bytes.TrimSpace(text))
+	return nil, fmt.Errorf("%s %s: %s: %.200s", method, path, response.Status, bytes.TrimSpace(text))
 }
 
 // post sends a body as JSON.
@@ -71,6 +77,21 @@ func (t httpTarget) post(ctx context.Context, path string, body any) error {
 		return err
 	}
 	return t.do(ctx, http.MethodPost, path, typeJSON, text)
+}
+
+// postFor is post with an answer in JSON.
+func (t httpTarget) postFor(ctx context.Context, path string, body, answer any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	if text, err = t.answer(ctx, http.MethodPost, path, typeJSON, text); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	return nil
 }
 
 // Put sets a key.

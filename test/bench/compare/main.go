@@ -17,9 +17,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kahu-sh/kahu/cmd/kahu/load"
+	"github.com/kahu-sh/kahu/test/bench/proc"
 	"github.com/kahu-sh/kahu/test/cluster"
 )
 
@@ -47,7 +49,10 @@ type options struct {
 	skip    string
 	output  string
 	quick   bool
+	only    string
 }
+
+func (o options) names() []string { return strings.Split(o.only, ",") }
 
 // etcd's members are killed by the kernel when the thread that forked them
 // ends; main's own lasts as long as the program.
@@ -64,6 +69,7 @@ func main() {
 	flag.IntVar(&o.connections, "connections", 1, "of the client, on both sides")
 	flag.StringVar(&o.skip, "skip", "", "`kahu` or etcd: measure the other alone")
 	flag.StringVar(&o.output, "output", "text", "text or json")
+	flag.StringVar(&o.only, "loads", "put,get,lock,seq,script", "with commas; script is one counter that all callers increment: by script, and by etcd's STM")
 	flag.BoolVar(&o.quick, "quick", false, "3 s a load, 64 callers only")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -80,7 +86,7 @@ func run(ctx context.Context, o options) error {
 		o.duration, o.warmup, callers = 3*time.Second, time.Second, []int{64}
 	}
 	for _, n := range callers {
-		for _, name := range []string{"put", "get", "lock", "seq"} {
+		for _, name := range o.names() {
 			o.loads = append(o.loads, shape{name, n})
 		}
 	}
@@ -139,7 +145,11 @@ func (o options) kahu(ctx context.Context, dir string, r *report) (err error) {
 				return err
 			}
 			args := append([]string{"bench", s.name, "--output", "json"}, o.arguments(s)...)
-			result, err := loadResult(leader.Command(ctx, append(args, mode.args...)...))
+			var pids []int
+			for _, a := range c.Voters() {
+				pids = append(pids, a.Pid())
+			}
+			result, cpu, err := loadResult(leader.Command(ctx, append(args, mode.args...)...), pids)
 			if err != nil {
 				return fmt.Errorf("kahu bench %s: %w", s.name, err)
 			}
@@ -151,7 +161,7 @@ func (o options) kahu(ctx context.Context, dir string, r *report) (err error) {
 				}
 				unflushed = max(unflushed, status.Voter.UnflushedBytes)
 			}
-			r.add(s, mode.side, result, unflushed)
+			r.add(row{s.name, s.callers, mode.side, unflushed, cpu, result})
 		}
 	}
 	return nil
@@ -170,25 +180,59 @@ func (o options) measureEtcd(ctx context.Context, dir string, r *report) error {
 			return err
 		}
 		args := append(o.arguments(s), "--endpoints", leader, s.name)
-		result, err := loadResult(exec.CommandContext(ctx, filepath.Join(o.etcd, "load"), args...))
+		var pids []int
+		for _, cmd := range m.cmds {
+			pids = append(pids, cmd.Process.Pid)
+		}
+		result, cpu, err := loadResult(exec.CommandContext(ctx, filepath.Join(o.etcd, "load"), args...), pids)
 		if err != nil {
 			return fmt.Errorf("etcd load %s: %w", s.name, err)
 		}
-		r.add(s, sideEtcd, result, 0)
+		r.add(row{s.name, s.callers, sideEtcd, 0, cpu, result})
 	}
 	return nil
 }
 
-// loadResult runs a load client and reads what it measured.
-func loadResult(cmd *exec.Cmd) (*load.Result, error) {
+// loadResult runs a load client and reads what it measured, and the CPU time that
+// the members and the client took meanwhile, for each operation: on a machine that
+// others use it says more than a rate. Of the members also what the warm-up took
+// is in it, so that it is divided by what was done in all that time.
+func loadResult(cmd *exec.Cmd, members []int) (*load.Result, time.Duration, error) {
+	before, err := cpuTime(members)
+	if err != nil {
+		return nil, 0, err
+	}
+	begun := time.Now()
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
+	}
+	took := time.Since(begun)
+	after, err := cpuTime(members)
+	if err != nil {
+		return nil, 0, err
 	}
 	var result load.Result
 	if err := json.Unmarshal(out, &result); err != nil {
-		return nil, fmt.Errorf("reading its result: %w", err)
+		return nil, 0, fmt.Errorf("reading its result: %w", err)
 	}
-	return &result, nil
+	all := result.PerSecond * took.Seconds()
+	if all < 1 {
+		return &result, 0, nil
+	}
+	used := after - before + cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return &result, time.Duration(float64(used) / all), nil
+}
+
+// cpuTime is what processes have used together.
+func cpuTime(pids []int) (sum time.Duration, err error) {
+	for _, pid := range pids {
+		u, err := proc.Read(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += u.CPU
+	}
+	return sum, nil
 }

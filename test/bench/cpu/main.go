@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/kahu-sh/kahu/cmd/kahu/load"
+	"github.com/kahu-sh/kahu/test/bench/proc"
 	"github.com/kahu-sh/kahu/test/cluster"
 )
 
@@ -40,7 +41,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "", "`path` of kahu")
 	flag.StringVar(&o.storage, "storage", "sqlite", "the engine")
-	flag.StringVar(&o.loads, "loads", "put,get,lock,seq", "of kahu bench, with commas")
+	flag.StringVar(&o.loads, "loads", "put,get,lock,seq,script", "of kahu bench, with commas")
 	flag.StringVar(&o.profiles, "profiles", "", "`folder` for CPU profiles; the binary must have the profiler in it")
 	flag.IntVar(&o.callers, "callers", 64, "operations at once")
 	flag.IntVar(&o.keys, "keys", 10_000, "different keys")
@@ -88,9 +89,9 @@ func (o *options) measure(ctx context.Context, c *cluster.Cluster, name string, 
 			agents = append(agents, a)
 		}
 	}
-	before := make([]usage, len(agents))
+	before := make([]proc.Usage, len(agents))
 	for i, a := range agents {
-		if before[i], err = readUsage(a.Pid()); err != nil {
+		if before[i], err = proc.Read(a.Pid()); err != nil {
 			return err
 		}
 	}
@@ -98,7 +99,7 @@ func (o *options) measure(ctx context.Context, c *cluster.Cluster, name string, 
 	if err != nil {
 		return err
 	}
-	idle, err := idleTime()
+	idle, err := proc.Idle()
 	if err != nil {
 		return err
 	}
@@ -119,7 +120,7 @@ func (o *options) measure(ctx context.Context, c *cluster.Cluster, name string, 
 		return err
 	}
 	took := time.Since(begun)
-	idleAfter, err := idleTime()
+	idleAfter, err := proc.Idle()
 	if err != nil {
 		return err
 	}
@@ -132,21 +133,21 @@ func (o *options) measure(ctx context.Context, c *cluster.Cluster, name string, 
 		return fmt.Errorf("reading the result of kahu bench: %w", err)
 	}
 	n := float64(r.Operations)
-	used := make([]usage, len(agents))
+	used := make([]proc.Usage, len(agents))
 	total := us(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()) / n
 	client := total
 	for i, a := range agents {
-		after, err := readUsage(a.Pid())
+		after, err := proc.Read(a.Pid())
 		if err != nil {
 			return err
 		}
-		used[i] = usage{after.cpu - before[i].cpu, after.written - before[i].written}
-		total += us(used[i].cpu) / n
+		used[i] = proc.Usage{CPU: after.CPU - before[i].CPU, Written: after.Written - before[i].Written}
+		total += us(used[i].CPU) / n
 	}
 	fmt.Fprintf(out, "%s\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.0f\t%.1f\t%.0f\t%.0f\t\n", name, r.PerSecond, total,
-		us(used[0].cpu)/n, us(used[1].cpu)/n, us(used[2].cpu)/n, client,
+		us(used[0].CPU)/n, us(used[1].CPU)/n, us(used[2].CPU)/n, client,
 		100*(idleAfter-idle).Seconds()/took.Seconds()/float64(runtime.NumCPU()), float64(r.LatencyUS.P50), n/float64(indexAfter-index),
-		float64(used[0].written)/n, float64(used[1].written)/n)
+		float64(used[0].Written)/n, float64(used[1].Written)/n)
 	profiled.Wait()
 	if o.profiles == "" {
 		return nil

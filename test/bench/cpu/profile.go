@@ -17,6 +17,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/kahu-sh/kahu/test/bench/proc"
 )
 
 // profile is the CPU time of one process by part of the code.
@@ -130,7 +132,7 @@ func packageOf(function string) string {
 
 // writeParts prints CPU per operation by part and process, largest first. Each
 // profile's shares are laid over what the kernel counted, so that they add up.
-func writeParts(w io.Writer, profiles []profile, used []usage, n float64) error {
+func writeParts(w io.Writer, profiles []profile, used []proc.Usage, n float64) error {
 	sums := map[string]float64{}
 	shares := make([]map[string]float64, len(profiles))
 	for i, p := range profiles {
@@ -143,7 +145,7 @@ func writeParts(w io.Writer, profiles []profile, used []usage, n float64) error 
 		}
 		shares[i] = map[string]float64{}
 		for part, d := range p.parts {
-			shares[i][part] = us(used[i].cpu) / n * float64(d) / float64(all)
+			shares[i][part] = us(used[i].CPU) / n * float64(d) / float64(all)
 			sums[part] += shares[i][part]
 		}
 	}

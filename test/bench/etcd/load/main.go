@@ -1,7 +1,7 @@
 // Command load puts etcd under the same loads as kahu bench, with the same
 // generator, and writes the same JSON.
 //
-//	load --endpoints 127.0.0.1:2379 --callers 64 --duration 10s put|get|lock|seq
+//	load --endpoints 127.0.0.1:2379 --callers 64 --duration 10s put|get|lock|seq|script
 package main
 
 import (
@@ -109,17 +109,20 @@ func (o options) operation(ctx context.Context, clients []*clientv3.Client, spec
 		}, nil
 	case "lock":
 		return o.locks(clients, spec)
-	case "seq":
+	case "seq", "script":
+		// One counter for all callers, by software transactional memory: what etcd
+		// has for reading, deciding and writing as one.
+		counter := o.prefix + map[string]string{"seq": "seq", "script": "counter"}[name]
 		return func(ctx context.Context, caller int, _ uint64) error {
 			_, err := concurrency.NewSTM(of(caller), func(stm concurrency.STM) error {
-				n, _ := strconv.ParseInt(stm.Get(o.prefix+"seq"), 10, 64) // absent is 0
-				stm.Put(o.prefix+"seq", strconv.FormatInt(n+1, 10))
+				n, _ := strconv.ParseInt(stm.Get(counter), 10, 64) // absent is 0
+				stm.Put(counter, strconv.FormatInt(n+1, 10))
 				return nil
 			}, concurrency.WithAbortContext(ctx))
 			return err
 		}, nil
 	}
-	return nil, fmt.Errorf("no load %q; there are put, get, lock and seq", name)
+	return nil, fmt.Errorf("no load %q; there are put, get, lock, seq and script", name)
 }
 
 // locks takes and gives back one lock per caller, without contention, all of a

@@ -1,4 +1,6 @@
-package main
+// Package proc reads what processes have used, for benchmarks that count CPU time
+// and bytes and not seconds of a machine that others use as well.
+package proc
 
 import (
 	"bytes"
@@ -11,45 +13,46 @@ import (
 // tick is the unit of /proc/PID/stat and /proc/stat, on every Linux that Go knows.
 const tick = time.Second / 100
 
-// usage is what a process has used since it started.
-type usage struct {
-	cpu     time.Duration // user and system
-	written int64         // bytes that it caused to be written
+// Usage is what a process has used since it started.
+type Usage struct {
+	CPU     time.Duration // user and system
+	Written int64         // bytes that it caused to be written
 }
 
-func readUsage(pid int) (usage, error) {
+// Read returns the usage of a process so far.
+func Read(pid int) (Usage, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	// The command's name may hold anything; fields are counted behind it.
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 13 {
-		return usage{}, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+		return Usage{}, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 	}
 	user, err := strconv.ParseInt(string(fields[11]), 10, 64)
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	system, err := strconv.ParseInt(string(fields[12]), 10, 64)
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
-	u := usage{cpu: time.Duration(user+system) * tick}
+	u := Usage{CPU: time.Duration(user+system) * tick}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	for line := range bytes.Lines(text) {
 		if number, ok := bytes.CutPrefix(line, []byte("write_bytes: ")); ok {
-			u.written, err = strconv.ParseInt(string(bytes.TrimSpace(number)), 10, 64)
+			u.Written, err = strconv.ParseInt(string(bytes.TrimSpace(number)), 10, 64)
 		}
 	}
 	return u, err
 }
 
-// idleTime is how long all cores together have been idle since boot.
-func idleTime() (time.Duration, error) {
+// Idle is how long all cores together have been idle since boot.
+func Idle() (time.Duration, error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, err
