@@ -69,8 +69,8 @@ short: ## The tests that take seconds, without the race detector
 	$(GO) test -short -timeout 3m ./...
 
 .PHONY: soak
-soak: ## The long tests: 20 leader kills and more, many times the size
-	KAHU_SOAK=1 $(GO) test -race -count=1 -timeout 60m -v ./test/e2e/... ./test/faults/...
+soak: ## The long tests: 20 leader kills, partitions of every shape and more, many times the size
+	KAHU_SOAK=1 $(GO) test -race -count=1 -timeout 60m -v ./test/e2e/... ./test/faults/... ./test/partitions/...
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, and that generated code is fresh

@@ -17,7 +17,7 @@ import (
 )
 
 // holdTTL covers an election, so that none may cost a hold.
-const holdTTL = 6 * time.Second
+const holdTTL = 5 * time.Second
 
 // A tenure is one time that a lock was held, as its holder saw it. Times are on
 // the boot clock, which is one for all namespaces.
