@@ -63,3 +63,40 @@ func TestLocksShareTheBudgetOfAnEntry(t *testing.T) {
 		t.Errorf("of 101 commands: %v", counts)
 	}
 }
+
+// TestLargeValuesShareTheBudgetOfAnEntry: the answers of an entry are in memory all
+// at once, and so are its changes.
+func TestLargeValuesShareTheBudgetOfAnEntry(t *testing.T) {
+	s := newScripts(t)
+	const mib, n = 1 << 20, 20
+	var reads, ranges, ends []*replication.Request
+	for i := range n {
+		s.nowMS++
+		key := fmt.Sprintf("k%02d", i)
+		tx := &replication.TxRef{Id: s.apply(&replication.Request{Op: &replication.Request_TxStart{TxStart: &replication.TxStart{TimeoutMs: 300_000}}})[0].GetTxStarted().GetId()}
+		if a := s.apply(&replication.Request{Op: &replication.Request_TxWrite{TxWrite: &replication.TxWrite{Tx: tx, Items: []*replication.WriteItem{
+			{Durability: 1, Key: key, Value: make([]byte, 2*mib)}}}}})[0]; a.Code != replication.Code_CODE_OK {
+			t.Fatal(a)
+		}
+		reads = append(reads, &replication.Request{Op: &replication.Request_TxRead{TxRead: &replication.TxRead{Tx: tx,
+			Keys: []*replication.GetKey{{Durability: 1, Key: key}}}}})
+		ranges = append(ranges, &replication.Request{Op: &replication.Request_TxRead{TxRead: &replication.TxRead{Tx: tx,
+			Range: &replication.Range{Durability: 1, Prefix: key}}}})
+		ends = append(ends, &replication.Request{Op: &replication.Request_TxEnd{TxEnd: &replication.TxEnd{Tx: tx, Commit: true}}})
+	}
+	for what, reqs := range [][]*replication.Request{reads, ranges, ends} {
+		done := 0
+		for i, a := range s.apply(reqs...) {
+			switch {
+			case a.Code == replication.Code_CODE_PROPOSE_AGAIN:
+			case i != done:
+				t.Errorf("kind %d: %d was carried out, and %d was not", what, i, done)
+			default:
+				done++
+			}
+		}
+		if done != 3 { // of 2 MiB each
+			t.Errorf("kind %d: %d of %d were carried out in one entry", what, done, n)
+		}
+	}
+}

@@ -12,7 +12,9 @@ func (a hlc) compare(b hlc) int {
 	return cmp.Or(cmp.Compare(a.ms, b.ms), cmp.Compare(a.counter, b.counter))
 }
 
-// What a command at apply costs, in nanoseconds of an unhurried core, roughly;
+// What a command at apply costs, in nanoseconds of an unhurried core, roughly, and
+// each byte of a value that it reads or writes costs one more: that bounds as well
+// what the answers of an entry, and its changes, take of memory;
 // and what one entry may spend before its other costly commands must wait for the
 // next one (DESIGN.md §3: apply stays under 10 ms).
 const (

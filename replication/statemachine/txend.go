@@ -80,7 +80,7 @@ func (m *Machine) commit(c *command, t *transaction) (outcome byte) {
 			m.commitItem(c, ref, item)
 		}
 	}
-	m.work += int64(t.writes) * writeCost
+	m.work += int64(t.writes)*writeCost + int64(t.stagedBytes)
 	return txCommitted
 }
 

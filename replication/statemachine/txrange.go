@@ -173,6 +173,7 @@ func (w *rangeWalk) show(key string, f found) bool {
 			return false
 		}
 		w.out.Entries = append(w.out.Entries, e)
+		w.m.work += int64(len(e.Value))
 	}
 	w.last, w.moved = key, true
 	return true

@@ -84,7 +84,7 @@ func (m *Machine) txReadKeys(c *command, t *transaction, op *replication.TxRead,
 			return
 		}
 		out.Entries = append(out.Entries, e)
-		m.work += readCost
+		m.work += readCost + int64(len(e.Value))
 	}
 	if asOf == nil {
 		for _, k := range op.Keys {

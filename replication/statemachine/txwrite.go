@@ -42,7 +42,7 @@ func (m *Machine) txWrite(c *command, op *replication.TxWrite) {
 	out := prepareWritten(c, len(op.Items))
 	for i, item := range op.Items {
 		m.stageItem(c, t, item, &out[i])
-		m.work += writeCost
+		m.work += writeCost + int64(len(item.Value))
 	}
 	if len(op.Items) == 1 && out[0].Code != replication.Code_CODE_OK {
 		c.answer.Code, c.answer.Detail = out[0].Code, problemOfItem(op.Items[0])
