@@ -621,3 +621,57 @@ func TestAllOrNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestDeleteManyInASession tells TestSessionDeleteManyCommit and …Rollback: the
+// batch carries the session's identity once, and the transaction in each item.
+func TestDeleteManyInASession(t *testing.T) {
+	for d := range pb.GrpcKeyValueDurability(2) {
+		for _, commit := range []bool{true, false} {
+			t.Run(fmt.Sprintf("durability=%d/commit=%v", d, commit), func(t *testing.T) {
+				a := newAnomaly(t, d)
+				a.seed("p/a", "a")
+				a.seed("p/b", "b")
+				s := a.begin(false, 5000, false)
+				req := &pb.GrpcTryDeleteManyKeyValueRequest{CoordinatorKey: ptr(s.key), OperationIdHigh: ptr(uint64(9)), OperationIdLow: ptr(uint64(1))}
+				for _, key := range []string{"p/a", "p/b"} {
+					if !s.lock(key) {
+						t.Fatalf("%s is locked", key)
+					}
+					req.Items = append(req.Items, &pb.GrpcTryDeleteManyKeyValueRequestItem{Key: key, Durability: d, TransactionIdNode: s.start.TransactionIdNode,
+						TransactionIdPhysical: s.start.TransactionIdPhysical, TransactionIdCounter: s.start.TransactionIdCounter})
+				}
+				got := ask[*pb.GrpcTryDeleteManyKeyValueResponse](t, a.kv, req)
+				if len(got.Items) != 2 || got.Items[0].Type != 4 || got.Items[1].Type != 4 {
+					t.Fatalf("answered %v", got)
+				}
+				a.want("p/a", "a")
+				a.want("p/b", "b")
+				left := [2]string{"a", "b"}
+				if commit {
+					left = [2]string{}
+					if !s.commit() {
+						t.Fatal("not committed")
+					}
+				} else if r := s.rollback(); r != 9 {
+					t.Fatalf("rollback answered %v", r)
+				}
+				a.want("p/a", left[0])
+				a.want("p/b", left[1])
+			})
+		}
+	}
+}
+
+// TestScanByAWholeKey tells TestScanAllByExactPrefix: a key begins with itself.
+func TestScanByAWholeKey(t *testing.T) {
+	for d := range pb.GrpcKeyValueDurability(2) {
+		a := newAnomaly(t, d)
+		a.seed("whole", "1")
+		a.seed("whole/part", "2")
+		a.seed("who", "3")
+		scan := ask[*pb.GrpcScanAllByPrefixResponse](t, a.kv, &pb.GrpcScanAllByPrefixRequest{PrefixKey: "whole", Durability: d})
+		if scan.Type != 3 || len(scan.Items) != 2 || scan.Items[0].Key != "whole" {
+			t.Errorf("durability %d: %v", d, scan)
+		}
+	}
+}
