@@ -43,8 +43,11 @@ It ends as the command ended, by the same signal if it was one; and by itself wi
 
 --contain says what keeps the command's processes together: pidns is a pid
 namespace with a private /proc, needs root, and leaves nothing behind even when
-all of kahu exec is killed at once; pgroup needs no privilege and follows the
-processes by their parents. auto is the strongest that works.`,
+all of kahu exec is killed at once; cgroup is a control group, needs root or a unit
+with Delegate=yes, and ends also what runs as another user; pgroup needs no
+privilege and follows the processes by their parents. auto is the strongest that
+works. In a container all of them end with the container, and the lock is free
+at once.`,
 		Example: `  kahu exec --lock nightly-report -- /usr/local/bin/report --all
   kahu exec --lock deploy --wait 0 -- ./deploy.sh || echo somebody else does
   kahu exec --lock db --ttl 15s --grace 2s --require-contain -- postgres -D data`,
@@ -84,7 +87,7 @@ processes by their parents. auto is the strongest that works.`,
 	f.StringVar(&ttl, "ttl", "30s", "`length` of the lease: how long an unreachable host keeps the lock")
 	f.StringVar(&wait, "wait", wire.Forever, "how long to stand in line: a `duration`, 0 for not at all, or forever")
 	f.StringVar(&grace, "grace", "5s", "`time` between SIGTERM and SIGKILL; a part of the lease is kept for it")
-	f.StringVar(&contain, "contain", string(guard.Auto), "what keeps its processes together: auto, pidns or pgroup")
+	f.StringVar(&contain, "contain", string(guard.Auto), "what keeps its processes together: auto, pidns, cgroup or pgroup")
 	f.BoolVar(&require, "require-contain", false, "rather fail than use something weaker than --contain; with auto, than pidns")
 	f.BoolVar(&ephemeral, "ephemeral", false, "use the table of locks that is not backed up")
 	f.StringVar(&reason, "reason", "", "shown to whoever asks who holds the lock")

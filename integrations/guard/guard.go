@@ -26,7 +26,7 @@
 //	all killed      as for the keeper: no code of ours has to run
 //	all stopped     the kernel's timer kills the keeper at the deadline
 //
-// Without one (PGroup), the init and after it the keeper and the face, subreapers
+// Without one (CGroup, PGroup), the init and after it the keeper and the face, subreapers
 // all, kill the descendants in the place of the kernel. Killing the three of them
 // at one instant leaves the command's descendants behind, but not the command; in
 // a container it leaves nothing when the container ends with them, and the agent
@@ -128,6 +128,9 @@ func run(o Options, face *stage.Link) outcome {
 		return failure(ExitOS, "%v", err)
 	}
 	defer t.pidfd.Close()
+	if t.group != nil {
+		_ = face.Send(stage.Message{Kind: stage.Contained, Text: t.group.Path()})
+	}
 	leaveJob()
 
 	k := &keeper{Options: o, face: face, tree: t}

@@ -9,16 +9,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kahu-sh/kahu/integrations/cgroup"
 	"github.com/kahu-sh/kahu/integrations/guard"
 	"golang.org/x/sys/unix"
 )
 
 // eachRung runs a test on every rung that works here.
 func eachRung(t *testing.T, f func(t *testing.T, rung guard.Containment)) {
-	for _, rung := range []guard.Containment{guard.PIDNS, guard.PGroup} {
+	for _, rung := range []guard.Containment{guard.PIDNS, guard.CGroup, guard.PGroup} {
 		t.Run(string(rung), func(t *testing.T) {
 			if rung == guard.PIDNS && os.Geteuid() != 0 {
 				t.Skip("a pid namespace needs root")
+			}
+			if g, err := cgroup.Make(); rung == guard.CGroup && err != nil {
+				t.Skip(err)
+			} else if err == nil {
+				must(t, g.Remove())
+				must(t, g.Close())
 			}
 			f(t, rung)
 		})

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kahu-sh/kahu/integrations/cgroup"
 	"github.com/kahu-sh/kahu/integrations/guard/stage"
 	"golang.org/x/sys/unix"
 )
@@ -15,14 +16,17 @@ import (
 // Containment says what keeps the command's tree together.
 type Containment string
 
-// The rungs of the ladder, strongest first. A cgroup rung goes between them:
-// rungs is the one place to add it.
+// The rungs of the ladder, strongest first; rungs is the one place to add one.
 const (
 	// Auto takes the strongest rung that works here.
 	Auto Containment = "auto"
 	// PIDNS is a pid namespace with a private /proc. It needs CAP_SYS_ADMIN.
 	// Nothing survives it, not even kill -9 of the whole guard at once.
 	PIDNS Containment = "pidns"
+	// CGroup is a control group (v2), which ends also what runs as another user. It
+	// needs root, or a unit with Delegate=. When the face, the keeper and the init
+	// are killed at one instant, descendants run until the next guard starts here.
+	CGroup Containment = "cgroup"
 	// PGroup is a subreaper: every descendant is found by its parent links. It
 	// needs no privilege, and leaves descendants behind when the face, the
 	// keeper and the init are killed at one instant.
@@ -32,19 +36,40 @@ const (
 // rungs are tried in this order.
 var rungs = []struct {
 	name  Containment
-	start func(file string, args []string) (*stage.Init, error)
+	start func(file string, args []string) (*stage.Init, *cgroup.Group, error)
 }{
-	{PIDNS, func(file string, args []string) (*stage.Init, error) { return stage.StartInit(file, args, true) }},
-	{PGroup, func(file string, args []string) (*stage.Init, error) { return stage.StartInit(file, args, false) }},
+	{PIDNS, func(file string, args []string) (*stage.Init, *cgroup.Group, error) {
+		in, err := stage.StartInit(file, args, true, nil)
+		return in, nil, err
+	}},
+	{CGroup, startInGroup},
+	{PGroup, func(file string, args []string) (*stage.Init, *cgroup.Group, error) {
+		in, err := stage.StartInit(file, args, false, nil)
+		return in, nil, err
+	}},
+}
+
+func startInGroup(file string, args []string) (*stage.Init, *cgroup.Group, error) {
+	group, err := cgroup.Make()
+	if err != nil {
+		return nil, nil, err
+	}
+	in, err := stage.StartInit(file, args, false, group)
+	if err != nil {
+		_ = group.Remove() // nobody is in it
+		_ = group.Close()
+		return nil, nil, err
+	}
+	return in, group, nil
 }
 
 // ParseContainment reads the value of a flag.
 func ParseContainment(s string) (Containment, error) {
 	switch c := Containment(s); c {
-	case Auto, PIDNS, PGroup:
+	case Auto, PIDNS, CGroup, PGroup:
 		return c, nil
 	}
-	return "", fmt.Errorf("there is no containment %q; there is %s, %s and %s", s, Auto, PIDNS, PGroup)
+	return "", fmt.Errorf("there is no containment %q; there is %s, %s, %s and %s", s, Auto, PIDNS, CGroup, PGroup)
 }
 
 // A tree is the command's process tree, or the place for it: its init is there
@@ -53,6 +78,7 @@ type tree struct {
 	rung     Containment
 	init     *stage.Init
 	pidfd    *os.File
+	group    *cgroup.Group      // nil but on the rung of that name
 	messages chan stage.Message // from the init; closed when it has ended
 	gone     chan struct{}      // closed when nothing of the tree is left
 }
@@ -62,15 +88,21 @@ type tree struct {
 // (a seccomp filter) costs nothing.
 func contain(want Containment, require bool, file string, args []string) (*tree, error) {
 	var reasons []error
+	reached := want == Auto
 	for _, rung := range rungs {
-		if want == PGroup && rung.name != PGroup {
+		reached = reached || rung.name == want
+		if !reached {
 			continue
 		}
-		in, err := rung.start(file, args)
+		in, group, err := rung.start(file, args)
 		if err == nil {
 			if err = ready(in); err == nil {
-				return newTree(rung.name, in), nil
+				return newTree(rung.name, in, group), nil
 			}
+		}
+		if group != nil {
+			_ = group.Remove() // its init was reaped
+			_ = group.Close()
 		}
 		reasons = append(reasons, fmt.Errorf("%s: %w", rung.name, err))
 		if require && (want == Auto || want == rung.name) {
@@ -104,9 +136,9 @@ func ready(in *stage.Init) error {
 	return err
 }
 
-func newTree(rung Containment, in *stage.Init) *tree {
+func newTree(rung Containment, in *stage.Init, group *cgroup.Group) *tree {
 	return &tree{
-		rung: rung, init: in,
+		rung: rung, init: in, group: group,
 		pidfd:    os.NewFile(uintptr(in.Pidfd), "pidfd of the init"),
 		messages: make(chan stage.Message),
 		gone:     make(chan struct{}),
@@ -134,9 +166,15 @@ func (t *tree) watch() {
 				break
 			}
 		}
+		if t.group != nil {
+			_ = t.group.Kill() // whoever takes no signals of this user
+		}
 		if t.rung != PIDNS {
 			// An init that was killed leaves its tree to the keeper, a subreaper.
 			stage.KillDescendants(time.Time{})
+		}
+		if t.group != nil && t.group.Wait() == nil {
+			_ = t.group.Remove() // or the next guard does it
 		}
 	}()
 }
@@ -183,9 +221,12 @@ func (t *tree) ended() bool {
 	return err == nil && n > 0
 }
 
-// kill ends the tree without asking it. In a namespace the kernel does the rest,
-// otherwise the goroutine of watch.
+// kill ends the tree without asking it. In a namespace and in a control group the
+// kernel does the rest, otherwise the goroutine of watch.
 func (t *tree) kill() {
+	if t.group != nil && t.group.Kill() == nil {
+		return
+	}
 	_ = unix.PidfdSendSignal(int(t.pidfd.Fd()), unix.SIGKILL, nil, 0)
 }
 

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kahu-sh/kahu/integrations/cgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,8 +61,9 @@ func Face() int {
 
 type face struct {
 	ignored uint64
-	reaps   bool // it is a subreaper, and all its children are the guard's
-	started bool // the command was, or is about to be, started
+	reaps   bool   // it is a subreaper, and all its children are the guard's
+	started bool   // the command was, or is about to be, started
+	group   string // path of the control group that the command is in, or empty
 }
 
 // listen returns the keeper's last word, or nil when it ended without one. It
@@ -73,6 +75,8 @@ func (f *face) listen(link *Link, onStart func()) (end *Message) {
 			return end
 		}
 		switch m.Kind {
+		case Contained:
+			f.group = m.Text
 		case Started:
 			f.started = true
 			go onStart()
@@ -97,6 +101,9 @@ func (f *face) abandoned(status unix.WaitStatus) int {
 	if status.Exited() {
 		return status.ExitStatus() // help, a wrong flag: it never came to a hold
 	}
+	if f.group != "" {
+		f.killGroup()
+	}
 	if f.reaps {
 		KillDescendants(time.Time{})
 	}
@@ -106,6 +113,19 @@ func (f *face) abandoned(status unix.WaitStatus) int {
 	fmt.Fprintf(os.Stderr, "kahu exec: the guard was ended by %v, at its deadline or by somebody; "+
 		"the command was stopped with it\n", status.Signal())
 	return exitLeaseLost
+}
+
+// killGroup ends what is in the command's control group, which may be processes
+// that take no signals of this user.
+func (f *face) killGroup() {
+	g, err := cgroup.Open(f.group)
+	if err != nil {
+		return // it is gone
+	}
+	defer g.Close()
+	if g.Kill() == nil && g.Wait() == nil {
+		_ = g.Remove() // or the next guard does it
+	}
 }
 
 // ReleaseStdio points descriptors at /dev/null, so that the command alone holds

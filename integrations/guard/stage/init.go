@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kahu-sh/kahu/integrations/boottime"
+	"github.com/kahu-sh/kahu/integrations/cgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +23,8 @@ import (
 type initStage struct {
 	link *Link
 	pid1 bool
+	// group is the control group that this process and its tree are in, or nil.
+	group *cgroup.Group
 
 	timer   *boottime.KillTimer // without a namespace: ends a stopped init at the deadline
 	command int                 // pid, 0 before the start
@@ -34,9 +37,13 @@ const exitInit = 1
 
 // runInit is the life of an init. It runs on the main thread, which lives as long
 // as the process: the command's death signal hangs on the thread that forked it.
-func runInit(link *Link, pid1 bool) int {
+func runInit(link *Link, pid1 bool, group string) int {
 	in := &initStage{link: link, pid1: pid1, job: newJobSignals()}
-	if err := in.contain(); err != nil {
+	err := in.contain()
+	if err == nil && group != "" {
+		in.group, err = cgroup.Open(group)
+	}
+	if err != nil {
 		var errno syscall.Errno
 		errors.As(err, &errno)
 		_ = link.Send(Message{Kind: Failed, Number: int(errno), Text: err.Error()})
@@ -211,6 +218,9 @@ func (in *initStage) kill() {
 	if in.pid1 {
 		in.tree(unix.SIGKILL)
 		return
+	}
+	if in.group != nil && in.group.Kill() == nil {
+		return // this process is in the group, too
 	}
 	if in.command != 0 {
 		KillDescendants(time.Time{})

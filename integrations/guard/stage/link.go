@@ -30,8 +30,9 @@ type Kind byte
 const (
 	Signal Kind = 's' // face → keeper → init: forward signal Number, unless the whole job had it
 
-	Started Kind = 'g' // init → keeper: the command runs; keeper → face: it is about to
-	Ended   Kind = 'x' // init → keeper: how the command ended; keeper → face: how to end
+	Started   Kind = 'g' // init → keeper: the command runs; keeper → face: it is about to
+	Contained Kind = 'c' // keeper → face: Text is the control group's path
+	Ended     Kind = 'x' // init → keeper: how the command ended; keeper → face: how to end
 
 	Ready  Kind = 'r' // init → keeper: contained, waiting for Start
 	Failed Kind = 'f' // init → keeper: Number is the errno, Text says of what

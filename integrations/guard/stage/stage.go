@@ -34,6 +34,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/kahu-sh/kahu/integrations/cgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,7 +85,7 @@ func init() {
 		keeper = newLink(m.fd)
 	case initName:
 		setComm(initName)
-		syscall.Exit(runInit(newLink(m.fd), m.pid1))
+		syscall.Exit(runInit(newLink(m.fd), m.pid1, m.cgroup))
 	}
 }
 
@@ -95,18 +96,19 @@ type claim struct {
 	parent  int    // the parent's pid; 0 from inside a new pid namespace
 	pid1    bool   // init: the process is PID 1 of its own pid namespace
 	ignored uint64 // see inherited
+	cgroup  string // init: path of the control group that it is in, or empty
 }
 
 func (c claim) String() string {
-	return fmt.Sprintf("%s=%s %d %d %t %x", marker, c.stage, c.fd, c.parent, c.pid1, c.ignored)
+	return fmt.Sprintf("%s=%s %d %d %t %x %s", marker, c.stage, c.fd, c.parent, c.pid1, c.ignored, c.cgroup)
 }
 
 func parseClaim(s string) (claim, error) {
-	f := strings.Fields(s)
-	if len(f) != 5 {
-		return claim{}, fmt.Errorf("%q has %d fields, not 5", s, len(f))
+	f := strings.SplitN(s, " ", 6) // the last may have spaces
+	if len(f) != 6 {
+		return claim{}, fmt.Errorf("%q has %d fields, not 6", s, len(f))
 	}
-	c := claim{stage: f[0]}
+	c := claim{stage: f[0], cgroup: f[5]}
 	var err [4]error
 	c.fd, err[0] = strconv.Atoi(f[1])
 	c.parent, err[1] = strconv.Atoi(f[2])
@@ -172,18 +174,22 @@ type Init struct {
 }
 
 // StartInit starts the init that will run file with args (the zeroth included),
-// in its own pid and mount namespace if asked. Its first message is Ready or
-// Failed. Inside a namespace it is killed with the calling thread: the caller
+// in its own pid and mount namespace if asked, and in a control group unless that
+// is nil. Its first message is Ready or Failed. Inside a namespace it is killed with the calling thread: the caller
 // locks its goroutine to the thread for as long as the init lives.
-func StartInit(file string, args []string, namespace bool) (*Init, error) {
+func StartInit(file string, args []string, namespace bool, group *cgroup.Group) (*Init, error) {
 	in := &Init{Pidfd: -1}
 	sys := &syscall.SysProcAttr{PidFD: &in.Pidfd}
 	if namespace {
 		sys.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNS
 		sys.Pdeathsig = unix.SIGKILL
 	}
+	c := claim{stage: initName, pid1: namespace, ignored: inherited}
+	if group != nil {
+		sys.UseCgroupFD, sys.CgroupFD, c.cgroup = true, group.FD(), group.Path()
+	}
 	var err error
-	in.PID, in.Link, err = start(claim{stage: initName, pid1: namespace, ignored: inherited},
+	in.PID, in.Link, err = start(c,
 		append([]string{file}, args...), sys)
 	if err != nil {
 		return nil, err
