@@ -33,6 +33,32 @@ func TestSilenceOfAVoterThatIsGone(t *testing.T) {
 	})
 }
 
+// A new leader says of whom it has heard nothing yet: who led before is gone, and
+// its silence is as short as the term.
+func TestUnheardByANewLeader(t *testing.T) {
+	c := newCluster(t, []string{"a", "b", "c"}, nil)
+	old := c.leader()
+	followers := c.followers(old)
+	old.stop(0)
+	eventually(t, "the next leader has heard one, and not the other", func() bool {
+		for _, f := range followers {
+			if slices.Equal(f.v.Load().Unheard(), []string{old.id}) {
+				return f.v.Load().Silence()[old.id] < 10*time.Second
+			}
+		}
+		return false
+	})
+	old.start()
+	eventually(t, "all are heard", func() bool {
+		for _, f := range append(followers, old) {
+			if f.v.Load().Silence() != nil {
+				return len(f.v.Load().Unheard()) == 0
+			}
+		}
+		return false
+	})
+}
+
 // Two of three voters are lost with their disks: the third goes on alone with
 // everything that was acknowledged, and others join it.
 func TestRecoverTheLastVoter(t *testing.T) {
