@@ -95,3 +95,15 @@ func TestParametersArePaidForBeforeTheyAreBound(t *testing.T) {
 		t.Errorf("locks %v, %v, want that of key 7", locks, err)
 	}
 }
+
+// TestThrownTextsAreCut throws megabytes, which would be kept by every voter.
+func TestThrownTextsAreCut(t *testing.T) {
+	m := scripttest.NewMemory()
+	for _, n := range []int{script.MaxReasonBytes - 1, script.MaxReasonBytes, 1 << 20} {
+		res := m.Run("THROW @x", []script.Param{{Name: "@x", Value: "x" + strings.Repeat("é", n/2)}})
+		thrown, ok := strings.CutSuffix(res.Reason, " at line 1")
+		if want := "x" + strings.Repeat("é", min(n/2, script.MaxReasonBytes/2-1)); !ok || res.Type != script.TypeErrored || thrown != want {
+			t.Errorf("of %d bytes %d are told, want %d", n+1, len(thrown), len(want))
+		}
+	}
+}

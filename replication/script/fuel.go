@@ -29,6 +29,9 @@ const (
 	// MaxResultBytes bounds the keys and values of an answer, which is kept as a
 	// receipt. One value that was read may be larger.
 	MaxResultBytes = replication.MaxPageBytes
+	// MaxReasonBytes is what is told of a thrown text: a reason is for people, and
+	// is kept as a receipt, too.
+	MaxReasonBytes = 64 << 10
 	// MaxSleepMS bounds one SLEEP (scripts.md 49).
 	MaxSleepMS = 300_000
 )

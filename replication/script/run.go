@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Env is what a run gets besides the store.
@@ -436,6 +437,9 @@ func (r *run) throw(s *throwStmt) error {
 	message, ok := v.render()
 	if !ok {
 		return failAt(s.line(), "Cannot convert array to bytes")
+	}
+	if len(message) > MaxReasonBytes {
+		message = strings.ToValidUTF8(message[:MaxReasonBytes], "")
 	}
 	return failAt(s.line(), "%s", message)
 }
