@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -110,9 +111,17 @@ func TestPartitions(t *testing.T) {
 	stopHolders := func() { end(); holders.Wait() }
 	t.Cleanup(stopHolders)
 	for _, h := range l.hosts {
-		holders.Go(func() { r.hold(holding, h, "own/"+h.name, true) })
+		holders.Go(func() { r.hold(holding, h, own(h), true) })
 		for i := range 3 {
 			holders.Go(func() { r.hold(holding, h, fmt.Sprintf("shared/%d", i), false) })
+		}
+	}
+	waitOwn(bounded(t, time.Minute), t, l, r)
+	for _, h := range l.hosts { // rivals, who get it when its own host is cut off
+		for _, other := range l.hosts {
+			if h != other {
+				holders.Go(func() { r.hold(holding, h, own(other), false) })
+			}
 		}
 	}
 	for _, s := range shapes {
@@ -168,11 +177,14 @@ func run(t *testing.T, l *lab, c *cluster.Cluster, r *registry, s shape) {
 	proved(t, p, w, r, standing, healing, cutAt, back, inside)
 }
 
+// own is the lock that a host keeps for as long as it can.
+func own(h *host) string { return "own/" + h.name }
+
 // waitOwn waits until each host holds its own lock.
 func waitOwn(ctx context.Context, t *testing.T, l *lab, r *registry) {
 	t.Helper()
 	err := cluster.Wait(ctx, "every host holds its own lock", func(context.Context) (bool, error) {
-		return r.count(func(t *tenure) bool { return t.till == 0 && strings.HasPrefix(t.lock, "own/") }) == len(l.hosts), nil
+		return r.count(func(t *tenure) bool { return t.till == 0 && t.lock == own(t.host) }) == len(l.hosts), nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -180,14 +192,13 @@ func waitOwn(ctx context.Context, t *testing.T, l *lab, r *registry) {
 }
 
 // waitStarved waits until each starved host has been refused something and has
-// lost its own lock, and, where somebody serves, until each lock that hosts
-// share was held on a serving host after that.
+// lost its own lock, and, where somebody serves, until that lock was held there.
 func waitStarved(ctx context.Context, t *testing.T, w *load, r *registry, p partition, standing time.Time, cutAt time.Duration) {
 	t.Helper()
 	for _, h := range p.starved {
 		err := cluster.Wait(ctx, h.name+" is refused, and loses its lock", func(context.Context) (bool, error) {
 			refused := w.count(one(h), func(a answer) bool { return a.asked.After(standing) && a.err != nil })
-			lost := r.count(func(t *tenure) bool { return t.host == h && t.lock == "own/"+h.name && t.lost && t.till > cutAt })
+			lost := r.count(func(t *tenure) bool { return t.host == h && t.lock == own(h) && t.lost && t.till > cutAt })
 			return refused > 0 && lost > 0, fmt.Errorf("%d refused, %d lost", refused, lost)
 		})
 		if err != nil {
@@ -197,11 +208,9 @@ func waitStarved(ctx context.Context, t *testing.T, w *load, r *registry, p part
 	if len(p.serving) == 0 || len(p.starved) == 0 {
 		return
 	}
-	lostAt := boottime()
-	for i := range 3 {
-		lock := fmt.Sprintf("shared/%d", i)
-		err := cluster.Wait(ctx, lock+" is held on a serving host", func(context.Context) (bool, error) {
-			return r.count(func(t *tenure) bool { return t.lock == lock && t.from > lostAt && contains(p.serving, t.host) }) > 0, nil
+	for _, h := range p.starved {
+		err := cluster.Wait(ctx, "the lock of "+h.name+" is held on a serving host", func(context.Context) (bool, error) {
+			return r.count(func(t *tenure) bool { return t.lock == own(h) && t.from > cutAt && slices.Contains(p.serving, t.host) }) > 0, nil
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -259,15 +268,6 @@ func proved(t *testing.T, p partition, w *load, r *registry, standing, healing t
 	if failed := w.errorsSeen(func(a answer) bool { return a.answered.After(standing) }); len(failed) > 0 {
 		t.Errorf("questions failed in a partition that touches no quorum:\n%s", strings.Join(failed, "\n"))
 	}
-}
-
-func contains(hosts []*host, h *host) bool {
-	for _, one := range hosts {
-		if one == h {
-			return true
-		}
-	}
-	return false
 }
 
 // text is numbers by host, in one line.
