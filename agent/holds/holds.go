@@ -102,6 +102,7 @@ type Holds struct {
 	// session that was taken up with a damaged table.
 	strayAfter time.Duration
 	space      string // namespaces()
+	place      string // placeOf the table's directory
 }
 
 var (

@@ -1,8 +1,12 @@
 package holds
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/kahu-sh/kahu/localapi"
 	"github.com/kahu-sh/kahu/replication"
@@ -25,7 +29,8 @@ import (
 //   - What another boot has written is left alone, its session with it, and ends
 //     by its lease. It may be this host before it was rebooted. It may as well be
 //     another host, on which the holders run: the volume was attached here, or the
-//     disk was copied, and that agent may even be keeping them still.
+//     disk was copied, and that agent may even be keeping them still. So is what is
+//     in a copy of the data directory on this host.
 //   - Where nobody can tell (a client's connection, a process in another pid
 //     namespace) the hold is an orphan. It is kept for one TTL. Who takes it up
 //     meanwhile by its id, which nobody else knows, goes on as before. After that
@@ -43,14 +48,14 @@ func (h *Holds) resume() error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.table = t
+	h.table, h.place = t, placeOf(filepath.Dir(h.cfg.TablePath))
 	sessions, left := map[string]*session{}, 0
 	for _, r := range records {
 		if len(r.Session) != replication.SessionIDBytes {
 			t.forget(r.ID)
 			continue
 		}
-		if r.BootID != h.cfg.BootID {
+		if r.BootID != h.cfg.BootID || r.Place != "" && r.Place != h.place {
 			left++
 			t.forget(r.ID)
 			continue
@@ -66,7 +71,7 @@ func (h *Holds) resume() error {
 		h.resumeHold(s, r)
 	}
 	if left > 0 {
-		h.cfg.Logger.Info("holds of another boot, or of another host, are left to their lease", "holds", left)
+		h.cfg.Logger.Info("holds of another boot, host or data directory are left to their lease", "holds", left)
 	}
 	if n := len(h.byID); n > 0 {
 		h.cfg.Logger.Info("taking up holds again", "holds", n, "sessions", len(sessions))
@@ -311,10 +316,20 @@ func (o *hold) record(s *session) record {
 		Ephemeral: o.durability == replication.Durability_DURABILITY_EPHEMERAL,
 		Witness:   string(o.witness), GraceMS: o.grace.Milliseconds(), TreeEnds: o.treeEnds, LastEnds: o.lastEnds, NeedAck: o.needAck,
 		NoQueue: o.noQueue, Resume: o.resume, Acked: o.acked, WaitUntilNS: o.waitUntil.Nanoseconds(),
-		BootID: o.bootID, Namespaces: o.h.space, Processes: o.processes,
+		BootID: o.bootID, Place: o.h.place, Namespaces: o.h.space, Processes: o.processes,
 	}
 	if i := o.info; i != nil {
 		r.Host, r.Node, r.PID, r.UID, r.Command, r.Reason = i.GetHost(), i.GetNode(), i.GetPid(), i.GetUid(), i.GetCommand(), i.GetReason()
 	}
 	return r
+}
+
+// placeOf tells a directory from its copies: the inode, and when it was made. It
+// outlives renaming and mounting anew. Empty: it cannot be told.
+func placeOf(dir string) string {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d %d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec)
 }

@@ -175,6 +175,30 @@ func TestAnotherBootIsLeftToItsLease(t *testing.T) {
 	})
 }
 
+// A copy of the data directory, started beside the agent that it was copied from,
+// takes nothing of it away.
+func TestACopyReleasesNothing(t *testing.T) {
+	reborn(t, func(t *testing.T, r *rig) {
+		a := r.open(resumable("l"))
+		r.want(a, time.Second, localapi.HoldHeld)
+		text, err := os.ReadFile(r.table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := *r
+		copied.table = filepath.Join(t.TempDir(), "table")
+		if err := os.WriteFile(copied.table, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		copied.h = copied.newHolds()
+		defer copied.close()
+		time.Sleep(3 * ttl)
+		if o := r.q.owner(t, "l"); o != a.ID() {
+			t.Errorf("held by %q: a copy has released what its holder has", o)
+		}
+	})
+}
+
 // The quorum's list wins: what it has not is lost, and told as soon as the guard
 // comes back.
 func TestLockBrokenWithoutAnAgent(t *testing.T) {

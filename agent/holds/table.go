@@ -95,7 +95,8 @@ type record struct {
 	WaitUntilNS int64 `json:"wait_until_boottime_ns,omitempty"`
 
 	BootID     string    `json:"boot_id"`
-	Namespaces string    `json:"namespaces"` // in which the processes have these ids
+	Place      string    `json:"place,omitempty"` // placeOf the table's directory
+	Namespaces string    `json:"namespaces"`      // in which the processes have these ids
 	Processes  []process `json:"processes,omitempty"`
 
 	Host    string `json:"host,omitempty"`
