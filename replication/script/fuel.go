@@ -53,7 +53,7 @@ const (
 	priceLetter    = 20     // per byte of a letter beyond ASCII whose case is changed
 	priceElement   = 25     // per element of an array made or walked
 	priceRead      = 5000   // per key looked up
-	priceHistory   = 50_000 // per key looked up as of a time, through its history
+	priceHistory   = 50_000 // per key looked up in its history
 	priceRow       = 3000   // per row of a range
 	priceWrite     = 8000   // per write judged
 	priceRowByte   = 3      // per byte of a key or value read or written

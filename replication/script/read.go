@@ -87,7 +87,7 @@ func (r *run) exists(s *readStmt, key Key, at At) (value, outcome, error) {
 
 func (r *run) lookup(key Key, at At, withValue bool) (Row, error) {
 	price := priceRead + priceRowByte*int64(len(key.Name))
-	if at.AsOfMS != 0 {
+	if at != (At{}) {
 		price += priceHistory
 	}
 	if err := r.burn(price); err != nil {
