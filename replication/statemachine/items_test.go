@@ -100,3 +100,44 @@ func TestLargeValuesShareTheBudgetOfAnEntry(t *testing.T) {
 		}
 	}
 }
+
+// TestExtendsOfLargeValuesShareTheBudgetOfAnEntry: each writes the value again, so
+// an entry of a thousand small requests made gigabytes of changes.
+func TestExtendsOfLargeValuesShareTheBudgetOfAnEntry(t *testing.T) {
+	s := newScripts(t)
+	put := func(key string, bytes int) {
+		s.apply(&replication.Request{Op: &replication.Request_Write{Write: &replication.Write{Items: []*replication.WriteItem{{Durability: 1, Key: key, Value: make([]byte, bytes)}}}}})
+	}
+	put("large", 2<<20)
+	put("small", 1000)
+	extend := func(n int, key string) *replication.Request {
+		w := &replication.Write{}
+		for range n {
+			w.Items = append(w.Items, &replication.WriteItem{Durability: 1, Key: key, Kind: replication.WriteKind_WRITE_KIND_EXTEND, ExpiresMs: 1000})
+		}
+		return &replication.Request{Op: &replication.Request_Write{Write: w}}
+	}
+	var reqs []*replication.Request
+	for range 10 {
+		reqs = append(reqs, extend(1, "large"), extend(1, "small"))
+	}
+	for i, a := range s.apply(reqs...) {
+		want := replication.Code_CODE_OK
+		if i%2 == 0 && i >= 6 {
+			want = replication.Code_CODE_PROPOSE_AGAIN
+		}
+		if a.Code != want {
+			t.Errorf("request %d: %v, want %v", i, a.Code, want)
+		}
+	}
+	for n, want := range map[int]replication.Code{8: replication.Code_CODE_OK, 9: replication.Code_CODE_LIMIT} {
+		if a := s.apply(extend(n, "large"))[0]; a.Code != want {
+			t.Errorf("%d at once: %v %s, want %v", n, a.Code, a.Detail, want)
+		}
+	}
+	// What is not there, or malformed, is nobody's cost.
+	a := s.apply(&replication.Request{Op: &replication.Request_Write{Write: &replication.Write{Items: append(extend(1, "none").GetWrite().Items, extend(1, "").GetWrite().Items...)}}})[0]
+	if items := a.GetWritten().GetItems(); len(items) != 2 || items[0].Code != replication.Code_CODE_NOT_FOUND || items[1].Code != replication.Code_CODE_INVALID {
+		t.Error(a)
+	}
+}

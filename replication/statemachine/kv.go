@@ -19,6 +19,9 @@ func (m *Machine) write(c *command, op *replication.Write) {
 		c.invalid("the write has more than 10000 items")
 		return
 	}
+	if !m.mayExtend(c, op.Items) {
+		return
+	}
 	out := prepareWritten(c, len(op.Items))
 	if op.Atomic && !m.rehearse(c, op.Items, out) {
 		return
@@ -32,8 +35,36 @@ func (m *Machine) write(c *command, op *replication.Write) {
 	}
 }
 
-// writeItemsLevel is the feature level since which the items of a Write have a bound.
+// writeItemsLevel is the feature level since which the items of a Write have a
+// bound, and what they extend shares the budget of an entry.
 const writeItemsLevel = 2
+
+// mayExtend refuses a write for the values whose ends it moves: each is written
+// again, so that a few bytes of a request can make gigabytes of changes. Small
+// values count for nothing.
+func (m *Machine) mayExtend(c *command, items []*replication.WriteItem) bool {
+	bytes, extends := int64(0), 0
+	for _, item := range items {
+		if item.Kind != replication.WriteKind_WRITE_KIND_EXTEND || problemOfItem(item) != "" || m.level < writeItemsLevel {
+			continue
+		}
+		if n := len(m.value(item.Durability, m.head(item.Durability, item.Key))); n > maxValueKept {
+			bytes += int64(n)
+			extends++
+		}
+	}
+	switch {
+	case extends == 0:
+		return true
+	case m.busy(c):
+		return false
+	case extends > 1 && bytes > replication.MaxRequestBytes:
+		c.refuse(replication.Code_CODE_LIMIT, "the values to be extended have %d bytes together, at most %d at once are allowed", bytes, replication.MaxRequestBytes)
+		return false
+	}
+	m.work += bytes
+	return true
+}
 
 // writtenItem is an item's answer with all its parts in one allocation.
 type writtenItem struct {
