@@ -141,3 +141,26 @@ func TestExtendsOfLargeValuesShareTheBudgetOfAnEntry(t *testing.T) {
 		t.Error(a)
 	}
 }
+
+// TestExtendsOfATransactionCountWhatTheyWrite: the commit writes the value again
+// for each of them.
+func TestExtendsOfATransactionCountWhatTheyWrite(t *testing.T) {
+	s := newScripts(t)
+	tx := &replication.TxRef{Id: s.apply(&replication.Request{Op: &replication.Request_TxStart{TxStart: &replication.TxStart{TimeoutMs: 300_000}}})[0].GetTxStarted().GetId()}
+	w := &replication.TxWrite{Tx: tx, Items: []*replication.WriteItem{{Durability: 1, Key: "large", Value: make([]byte, 2<<20-100)}}}
+	for range 10 {
+		w.Items = append(w.Items, &replication.WriteItem{Durability: 1, Key: "large", Kind: replication.WriteKind_WRITE_KIND_EXTEND, ExpiresMs: 1000})
+	}
+	for i, item := range s.apply(&replication.Request{Op: &replication.Request_TxWrite{TxWrite: w}})[0].GetWritten().GetItems() {
+		want := replication.Code_CODE_OK
+		if i >= 8 { // of 2 MiB each, with the first
+			want = replication.Code_CODE_LIMIT
+		}
+		if item.Code != want {
+			t.Errorf("item %d: %v, want %v", i, item.Code, want)
+		}
+	}
+	if a := s.apply(&replication.Request{Op: &replication.Request_TxEnd{TxEnd: &replication.TxEnd{Tx: tx, Commit: true}}})[0]; a.GetTxEnded().GetWrites() != 8 {
+		t.Error(a)
+	}
+}

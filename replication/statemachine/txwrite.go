@@ -72,19 +72,28 @@ func (m *Machine) stageItem(c *command, t *transaction, item *replication.WriteI
 	if s != nil {
 		before = s.revision
 	}
-	out.Code = m.judge(item, &before, func() []byte {
+	value := func() []byte {
 		if s != nil {
 			return m.stagedValue(t, ref, s)
 		}
 		return m.value(item.Durability, h)
-	})
+	}
+	out.Code = m.judge(item, &before, value)
 	if s == nil && conditional(item) {
 		m.observe(c, t, ref)
+	}
+	bytes := len(item.Value)
+	if out.Code == replication.Code_CODE_OK && item.Kind == replication.WriteKind_WRITE_KIND_EXTEND {
+		bytes = len(value()) // which the commit writes again
+		if t.stagedBytes+uint64(bytes) > MaxTxStagedBytes && t.writes > 0 {
+			out.Code = replication.Code_CODE_LIMIT
+		}
 	}
 	if out.Code == replication.Code_CODE_OK {
 		before = m.outcome(item, before, c.label)
 		m.lockKey(c, t, ref, m.after(TxIntentMS), true)
 		m.stage(t, ref.clone(), item, before)
+		t.stagedBytes += uint64(len(item.Key) + bytes)
 	}
 	m.describeWritten(out, &before)
 }
@@ -108,7 +117,6 @@ func (m *Machine) stage(t *transaction, ref keyRef, item *replication.WriteItem,
 	m.putTx(t, key, row)
 	m.noteStaged(t, ref, item.Kind, next, t.next)
 	t.writes++
-	t.stagedBytes += uint64(len(item.Key) + len(item.Value))
 	if t.anchor == "" && ref.d == replication.Durability_DURABILITY_PERSISTENT {
 		t.anchor = ref.name
 		if len(t.anchor) > MaxCoordinatorBytes { // clients only send it back
