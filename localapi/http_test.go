@@ -135,8 +135,20 @@ func TestHTTPStory(t *testing.T) {
 	play("POST", "/kahu/v1/sequences/inv/next", "")
 	play("GET", "/kahu/v1/holds", "")
 
+	tx := begin(t, c, `{"timeout":"30s"}`)
+	play("POST", tx+"/read", `{"keys":[{"key":"stock"}]}`)
+	play("POST", tx+"/write", `{"writes":[{"key":"stock","text":"9"},{"key":"order/1","text":"one","if_not_exists":true}]}`, "Idempotency-Key", "w1")
+	play("POST", tx+"/read", `{"prefix":"order/"}`)
+	play("POST", tx+"/lock", `{"locks":[{"key":"stock"},{"bucket":"order"}]}`)
+	play("POST", tx+"/unlock", `{"locks":[{"bucket":"order"}]}`)
+	play("GET", "/kahu/v1/transactions", "")
+	play("POST", tx+"/commit", "")
+	play("POST", tx+"/rollback", "")
+	play("POST", tx+"/write", `{"writes":[{"do":"delete","key":"stock"}]}`)
+
 	// What differs from run to run.
 	text := regexp.MustCompile(`"(pid|uid|command)":("[^"]*"|\d+)`).ReplaceAllString(story.String(), `"$1":"…"`)
+	text = regexp.MustCompile(`(\d+-\d+)-[0-9a-f]{32}`).ReplaceAllString(text, "$1-…")
 	path := filepath.Join("testdata", "http.txt")
 	if *update {
 		if err := os.MkdirAll("testdata", 0o755); err != nil {

@@ -61,11 +61,13 @@ func TestTransactLosesNoUpdate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := startAgent(t)
 			c := a.client(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // locks left behind would never end
+			defer cancel()
 			var group sync.WaitGroup
 			for range 6 {
 				group.Go(func() {
 					for range 10 {
-						if err := c.TransactWith(t.Context(), o, increment("n")); err != nil {
+						if err := c.TransactWith(ctx, o, increment("n")); err != nil {
 							t.Error(err)
 						}
 					}
