@@ -58,7 +58,9 @@ wire: ## A Kahuna client in Node against four agents; with a checkout of Kahuna'
 .PHONY: test
 test: ## go vet, then every test with the race detector (RocksDB too where built)
 	$(GO) vet ./...
-	$(GO) test -race -timeout $(TESTTIMEOUT) ./...
+	@# One binary for all tests that run agents, instead of one for each.
+	@$(MAKE) build
+	KAHU_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) test -race -timeout $(TESTTIMEOUT) ./...
 	@if [ -n '$(HAVE_ROCKSDB)' ]; then set -x; \
 		$(GO) vet $(TAGS) ./storage/...; \
 		$(GO) test -race -timeout $(TESTTIMEOUT) $(TAGS) ./storage/...; \
