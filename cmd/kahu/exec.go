@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,8 @@ import (
 )
 
 func newExecCommand(g *globals) *cobra.Command {
-	var lock, ttl, wait, grace, contain, reason string
-	var ephemeral, require bool
+	var lock, ttl, wait, grace, contain, reason, name, onLost, pidFile, tokenFile string
+	var ephemeral, require, standby, restart, verbose bool
 	cmd := &cobra.Command{
 		Use:   "exec --lock NAME [flags] -- COMMAND [ARGUMENTS...]",
 		Short: "Run a command that lives only while it owns a lock",
@@ -41,6 +42,10 @@ It ends as the command ended, by the same signal if it was one; and by itself wi
   126  the command cannot be run
   127  the command was not found
 
+--on-lost says what the command gets first: freeze stops it where it is, run:COMMAND
+runs a line of sh beside it (with KAHU_COMMAND_PID, and without output). SIGKILL
+follows after --grace and before the deadline, whatever is asked for.
+
 --contain says what keeps the command's processes together: pidns is a pid
 namespace with a private /proc, needs root, and leaves nothing behind even when
 all of kahu exec is killed at once; cgroup is a control group, needs root or a unit
@@ -50,6 +55,7 @@ works. In a container all of them end with the container, and the lock is free
 at once.`,
 		Example: `  kahu exec --lock nightly-report -- /usr/local/bin/report --all
   kahu exec --lock deploy --wait 0 -- ./deploy.sh || echo somebody else does
+  kahu exec --lock mailer --standby --restart -- mailer --foreground
   kahu exec --lock db --ttl 15s --grace 2s --require-contain -- postgres -D data`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -62,6 +68,11 @@ at once.`,
 			if err != nil {
 				return usageError(err.Error())
 			}
+			if o.OnLost, err = guard.ParseOnLost(onLost); err != nil {
+				return usageError(fmt.Sprintf("--on-lost: %v", err))
+			}
+			o.PIDFile, o.TokenFile = pidFile, tokenFile
+			o.Standby, o.Restart, o.Verbose = standby, restart, verbose
 			o.RequireContain, o.Command, o.Stderr = require, args, g.stderr
 			if o.Socket, err = filepath.Abs(client.DefaultSocket(g.socket)); err != nil {
 				return err
@@ -71,7 +82,7 @@ at once.`,
 				hold: client.HoldOptions{
 					Lock: lock, Ephemeral: ephemeral, TTL: o.TTL, Wait: o.Wait, Grace: o.Grace,
 					// Without the arguments: they may hold a secret, and go to every voter's disk.
-					Command: args[0], Reason: reason,
+					Command: cmp.Or(name, args[0]), Reason: reason,
 					Process: true, NeedAck: true,
 				},
 			}
@@ -90,6 +101,14 @@ at once.`,
 	f.StringVar(&contain, "contain", string(guard.Auto), "what keeps its processes together: auto, pidns, cgroup or pgroup")
 	f.BoolVar(&require, "require-contain", false, "rather fail than use something weaker than --contain; with auto, than pidns")
 	f.BoolVar(&ephemeral, "ephemeral", false, "use the table of locks that is not backed up")
+	f.StringVar(&onLost, "on-lost", "term", "what the command gets when the lease is lost: term, kill, freeze, signal:`NAME` or run:COMMAND; SIGKILL follows after --grace")
+	f.StringVar(&pidFile, "pid-file", "", "`file` with the pid to send signals to, there while the command runs")
+	f.StringVar(&tokenFile, "token-file", "", "`file` with the fencing token, there while the command runs")
+	f.BoolVar(&standby, "standby", false, "stay ready: wait for ever, also for the agent, and run when the other is gone")
+	f.BoolVar(&restart, "restart", false, "after a lost lease stand in line again, as with --standby, and run the command again under its new token")
+	f.BoolVar(&verbose, "verbose", false, "say when the lock is held, and what contains the command")
+	f.StringVar(&name, "name", "", "shown in place of the command to whoever asks who holds the lock")
+	cmd.MarkFlagsMutuallyExclusive("standby", "wait")
 	f.StringVar(&reason, "reason", "", "shown to whoever asks who holds the lock")
 	return cmd
 }

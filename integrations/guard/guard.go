@@ -72,8 +72,19 @@ type Options struct {
 	RequireContain bool
 	Command        []string // at least one word
 	Socket         string   // the agent's, for the command's environment
-	Agent          Agent
-	Stderr         io.Writer // for what a user must know
+	OnLost         OnLost
+	// PIDFile and TokenFile, optional, have the face's pid and the fencing token
+	// for as long as the command runs. They are replaced as a whole, and removed
+	// once nothing of the tree is left.
+	PIDFile, TokenFile string
+	// Standby waits for an agent that does not answer as well.
+	Standby bool
+	// Restart stands in line again after a lost lease, and runs the command again
+	// under its new token. It implies Standby.
+	Restart bool
+	Verbose bool // say when the lock is held, and what contains the command
+	Agent   Agent
+	Stderr  io.Writer // for what a user must know
 }
 
 // Run runs the command under the lock and returns the exit code for the process.
@@ -89,9 +100,14 @@ func Run(o Options) int {
 	}
 	// The init is killed when the thread that forked it ends (PDEATHSIG).
 	runtime.LockOSThread()
+	o.Standby = o.Standby || o.Restart
 	end := run(o, face)
 	if end.text != "" {
 		fmt.Fprintf(o.Stderr, "kahu exec: %s\n", end.text)
+	}
+	if end.lost && o.Restart {
+		_ = face.Send(stage.Message{Kind: stage.Again})
+		return ExitLeaseLost
 	}
 	// A face that is gone needs no answer.
 	_ = face.Send(stage.Message{Kind: stage.Ended, BySig: end.bySignal, Number: end.number})
@@ -106,10 +122,17 @@ type outcome struct {
 	number   int  // exit code, or signal
 	bySignal bool // the face dies by it
 	text     string
+	lost     bool // the lease was, and with it the right to run
 }
 
 func failure(code int, format string, a ...any) outcome {
 	return outcome{number: code, text: fmt.Sprintf(format, a...)}
+}
+
+func lost(format string, a ...any) outcome {
+	o := failure(ExitLeaseLost, format, a...)
+	o.lost = true
+	return o
 }
 
 func run(o Options, face *stage.Link) outcome {
@@ -128,9 +151,14 @@ func run(o Options, face *stage.Link) outcome {
 		return failure(ExitOS, "%v", err)
 	}
 	defer t.pidfd.Close()
+	contained := stage.Message{Kind: stage.Contained}
 	if t.group != nil {
-		_ = face.Send(stage.Message{Kind: stage.Contained, Text: t.group.Path()})
+		contained.Text = t.group.Path()
 	}
+	if o.Restart {
+		contained.Number = 1
+	}
+	_ = face.Send(contained)
 	leaveJob()
 
 	k := &keeper{Options: o, face: face, tree: t}

@@ -108,9 +108,10 @@ const (
 type hold struct {
 	agent     Agent
 	witnesses Witnesses
-	events    chan Event    // never closed
-	failed    chan error    // one final error at most
-	again     chan struct{} // the answer to Lost: nothing has started, stand in line anew
+	patient   func(error) bool // whether to wait for an agent that never answered
+	events    chan Event       // never closed
+	failed    chan error       // one final error at most
+	again     chan struct{}    // the answer to Lost: nothing has started, stand in line anew
 
 	mu   sync.Mutex // guards what follows
 	lock Lock       // nil while not connected
@@ -133,6 +134,9 @@ func newHold(agent Agent, w Witnesses) *hold {
 // follow runs until ctx ends, a final error, or Released.
 func (h *hold) follow(ctx context.Context) {
 	lock, err := h.agent.Open(ctx, h.witnesses)
+	if errors.Is(err, ErrUnavailable) && h.patient(err) {
+		lock, err = h.reconnect(ctx)
+	}
 	if err != nil {
 		h.failed <- err
 		return

@@ -83,6 +83,7 @@ func (k *keeper) run() outcome {
 		k.finish(failure(ExitOS, "%v", err))
 	}
 	k.hold = newHold(k.Agent, witnesses)
+	k.hold.patient = k.waitForAgent
 	ctx, cancel := context.WithCancel(context.Background())
 	followed := make(chan struct{})
 	if k.end == nil {
@@ -94,6 +95,7 @@ func (k *keeper) run() outcome {
 
 	// Nothing of the tree is left. What follows may take its time.
 	_ = k.dead.Stop()
+	k.removeFiles(k.token)
 	go k.ignoreEvents(followed)
 	k.release()
 	cancel()
@@ -244,7 +246,7 @@ func (k *keeper) event(e Event) {
 			return
 		}
 		k.released = true
-		k.stop(failure(ExitLeaseLost, "the lock %s was lost (%s); the command was stopped", k.Lock, e.Reason))
+		k.stop(lost("the lock %s was lost (%s); the command was stopped", k.Lock, e.Reason))
 	case Released:
 		k.over(e)
 	}
@@ -254,7 +256,7 @@ func (k *keeper) event(e Event) {
 func (k *keeper) held(e Event) {
 	if k.phase >= starting {
 		if e.Token != k.token {
-			k.stop(failure(ExitLeaseLost, "the lock %s was lost and granted anew; the command was stopped", k.Lock))
+			k.stop(lost("the lock %s was lost and granted anew; the command was stopped", k.Lock))
 			return
 		}
 		k.extend(e)
@@ -282,7 +284,7 @@ func (k *keeper) over(e Event) {
 		return // the agent saw the tree end before we did; how it ended comes from the init
 	}
 	if k.phase >= starting {
-		k.stop(failure(ExitLeaseLost, "the lock %s was released by somebody else (%s); the command was stopped", k.Lock, e.Reason))
+		k.stop(lost("the lock %s was released by somebody else (%s); the command was stopped", k.Lock, e.Reason))
 		return
 	}
 	k.finish(failure(ExitNotGot, "the lock %s was not got (%s)", k.Lock, e.Reason))
@@ -304,6 +306,13 @@ func (k *keeper) failed(err error) {
 
 // start has the init start the command: held, acknowledged, deadlines armed.
 func (k *keeper) start() {
+	if err := k.writeFiles(k.token); err != nil {
+		k.finish(failure(ExitOS, "%v", err))
+		return
+	}
+	if k.Verbose {
+		k.say("the lock %s is held under token %d; the command is contained by %s", k.Lock, k.token, k.tree.rung)
+	}
 	k.phase = starting
 	// Before the command can run: a face that outlives us then knows that it may have.
 	_ = k.face.Send(stage.Message{Kind: stage.Started})
@@ -319,8 +328,8 @@ func (k *keeper) finish(o outcome) {
 	k.tree.kill()
 }
 
-// stop ends the guard and its command: SIGTERM to the whole tree now, SIGKILL one
-// grace later, and before the deadline in any case.
+// stop ends the guard and its command: SIGTERM, or what OnLost says, to the whole
+// tree now, SIGKILL one grace later, and before the deadline in any case.
 func (k *keeper) stop(o outcome) {
 	if k.phase < starting {
 		k.finish(o)
@@ -333,7 +342,14 @@ func (k *keeper) stop(o outcome) {
 		return
 	}
 	k.phase = ending
-	k.tree.send(stage.Message{Kind: stage.Stop})
+	stop := stage.Message{Kind: stage.Stop}
+	if o.lost {
+		stop.Number, stop.Text = int(k.OnLost.signal), k.OnLost.run
+	}
+	if stop.Number == int(unix.SIGKILL) {
+		k.tree.kill()
+	}
+	k.tree.send(stop)
 	k.killAt = min(boottime.Boottime()+k.Grace, k.deadline-killLead)
 	k.schedule()
 }
@@ -385,7 +401,7 @@ func (k *keeper) awake() {
 			k.tree.kill()
 		}
 	case now >= k.stopAt():
-		k.stop(failure(ExitLeaseLost, "no renewal of the lock %s in time; the command was stopped", k.Lock))
+		k.stop(lost("no renewal of the lock %s in time; the command was stopped", k.Lock))
 	}
 }
 
@@ -403,6 +419,14 @@ func (k *keeper) release() {
 	if err := k.hold.release(ctx); err != nil && k.deadline != 0 && !errors.Is(err, errNotConnected) {
 		fmt.Fprintf(k.Stderr, "kahu exec: %v; the agent goes on trying\n", err)
 	}
+}
+
+// waitForAgent decides what to do when no agent answers at the start.
+func (k *keeper) waitForAgent(err error) bool {
+	if k.Standby {
+		k.say("%v; waiting for it", err)
+	}
+	return k.Standby
 }
 
 // say tells the user what happens while the command runs. It never blocks, or a

@@ -3,6 +3,7 @@ package guard_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -29,12 +30,15 @@ const (
 
 // settings are the guard's flags.
 type settings struct {
-	Agent   string
-	TTL     time.Duration
-	Wait    time.Duration
-	Grace   time.Duration
-	Contain guard.Containment
-	Require bool
+	Agent                     string
+	TTL                       time.Duration
+	Wait                      time.Duration
+	Grace                     time.Duration
+	Contain                   guard.Containment
+	Require                   bool
+	OnLost                    string
+	PIDFile, TokenFile        string
+	Standby, Restart, Verbose bool
 }
 
 // TestMain lets the test binary be the program that is guarded and guards: "exec"
@@ -58,7 +62,12 @@ func runGuard(text string) int {
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		panic(err)
 	}
+	onLost, err := guard.ParseOnLost(cmp.Or(s.OnLost, "term"))
+	if err != nil {
+		panic(err)
+	}
 	return guard.Run(guard.Options{
+		OnLost: onLost, PIDFile: s.PIDFile, TokenFile: s.TokenFile, Standby: s.Standby, Restart: s.Restart, Verbose: s.Verbose,
 		Lock: "invoices", TTL: s.TTL, Wait: s.Wait, Grace: s.Grace,
 		Contain: s.Contain, RequireContain: s.Require,
 		Command: os.Args[2:], Socket: "/run/kahu/test.sock",
@@ -312,6 +321,10 @@ func (g *guarded) dead(ps ...process) {
 func (g *guarded) kill(s syscall.Signal, ps ...process) {
 	g.t.Helper()
 	for _, p := range ps {
-		must(g.t, unix.PidfdSendSignal(p.pidfd, s, nil, 0))
+		err := unix.PidfdSendSignal(p.pidfd, s, nil, 0)
+		if s == unix.SIGKILL && err == unix.ESRCH {
+			continue // of those before
+		}
+		must(g.t, err)
 	}
 }

@@ -3,6 +3,7 @@ package stage
 import (
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,37 +33,60 @@ func Face() int {
 	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err == unix.ECHILD {
 		f.reaps = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil
 	}
-	pid, link, err := start(claim{stage: keeperName, ignored: f.ignored}, os.Args[1:], nil)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "kahu exec: %v\n", err)
-		return exitOS
-	}
-	ReleaseStdio(0, 1)
-
-	go func() { // ends with the process
-		for s := range signals {
-			_ = link.Send(Message{Kind: Signal, Number: int(s.(syscall.Signal))})
+	for forwarding := false; ; {
+		pid, link, err := start(claim{stage: keeperName, ignored: f.ignored}, os.Args[1:], nil)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "kahu exec: %v\n", err)
+			return exitOS
 		}
-	}()
-	end := f.listen(link, func() { catch(signals, f.ignored, realTime()) })
-	status := f.wait(pid)
+		f.keeper.Store(link)
+		if !forwarding {
+			forwarding = true
+			go func() { // ends with the process
+				for s := range signals {
+					if s == unix.SIGINT || s == unix.SIGTERM || s == unix.SIGQUIT {
+						f.asked.Store(true)
+					}
+					_ = f.keeper.Load().Send(Message{Kind: Signal, Number: int(s.(syscall.Signal))})
+				}
+			}()
+		}
+		end := f.listen(link, func() { catch(signals, f.ignored, realTime()) })
+		code, again := f.ended(f.wait(pid), end)
+		if !again || f.asked.Load() {
+			return code
+		}
+		f.started, f.group = false, ""
+	}
+}
+
+// ended ends the process as the keeper said, or returns the exit code; again says
+// that the lease was lost and the command shall run again under another.
+func (f *face) ended(status unix.WaitStatus, end *Message) (code int, again bool) {
 	if end == nil {
-		return f.abandoned(status)
+		code = f.abandoned(status)
+		return code, f.restart && f.reaps && f.started && status.Signaled()
+	}
+	if end.Kind == Again {
+		return exitLeaseLost, true
 	}
 	if end.BySig {
 		s := syscall.Signal(end.Number)
 		if endsProcess(s) {
 			dieBy(s)
 		}
-		return 128 + end.Number
+		return 128 + end.Number, false
 	}
-	return end.Number
+	return end.Number, false
 }
 
 type face struct {
+	asked   atomic.Bool // the user has sent a signal that asks for the end
 	ignored uint64
-	reaps   bool   // it is a subreaper, and all its children are the guard's
-	started bool   // the command was, or is about to be, started
+	reaps   bool // it is a subreaper, and all its children are the guard's
+	started bool // the command was, or is about to be, started
+	restart bool // the keeper may ask for another
+	keeper  atomic.Pointer[Link]
 	group   string // path of the control group that the command is in, or empty
 }
 
@@ -76,11 +100,14 @@ func (f *face) listen(link *Link, onStart func()) (end *Message) {
 		}
 		switch m.Kind {
 		case Contained:
-			f.group = m.Text
+			f.group, f.restart = m.Text, m.Number == 1
+			if !f.restart {
+				ReleaseStdio(0, 1) // the next keeper would need them
+			}
 		case Started:
 			f.started = true
 			go onStart()
-		case Ended:
+		case Ended, Again:
 			end = &m
 		}
 	}

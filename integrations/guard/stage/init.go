@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -29,6 +30,7 @@ type initStage struct {
 	timer   *boottime.KillTimer // without a namespace: ends a stopped init at the deadline
 	command int                 // pid, 0 before the start
 	running bool
+	env     []string // of the command
 	job     jobSignals
 }
 
@@ -132,8 +134,9 @@ func (in *initStage) contain() error {
 // the zeroth on.
 func (in *initStage) start(m Message) error {
 	in.deadline(m.At)
+	in.env = environment(os.Environ(), strings.Split(m.Text, "\x00"))
 	attr := &syscall.ProcAttr{
-		Env:   environment(os.Environ(), strings.Split(m.Text, "\x00")),
+		Env:   in.env,
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{},
 	}
@@ -181,7 +184,38 @@ func (in *initStage) obey(m Message) {
 	case Deadline:
 		in.deadline(m.At)
 	case Stop:
-		in.tree(unix.SIGTERM, unix.SIGCONT) // a stopped process cannot clean up
+		in.stop(m)
+	}
+}
+
+// stop tells the tree that it has to end.
+func (in *initStage) stop(m Message) {
+	switch s := syscall.Signal(m.Number); {
+	case m.Text != "" && in.command != 0:
+		in.run(m.Text)
+	case s == unix.SIGSTOP:
+		in.tree(s)
+	default:
+		if s == 0 {
+			s = unix.SIGTERM
+		}
+		in.tree(s, unix.SIGCONT) // a stopped process cannot clean up
+	}
+}
+
+// run has sh run a line in the tree, with the command's environment and its pid.
+// Where that fails the tree is asked as always.
+func (in *initStage) run(line string) {
+	attr := &syscall.ProcAttr{
+		Env:   environment(in.env, []string{"KAHU_COMMAND_PID=" + strconv.Itoa(in.command)}),
+		Files: []uintptr{0, 1, 2}, // /dev/null, see start
+		Sys:   &syscall.SysProcAttr{},
+	}
+	if !in.pid1 {
+		attr.Sys.Pdeathsig = unix.SIGKILL
+	}
+	if _, err := syscall.ForkExec("/bin/sh", []string{"sh", "-c", line}, attr); err != nil {
+		in.tree(unix.SIGTERM, unix.SIGCONT)
 	}
 }
 

@@ -31,7 +31,8 @@ const (
 	Signal Kind = 's' // face → keeper → init: forward signal Number, unless the whole job had it
 
 	Started   Kind = 'g' // init → keeper: the command runs; keeper → face: it is about to
-	Contained Kind = 'c' // keeper → face: Text is the control group's path
+	Contained Kind = 'c' // keeper → face: Text is the control group's path; Number is 1 when Again may come
+	Again     Kind = 'a' // keeper → face: the lease was lost, and nothing of the tree is left; start another keeper
 	Ended     Kind = 'x' // init → keeper: how the command ended; keeper → face: how to end
 
 	Ready  Kind = 'r' // init → keeper: contained, waiting for Start
@@ -39,7 +40,7 @@ const (
 
 	Start    Kind = 'b' // keeper → init: run the command; Text is its environment, At the deadline
 	Deadline Kind = 'd' // keeper → init: At is the new deadline
-	Stop     Kind = 't' // keeper → init: SIGTERM to the tree
+	Stop     Kind = 't' // keeper → init: signal Number to the tree, 0 is SIGTERM; or Text for sh
 )
 
 // A Message is what travels on a Link.

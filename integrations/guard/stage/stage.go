@@ -108,6 +108,9 @@ func parseClaim(s string) (claim, error) {
 	if len(f) != 6 {
 		return claim{}, fmt.Errorf("%q has %d fields, not 6", s, len(f))
 	}
+	if f[5] != "" && f[5][0] != '/' {
+		return claim{}, fmt.Errorf("the control group %q has no absolute path", f[5])
+	}
 	c := claim{stage: f[0], cgroup: f[5]}
 	var err [4]error
 	c.fd, err[0] = strconv.Atoi(f[1])

@@ -1,0 +1,96 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// OnLost says how the command is told that its lease is lost. Whatever it says,
+// SIGKILL follows one grace later, and before the deadline in any case. The zero
+// value sends SIGTERM.
+type OnLost struct {
+	signal syscall.Signal // 0: SIGTERM
+	run    string         // for sh, inside the tree, in place of a signal
+}
+
+// ParseOnLost reads the value of a flag: term, kill, freeze, signal:NAME or
+// run:COMMAND.
+func ParseOnLost(s string) (OnLost, error) {
+	kind, rest, _ := strings.Cut(s, ":")
+	switch {
+	case s == "term":
+		return OnLost{}, nil
+	case s == "kill":
+		return OnLost{signal: unix.SIGKILL}, nil
+	case s == "freeze":
+		return OnLost{signal: unix.SIGSTOP}, nil
+	case kind == "run" && strings.TrimSpace(rest) != "" && !strings.Contains(rest, "\x00"):
+		if len(rest) > maxRunBytes {
+			return OnLost{}, fmt.Errorf("the command of run: has %d bytes, and may have %d", len(rest), maxRunBytes)
+		}
+		return OnLost{run: rest}, nil
+	case kind == "signal":
+		name := strings.ToUpper(rest)
+		if !strings.HasPrefix(name, "SIG") {
+			name = "SIG" + name
+		}
+		if n := unix.SignalNum(name); n != 0 {
+			return OnLost{signal: n}, nil
+		}
+		return OnLost{}, fmt.Errorf("there is no signal %q; one is signal:USR1", rest)
+	}
+	return OnLost{}, fmt.Errorf("%q is none of term, kill, freeze, signal:NAME and run:COMMAND", s)
+}
+
+// maxRunBytes keeps the command well below what one message between stages takes.
+const maxRunBytes = 8 << 10
+
+// writeFiles makes the pid file and the token file, each whole or not at all. It
+// is called before the command starts.
+func (o *Options) writeFiles(token int64) error {
+	// The face's pid: who signals it signals the command.
+	return errors.Join(
+		replaceFile(o.PIDFile, strconv.Itoa(os.Getppid())),
+		replaceFile(o.TokenFile, strconv.FormatInt(token, 10)))
+}
+
+// removeFiles removes what writeFiles has made and nobody has replaced since.
+func (o *Options) removeFiles(token int64) {
+	removeFile(o.PIDFile, strconv.Itoa(os.Getppid()))
+	removeFile(o.TokenFile, strconv.FormatInt(token, 10))
+}
+
+func replaceFile(path, text string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text + "\n")
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+func removeFile(path, text string) {
+	if path == "" {
+		return
+	}
+	if b, err := os.ReadFile(path); err == nil && string(b) == text+"\n" {
+		_ = os.Remove(path)
+	}
+}
