@@ -239,15 +239,12 @@ func TestTransactionsUnderFaults(t *testing.T) {
 			fault, heal = leader.Pause, leader.Resume
 		}
 		met += w.inFlight.Load()
-		began, before := w.now(), w.committed.Load()
+		began := w.now()
 		if err := fault(); err != nil {
 			t.Fatal(err)
 		}
-		w.waitForCommitAskedAfter(ctx, began)
+		w.waitForCommitAskedAfter(ctx, began) // else the fault proved nothing, and the test fails
 		w.waitForCommits(ctx, 20)
-		if w.committed.Load() == before {
-			t.Errorf("fault %d: nothing was committed during it", i+1)
-		}
 		if err := heal(); err != nil {
 			t.Fatal(err)
 		}
