@@ -191,8 +191,8 @@ func writeLock(w io.Writer, l wire.Lock) error {
 	if l.Kept {
 		kept = "kept alive by the agent"
 	}
-	_, err := fmt.Fprintf(w, "lock           %s (%s)\nfencing token  %d\nholder         %s\nuid            %d\nsince          %s\nremaining      %s, %s\nwaiting        %d\n",
-		printable(l.Name), l.Durability, l.Token, holderText(l.Holder), l.Holder.UID, dash(l.Holder.Since), millis(l.RemainingMS), kept, l.QueueLength)
+	_, err := fmt.Fprintf(w, "lock           %s (%s)\nfencing token  %d\nholder         %s\nreason         %s\nuid            %d\nsince          %s\nremaining      %s, %s\nwaiting        %d\n",
+		printable(l.Name), l.Durability, l.Token, holderText(l.Holder), dash(printable(l.Holder.Reason)), l.Holder.UID, dash(l.Holder.Since), millis(l.RemainingMS), kept, l.QueueLength)
 	for _, q := range l.Queue {
 		if err == nil {
 			_, err = fmt.Fprintf(w, "  %4d  %s\n", q.Position, holderText(q.Holder))

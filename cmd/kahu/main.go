@@ -27,7 +27,14 @@ func main() {
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	g := &globals{stdin: stdin, stdout: stdout, stderr: stderr}
-	root := newRootCommand(g)
+	var root *cobra.Command
+	if len(args) > 0 && args[0] == "exec" {
+		// Every guarded command waits for this start: no other command is made.
+		root = newRoot(g)
+		root.AddCommand(newExecCommand(g))
+	} else {
+		root = newRootCommand(g)
+	}
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -55,7 +62,39 @@ const (
 // while a command runs is a delay, not an error.
 const defaultTimeout = 10 * time.Second
 
+// newRootCommand is the whole program.
 func newRootCommand(g *globals) *cobra.Command {
+	root := newRoot(g)
+	root.AddCommand(
+		newAgentCommand(g),
+		newExecCommand(g),
+		newInstallCommand(g),
+		newKeygenCommand(g),
+		newKVCommand(g),
+		newPostgresCommand(g),
+		newLockCommand(g),
+		newSeqCommand(g),
+		newScriptCommand(g),
+		newShellCommand(g),
+		newLimitCommand(g),
+		newSnapshotCommand(g),
+		newKeySpaceCommand(g),
+		newStatusCommand(g),
+		newTokenCommand(g),
+		newBackupCommand(g),
+		newRestoreCommand(g),
+		newBenchCommand(g),
+		newVersionCommand(g),
+		newClusterCommand(g),
+		newCompletionCommand(g),
+		newManCommand(g),
+		newExitCodesTopic(),
+	)
+	return root
+}
+
+// newRoot is the program without its commands.
+func newRoot(g *globals) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "kahu",
 		Short: "Locks, keys and sequences, kept by an agent on every host",
@@ -91,31 +130,6 @@ Start an agent, then guard a command with a lock:
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
-	root.AddCommand(
-		newAgentCommand(g),
-		newExecCommand(g),
-		newInstallCommand(g),
-		newKeygenCommand(g),
-		newKVCommand(g),
-		newPostgresCommand(g),
-		newLockCommand(g),
-		newSeqCommand(g),
-		newScriptCommand(g),
-		newShellCommand(g),
-		newLimitCommand(g),
-		newSnapshotCommand(g),
-		newKeySpaceCommand(g),
-		newStatusCommand(g),
-		newTokenCommand(g),
-		newBackupCommand(g),
-		newRestoreCommand(g),
-		newBenchCommand(g),
-		newVersionCommand(g),
-		newClusterCommand(g),
-		newCompletionCommand(g),
-		newManCommand(g),
-		newExitCodesTopic(),
-	)
 	return root
 }
 
