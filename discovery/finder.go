@@ -89,6 +89,11 @@ type Finder struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
+	// telling is held over each change of what this agent tells: serf does not
+	// guard it, and an announcement must not tell what was true before.
+	telling sync.Mutex
+	told    map[string]string
+
 	// Of the goroutine run alone.
 	peers     *peers
 	tries     map[string]*try // by address
@@ -165,7 +170,8 @@ func newFinder(cfg Config) (*Finder, error) {
 func (f *Finder) serfConfig(t *transport) *serf.Config {
 	c := serfConfig(f.cfg.Profile)
 	c.NodeName = f.cfg.Node
-	c.Tags = f.cfg.Self.tags(f.cfg.Cluster)
+	f.told = f.cfg.Self.tags(f.cfg.Cluster)
+	c.Tags = f.told
 	c.EventCh = f.events
 	c.Logger, c.LogOutput = newGossipLog(f.cfg.Logger), nil
 	c.ReconnectTimeout, c.TombstoneTimeout = f.cfg.timing.reconnect, f.cfg.timing.reconnect
@@ -207,7 +213,10 @@ func (f *Finder) Tell(self Self) error {
 	if _, err := parseMember(f.cfg.Node, self.tags(f.cfg.Cluster)); err != nil {
 		return fmt.Errorf("discovery: what this agent would tell of itself: %w", err)
 	}
-	if err := f.serf.SetTags(self.tags(f.cfg.Cluster)); err != nil {
+	f.telling.Lock()
+	defer f.telling.Unlock()
+	f.told = self.tags(f.cfg.Cluster)
+	if err := f.serf.SetTags(f.told); err != nil {
 		return fmt.Errorf("telling the others: %w", err)
 	}
 	return nil
@@ -286,7 +295,9 @@ func (f *Finder) announce() {
 	}
 	a.wait = min(2*a.wait, f.cfg.timing.maxRetry)
 	a.next = time.Now().Add(a.wait)
-	if err := f.serf.SetTags(f.serf.LocalMember().Tags); err != nil {
+	f.telling.Lock()
+	defer f.telling.Unlock()
+	if err := f.serf.SetTags(f.told); err != nil {
 		f.cfg.Logger.Debug("announcing this agent", "error", err)
 	}
 }
