@@ -117,12 +117,14 @@ func wrote(p *history.Pending, got wire.Written, err error) (bool, error) {
 	return true, nil
 }
 
+// questionsPerLock is how many questions are asked, of all kinds, before other
+// locks are tried: some faults long. What a judge has to try doubles with each
+// change of a lock whose outcome is unknown.
+const questionsPerLock = 1500
+
 // pair tries a lock and gives it back.
 func (a *Asker) pair(ctx, life context.Context, c *client.Client, owner string) (bool, error) {
-	lock := a.Prefix + "gate"
-	if i := rand.IntN(a.Locks); i > 0 {
-		lock = fmt.Sprintf("%s%d", lock, i)
-	}
+	lock := fmt.Sprintf("%sgate%d-%d", a.Prefix, rand.IntN(a.Locks), a.History.Count()/questionsPerLock)
 	p := a.History.Try(lock, owner)
 	got, err := c.LockTry(ctx, lock, []byte(owner), leaseBeyondTest, client.LockOptions{})
 	switch {
