@@ -41,7 +41,7 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 	}
 	a.quorum.keeper.Announce(a.kahuna.url)
 	server, err := localapi.New(localapi.Config{
-		Coordinator: scriptrun.New(a.forward), Backup: a.backups.write, Holder: a.holds, Policy: rules, Status: a.status, Cluster: cluster{a},
+		Coordinator: scriptrun.New(a.forward, scriptrun.Options{}), Backup: a.backups.write, Holder: a.holds, Policy: rules, Status: a.status, Cluster: cluster{a},
 		Host: a.cfg.NodeName, Node: a.identity.node,
 		Registry: a.registry, Logger: a.log, Boottime: boottime.Boottime, BootID: bootID,
 		RequestTimeout: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes, Kahuna: a.kahuna,

@@ -17,7 +17,7 @@ import (
 )
 
 // scripting runs scripts in all ways, as an agent does.
-func scripting(c *localapi.Config) { c.Coordinator = scriptrun.New(c.Coordinator) }
+func scripting(c *localapi.Config) { c.Coordinator = scriptrun.New(c.Coordinator, scriptrun.Options{}) }
 
 func TestScriptsOverHTTP(t *testing.T) {
 	a := startAgent(t, scripting)

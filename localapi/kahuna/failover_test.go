@@ -28,6 +28,15 @@ type voters struct {
 	stores map[string]*voter.MemoryStorage
 }
 
+// oneByOne is Raft's transport in memory without its pipeline, which panics over an
+// answer that is an error alone, such as that of a voter that is stopping.
+type oneByOne struct{ *raft.InmemTransport }
+
+// AppendEntriesPipeline implements raft.Transport.
+func (oneByOne) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
 func startVoters(t *testing.T) *voters {
 	t.Helper()
 	c := &voters{t: t, ids: []string{"n1", "n2", "n3"}, nodes: map[string]*voter.Voter{}, stores: map[string]*voter.MemoryStorage{}}
@@ -46,7 +55,7 @@ func startVoters(t *testing.T) *voters {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := voter.Open(voter.Config{NodeID: id, Storage: store, Transport: transports[id],
+		v, err := voter.Open(voter.Config{NodeID: id, Storage: store, Transport: oneByOne{transports[id]},
 			AskTerm: func(_ context.Context, node string) (uint64, error) {
 				if v := c.node(node); v != nil {
 					return v.Term(), nil

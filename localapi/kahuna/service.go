@@ -107,7 +107,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.AnswerBytes <= 0 {
 		cfg.AnswerBytes = DefaultAnswerBytes
 	}
-	s := &Service{cfg: cfg, scripts: scriptrun.New(patient{cfg.Coordinator, cfg.LeaderWait}), answers: budget{limit: cfg.AnswerBytes}, reads: make(chan struct{}, MaxReads)}
+	s := &Service{cfg: cfg, scripts: scriptrun.New(patient{cfg.Coordinator, cfg.LeaderWait}, scriptrun.Options{BucketsExclude: true}), answers: budget{limit: cfg.AnswerBytes}, reads: make(chan struct{}, MaxReads)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.pool = newPool(s.stopping.Done())
 	return s, nil

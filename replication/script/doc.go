@@ -101,9 +101,9 @@
 //     the others (45a).
 //   - Scripts of one entry do not exclude each other, however close they come: the
 //     log orders them, and each sees all of the one before. The reference aborts
-//     one of two that overlap, and its test TestWriteSkewAnomaly, whose scripts only
-//     count the rows of a bucket, expects that abort. One that sleeps does exclude
-//     the others, as there (package scriptrun).
+//     one of two that overlap. One that sleeps does exclude the others, as there,
+//     and on Kahuna's wire so do two that read one bucket and write, since tests of
+//     its clients want that (package scriptrun).
 //   - A script that commits without a result answers Get without values (44).
 //   - DELETE and EXTEND of a missing key answer DoesNotExist everywhere, and a miss
 //     has revision 0, or that of its tombstone.

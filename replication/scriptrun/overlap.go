@@ -12,11 +12,14 @@ import (
 // one that needs a lock of it, and the other way round: the later one of the two is
 // Aborted at once, as with Kahuna, whose suite starts such a pair together and
 // wants one to fail (Kahuna.Client.Tests, TestSerializableConflict). Scripts of one
-// entry do not exclude each other, since the log orders them.
+// entry do not exclude each other, since the log orders them, but for those that
+// read one bucket where Options.BucketsExclude asks for it.
 //
 // It is about the time until the session has its locks in the quorum, and about
 // not being parked under them. What other agents run meets those alone.
 type overlap struct {
+	bucketsExclude bool
+
 	mu sync.Mutex
 	// keys and buckets count who has a lock; within counts, under the name of a
 	// bucket, who has the lock of a key of it.
@@ -34,8 +37,8 @@ func (u users) excludes(session bool) bool {
 	return u.sessions > 0
 }
 
-func newOverlap() *overlap {
-	return &overlap{keys: make(map[script.Key]users), buckets: make(map[script.Key]users), within: make(map[script.Key]users)}
+func newOverlap(bucketsExclude bool) *overlap {
+	return &overlap{bucketsExclude: bucketsExclude, keys: make(map[script.Key]users), buckets: make(map[script.Key]users), within: make(map[script.Key]users)}
 }
 
 // enter takes the locks or names the one that is refused. After nil it is for the
@@ -46,7 +49,7 @@ func (o *overlap) enter(locks []script.Lock, session bool) *script.Lock {
 	for i, l := range locks {
 		taken := o.buckets[bucketOf(l)]
 		if l.Bucket {
-			if o.within[l.Key].excludes(session) {
+			if o.within[l.Key].excludes(session) || o.bucketsExclude && taken.all > 0 {
 				return &locks[i]
 			}
 		} else if o.keys[l.Key].excludes(session) {

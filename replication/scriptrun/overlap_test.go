@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/scriptrun"
 )
 
 // together starts scripts at the same moment, with their commands held back until
@@ -72,6 +73,38 @@ func TestOverlap(t *testing.T) {
 				// Everything is free again.
 				if again := c.together(tc.scripts[0]); strings.Contains(again[0], "Failed") {
 					t.Errorf("afterwards: %q", again)
+				}
+			})
+		})
+	}
+}
+
+// On Kahuna's wire two scripts that read one bucket and write exclude each other
+// (TestKeyValueTransactions.cs, TestWriteSkewAnomaly).
+func TestBucketsExclude(t *testing.T) {
+	const count = "LET all = GET BY BUCKET `p`\nSET `p/b` 20"
+	for name, tc := range map[string]struct {
+		scripts []string
+		aborted int
+	}{
+		"one bucket":            {[]string{count, strings.ReplaceAll(count, "p/b", "p/c")}, 1},
+		"two buckets":           {[]string{count, strings.ReplaceAll(count, "`p", "`q")}, 0},
+		"one only reads it":     {[]string{count, "LET all = GET BY BUCKET `p`\nRETURN count(all)"}, 0},
+		"one only writes to it": {[]string{count, "BEGIN\n SET `p/c` 20\n COMMIT\nEND"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCaller(t)
+				c.runner = scriptrun.New(c.world, scriptrun.Options{BucketsExclude: true})
+				aborted := 0
+				results := c.together(tc.scripts...)
+				for _, r := range results {
+					if strings.Contains(strings.ToLower(r), "failed to acquire") {
+						aborted++
+					}
+				}
+				if aborted != tc.aborted {
+					t.Errorf("%d were refused a lock at once, and not %d: %q", aborted, tc.aborted, results)
 				}
 			})
 		})

@@ -46,9 +46,18 @@ type Runner struct {
 	known  map[string]string // the inverse
 }
 
+// Options are how a Runner differs from the plain one.
+type Options struct {
+	// BucketsExclude aborts the later of two scripts that read one bucket, write,
+	// and are under way here at the same time. The log would order them, and
+	// each would see all of the one before; but Kahuna aborts one, and a test of
+	// its clients expects that (TestWriteSkewAnomaly). For Kahuna's wire alone.
+	BucketsExclude bool
+}
+
 // New makes a Runner that asks c.
-func New(c replication.Coordinator) *Runner {
-	r := &Runner{coordinator: c, sessions: make(chan struct{}, maxSessions), overlap: newOverlap(),
+func New(c replication.Coordinator, o Options) *Runner {
+	r := &Runner{coordinator: c, sessions: make(chan struct{}, maxSessions), overlap: newOverlap(o.BucketsExclude),
 		cache: script.NewCache(cacheBytes), hashes: make(map[string]string), known: make(map[string]string)}
 	r.cache.Dropped = func(text string) {
 		delete(r.hashes, r.known[text])

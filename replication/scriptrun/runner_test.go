@@ -26,7 +26,7 @@ type caller struct {
 
 func newCaller(t testing.TB) *caller {
 	w := newWorld(t)
-	return &caller{world: w, runner: scriptrun.New(w)}
+	return &caller{world: w, runner: scriptrun.New(w, scriptrun.Options{})}
 }
 
 func request(text string, params ...script.Param) *replication.Script {

@@ -9,11 +9,6 @@
 # both durabilities. Arguments go to dotnet test, for example
 # --filter FullyQualifiedName~TestLocks. Exit code 0: all passed.
 #
-# One of its tests asks for what kahu does not do: TestWriteSkewAnomaly starts two
-# scripts of one command each, and wants the second to be aborted for being too near
-# (replication/script, Differences from Kahuna). Leave it out by
-# --filter FullyQualifiedName!~TestWriteSkewAnomaly.
-#
 # Needs Go, bash and the .NET SDK 10 (https://dotnet.microsoft.com/download), and
 # nuget.org for the suite's packages. KEEP=1 leaves the agents' logs.
 set -u -o pipefail
