@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 )
 
@@ -51,6 +52,28 @@ func TestHTTP2IsReadAhead(t *testing.T) {
 		}
 		for _, f := range files {
 			f.Close()
+		}
+	}
+}
+
+// A peer that goes away with our bytes unread resets the connection. The kernel's
+// -1 for that must not reach a reader that counts: it ended the agent.
+func TestResetIsAnError(t *testing.T) {
+	for _, preface := range []string{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\n\r\n"} {
+		from, c := pair(t)
+		if _, err := from.Write([]byte(preface)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, len(preface))
+		if _, err := io.ReadFull(c, buf); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("never read")); err != nil {
+			t.Fatal(err)
+		}
+		from.Close()
+		if n, err := c.Read(buf); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%.10q…: %d bytes, %v", preface, n, err)
 		}
 	}
 }

@@ -87,7 +87,7 @@ func (c *Conn) receive(p []byte) (int, error) {
 	if oobn > 0 || flags&unix.MSG_CTRUNC != 0 {
 		c.collect(c.oob[:oobn], flags&unix.MSG_CTRUNC != 0)
 	}
-	return n, err
+	return max(n, 0), err // recvmsg's -1, with an error, is no count for a reader
 }
 
 // collect keeps the descriptors of one control message. A truncated one lost
