@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,8 +18,8 @@ import (
 	"github.com/kahu-sh/kahu/localapi/wire"
 )
 
-// An Agent is one agent process of a Cluster, running or not. Its methods are
-// for one goroutine at a time.
+// An Agent is one agent process of a Cluster, running or not. What starts or ends
+// it is for one goroutine at a time; others may look and wait meanwhile.
 type Agent struct {
 	Name   string
 	Voter  bool
@@ -28,7 +29,7 @@ type Agent struct {
 
 	namespace string // see Place
 	cluster   *Cluster
-	process   *process
+	process   atomic.Pointer[process] // nil before the first start
 }
 
 // Pid is the process id, or 0 when it does not run.
@@ -36,11 +37,14 @@ func (a *Agent) Pid() int {
 	if !a.Running() {
 		return 0
 	}
-	return a.process.cmd.Process.Pid
+	return a.process.Load().cmd.Process.Pid
 }
 
 // Running reports whether the process has been started and not been reaped.
-func (a *Agent) Running() bool { return a.process != nil && a.process.alive() }
+func (a *Agent) Running() bool {
+	p := a.process.Load()
+	return p != nil && p.alive()
+}
 
 // Start starts the process with the flags of its role, and returns at once; see
 // Cluster.WaitServing. What it logs is appended to agent.log.
@@ -60,10 +64,11 @@ func (a *Agent) Start() error {
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(environment(), a.cluster.options.Env...)
-	a.process, err = a.cluster.spawner.run(cmd)
+	p, err := a.cluster.spawner.run(cmd)
 	if err != nil {
 		return fmt.Errorf("starting agent %s: %w", a.Name, err)
 	}
+	a.process.Store(p)
 	return nil
 }
 
@@ -100,26 +105,26 @@ func (a *Agent) end(sig syscall.Signal) error {
 	if !a.Running() {
 		return fmt.Errorf("agent %s does not run", a.Name)
 	}
-	if err := a.process.signal(sig); err != nil {
+	if err := a.process.Load().signal(sig); err != nil {
 		return fmt.Errorf("sending %s to agent %s: %w", sig, a.Name, err)
 	}
 	late := time.NewTimer(20 * time.Second)
 	defer late.Stop()
 	select {
-	case <-a.process.exited:
+	case <-a.process.Load().exited:
 		return nil
 	case <-late.C:
-		_ = a.process.signal(syscall.SIGKILL) // it runs: a zombie would have been reaped
-		<-a.process.exited
+		_ = a.process.Load().signal(syscall.SIGKILL) // it runs: a zombie would have been reaped
+		<-a.process.Load().exited
 		return fmt.Errorf("agent %s did not end within 20 s of %s; the end of its log:\n%s", a.Name, sig, a.LogTail(20))
 	}
 }
 
 // Pause stops the process as SIGSTOP does; Resume lets it go on.
-func (a *Agent) Pause() error { return a.process.signal(syscall.SIGSTOP) }
+func (a *Agent) Pause() error { return a.process.Load().signal(syscall.SIGSTOP) }
 
 // Resume is the counterpart of Pause.
-func (a *Agent) Resume() error { return a.process.signal(syscall.SIGCONT) }
+func (a *Agent) Resume() error { return a.process.Load().signal(syscall.SIGCONT) }
 
 // LogTail is the last lines of what the agent wrote, for messages.
 func (a *Agent) LogTail(lines int) string {

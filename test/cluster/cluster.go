@@ -158,12 +158,12 @@ func (c *Cluster) Logs(lines int) string {
 func (c *Cluster) Stop() error {
 	for _, a := range c.Agents {
 		if a.Running() {
-			_ = a.process.signal(syscall.SIGKILL) // reaped below
+			_ = a.process.Load().signal(syscall.SIGKILL) // reaped below
 		}
 	}
 	for _, a := range c.Agents {
-		if a.process != nil {
-			<-a.process.exited
+		if a.process.Load() != nil {
+			<-a.process.Load().exited
 		}
 	}
 	c.spawner.close()

@@ -59,14 +59,14 @@ func (a *Agent) reads(ctx context.Context) (bool, error) {
 
 // exitError is how the process ended.
 func (a *Agent) exitError() error {
-	if a.process == nil {
+	if a.process.Load() == nil {
 		return fmt.Errorf("it was never started")
 	}
-	<-a.process.exited
-	if a.process.err == nil {
+	<-a.process.Load().exited
+	if a.process.Load().err == nil {
 		return fmt.Errorf("exit status 0")
 	}
-	return a.process.err
+	return a.process.Load().err
 }
 
 // Leader blocks until a running voter says that it leads and serves, and
