@@ -21,7 +21,7 @@ TAGS = $(if $(HAVE_ROCKSDB),-tags rocksdb)
 # One fuzz target runs this long in `make fuzz`.
 FUZZTIME ?= 30s
 # Longest that one package's tests may take.
-TESTTIMEOUT ?= 10m
+TESTTIMEOUT ?= 20m
 # Tools live outside the repository.
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kahu-tools
 GOLANGCI_VERSION := v2.15.0
