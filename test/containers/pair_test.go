@@ -143,7 +143,7 @@ func (p *pod) start(name string, uid int, args ...string) *container {
 	if err := c.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	go func() { c.done <- c.cmd.Wait() }() // ends with the container
+	go func() { c.done <- c.cmd.Wait() }()                                            // ends with the container
 	p.t.Cleanup(func() { _ = exec.Command("runc", "delete", "--force", c.id).Run() }) // it may be gone
 	return c
 }
