@@ -161,7 +161,7 @@ func TestAnotherBootIsLeftToItsLease(t *testing.T) {
 		if o, err := r.h.Attach(context.Background(), a.ID(), nil); err == nil {
 			t.Fatalf("taken up as %s", o.ID())
 		}
-		time.Sleep(ttl - 2*time.Second)
+		time.Sleep(ttl - 2*time.Second) // virtual: in a synctest bubble
 		if o := r.q.owner(t, "l"); o != a.ID() {
 			t.Fatalf("held by %q while the lease goes on", o)
 		}
@@ -192,7 +192,7 @@ func TestACopyReleasesNothing(t *testing.T) {
 		}
 		copied.h = copied.newHolds()
 		defer copied.close()
-		time.Sleep(3 * ttl)
+		time.Sleep(3 * ttl) // virtual: in a synctest bubble
 		if o := r.q.owner(t, "l"); o != a.ID() {
 			t.Errorf("held by %q: a copy has released what its holder has", o)
 		}
@@ -225,7 +225,7 @@ func TestHoldThatNobodyWasTold(t *testing.T) {
 		r.h.Crash()
 		r.strayHold(session, "stray")
 		r.h = r.newHolds()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // virtual: in a synctest bubble
 		if o := r.q.owner(t, "stray"); o != "" {
 			t.Errorf("%s is held by %q", "stray", o)
 		}
@@ -255,11 +255,11 @@ func TestDamagedTableReleasesLate(t *testing.T) {
 		r.h = r.newHolds()
 		b := r.attach(a.ID())
 		r.want(b, time.Second, localapi.HoldHeld)
-		time.Sleep(ttl - 2*time.Second)
+		time.Sleep(ttl - 2*time.Second) // virtual: in a synctest bubble
 		if r.q.owner(t, "stray") == "" {
 			t.Error("released although its holder may run")
 		}
-		time.Sleep(ttl)
+		time.Sleep(ttl) // virtual: in a synctest bubble
 		if o := r.q.owner(t, "stray"); o != "" {
 			t.Errorf("held by %q for ever", o)
 		}
@@ -288,19 +288,19 @@ func TestConnectionHoldAfterRestart(t *testing.T) {
 		token := *r.want(back, time.Second, localapi.HoldHeld).Token
 		r.want(away, time.Second, localapi.HoldHeld)
 		r.want(plain, time.Second, localapi.HoldHeld)
-		time.Sleep(time.Minute) // renewals
+		time.Sleep(time.Minute) // virtual: time for renewals
 		r.restart()
 		again := r.attach(back.ID())
 		if e := r.want(again, time.Second, localapi.HoldHeld); *e.Token != token {
 			t.Fatalf("taken up as %+v", e)
 		}
-		time.Sleep(ttl - time.Second)
+		time.Sleep(ttl - time.Second) // virtual: in a synctest bubble
 		for lock, o := range map[string]localapi.Hold{"back": back, "away": away, "plain": plain} {
 			if got := r.q.owner(t, lock); got != o.ID() {
 				t.Errorf("%s: held by %q before its holder's last deadline has passed", lock, got)
 			}
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // virtual: in a synctest bubble
 		for lock, want := range map[string]string{"back": back.ID(), "away": "", "plain": ""} {
 			if got := r.q.owner(t, lock); got != want {
 				t.Errorf("%s: held by %q, want %q", lock, got, want)
@@ -310,7 +310,7 @@ func TestConnectionHoldAfterRestart(t *testing.T) {
 			t.Error("a connection's hold was taken away from its connection")
 		}
 		again.Disconnect()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // virtual: in a synctest bubble
 		if got := r.q.owner(t, "back"); got != "" {
 			t.Errorf("held by %q after its connection closed", got)
 		}
@@ -363,7 +363,7 @@ func TestPlaceInLineAfterRestart(t *testing.T) {
 		req.Wait = 20 * time.Second
 		a := r.open(req)
 		r.want(a, time.Second, localapi.HoldQueued)
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // virtual: in a synctest bubble
 		r.restart()
 		b := r.attach(a.ID())
 		r.want(b, time.Second, localapi.HoldQueued)
@@ -435,7 +435,7 @@ func TestRestartAfterTheLease(t *testing.T) {
 		a := r.open(resumable("l"))
 		token := *r.want(a, time.Second, localapi.HoldHeld).Token
 		r.h.Crash()
-		time.Sleep(ttl + time.Second)
+		time.Sleep(ttl + time.Second) // virtual: in a synctest bubble
 		_ = r.q.lock(t, "l") // a sweep
 		r.h = r.newHolds()
 		r.want(r.attach(a.ID()), time.Second, localapi.HoldLost)

@@ -84,7 +84,7 @@ func (s *story) play(t *testing.T) error {
 	})
 	wg.Wait()
 	r.q.setFault(nil)
-	time.Sleep(2 * ttl) // hung requests end, reconciliation has its turn
+	time.Sleep(2 * ttl) // virtual: hung requests end, reconciliation has its turn
 	for _, lock := range []string{"a", "b"} {
 		if o := r.q.owner(t, lock); o != "" {
 			s.failed("the lock %s is still held by %s", lock, o)

@@ -23,7 +23,7 @@ func delegated(t *testing.T, uid int) *cgroup.Group {
 	}
 	g, err := cgroup.Make()
 	if err != nil {
-		t.Skip(err)
+		t.Skip(err) // says which right or mount is missing
 	}
 	t.Cleanup(func() {
 		must(t, g.Kill())
@@ -120,7 +120,7 @@ func (g *guarded) untilRoot() stages {
 // the host does, before it stands in line.
 func TestTheNextGuardEndsWhatAKilledOneLeft(t *testing.T) {
 	if g, err := cgroup.Make(); err != nil {
-		t.Skip(err)
+		t.Skip(err) // says which right or mount is missing
 	} else {
 		must(t, g.Remove())
 	}

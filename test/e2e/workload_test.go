@@ -20,7 +20,7 @@ const (
 	// pace keeps histories small enough to judge.
 	pace = 4 * time.Millisecond
 	// judging bounds the judgement of one object.
-	judging = 20 * time.Second
+	judging = 2 * time.Minute
 )
 
 // A workload is clients on all agents that ask all the time, and a record of
@@ -74,7 +74,7 @@ func (w *workload) judge() {
 	for _, sentence := range w.history.Check(judging) {
 		w.t.Error(sentence)
 	}
-	w.t.Logf("judged %d operations in %s; objects undecided: %d", w.history.Count(), time.Since(began).Round(time.Millisecond), w.history.Undecided())
+	w.t.Logf("judged %d operations in %s", w.history.Count(), time.Since(began).Round(time.Millisecond))
 }
 
 // waitForOperations waits until so many more were recorded.

@@ -16,7 +16,6 @@ package history
 import (
 	"fmt"
 	"math"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,11 +26,10 @@ import (
 type Recorder struct {
 	begin time.Time
 
-	mu        sync.Mutex
-	objects   map[object][]porcupine.Operation
-	open      map[*Pending]bool
-	clients   int
-	undecided int
+	mu      sync.Mutex
+	objects map[object][]porcupine.Operation
+	open    map[*Pending]bool
+	clients int
 }
 
 // object is what is judged on its own.
@@ -104,16 +102,8 @@ func (r *Recorder) Count() int {
 	return n
 }
 
-// Undecided is how many objects Check could not judge in time, but for numbers
-// that were given out twice.
-func (r *Recorder) Undecided() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.undecided
-}
-
 // Check judges every object, for at most limit each. It returns a sentence for
-// each that is wrong; see Undecided for those that were not judged in time.
+// each that is wrong, or was not judged in time.
 func (r *Recorder) Check(limit time.Duration) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,13 +113,7 @@ func (r *Recorder) Check(limit time.Duration) []string {
 		case porcupine.Illegal:
 			wrong = append(wrong, fmt.Sprintf("%s %q: no order of its %d operations explains all answers%s", o.kind, o.name, len(ops), hint(o.kind, ops)))
 		case porcupine.Unknown:
-			// The search doubles with each operation whose outcome is unknown, and
-			// one that did not end is no verdict. A number that was given out twice
-			// is one, and needs no search.
-			if plain := hint(o.kind, ops); !strings.HasPrefix(plain, "; no ") {
-				wrong = append(wrong, fmt.Sprintf("%s %q, %d operations%s", o.kind, o.name, len(ops), plain))
-			}
-			r.undecided++
+			wrong = append(wrong, fmt.Sprintf("%s %q: its %d operations could not be judged within %s", o.kind, o.name, len(ops), limit))
 		}
 	}
 	return wrong

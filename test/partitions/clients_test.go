@@ -23,7 +23,7 @@ const (
 	// clientsOnHost ask on each host.
 	clientsOnHost = 2
 	// judging bounds the judgement of one object.
-	judging = 20 * time.Second
+	judging = 2 * time.Minute
 )
 
 // A load is clients on every host, and a record of what they were answered.
