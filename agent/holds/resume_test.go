@@ -436,7 +436,7 @@ func TestRestartAfterTheLease(t *testing.T) {
 		token := *r.want(a, time.Second, localapi.HoldHeld).Token
 		r.h.Crash()
 		time.Sleep(ttl + time.Second) // virtual: in a synctest bubble
-		_ = r.q.lock(t, "l") // a sweep
+		_ = r.q.lock(t, "l")          // a sweep
 		r.h = r.newHolds()
 		r.want(r.attach(a.ID()), time.Second, localapi.HoldLost)
 		b := r.open(resumable("l"))
