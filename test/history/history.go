@@ -109,7 +109,8 @@ func (r *Recorder) Check(limit time.Duration) []string {
 	defer r.mu.Unlock()
 	var wrong []string
 	for o, ops := range r.objects {
-		switch porcupine.CheckOperationsTimeout(models[o.kind], ops, limit) {
+		model, judged := withoutDetours(o.kind, ops)
+		switch porcupine.CheckOperationsTimeout(model, judged, limit) {
 		case porcupine.Illegal:
 			wrong = append(wrong, fmt.Sprintf("%s %q: no order of its %d operations explains all answers%s", o.kind, o.name, len(ops), hint(o.kind, ops)))
 		case porcupine.Unknown:
