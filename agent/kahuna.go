@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/reflection"
+
 	"github.com/kahu-sh/kahu/agent/config"
 	"github.com/kahu-sh/kahu/localapi/doors"
 	"github.com/kahu-sh/kahu/localapi/grpchttp"
@@ -29,8 +31,9 @@ type kahunaWire struct {
 	rest    *rest.Handler
 	metrics *kahunaMetrics
 
-	doors       *doors.Server // nil: only the socket speaks it, and so the next four
+	doors       *doors.Server // nil: only the socket speaks it, and so the next five
 	listeners   []net.Listener
+	speaks      []doors.Scheme // each of them
 	certificate *doors.Certificate
 	tokens      *token.Store // nil without a token file
 	url         string       // that hints carry; empty: none
@@ -57,23 +60,30 @@ func openKahuna(a *agent, rules *policy.Policy) (w *kahunaWire, err error) {
 			return nil, err
 		}
 	}
+	if w.metrics, err = newKahunaMetrics(a.registry); err != nil {
+		return nil, err
+	}
 	w.service, err = kahuna.New(kahuna.Config{
 		Coordinator: a.forward, Policy: rules, Cluster: kahunaCluster{a}, Logger: a.log, Backups: a.backups.forKahuna(),
-		Host: a.cfg.NodeName, Node: a.identity.node,
+		Host: a.cfg.NodeName, Node: a.identity.node, Observer: w.metrics,
 		LeaderWait: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes,
+		MaxMessageBytes: int(cfg.Limits.MessageSizeBytes), AnswerBytes: cfg.Limits.UnreadSizeBytes,
+		MaxStreams: cfg.Limits.BatchStreams, MaxInFlight: cfg.Limits.InFlightPerStream, WriteTimeout: cfg.Limits.Unread,
 	})
 	if err != nil {
 		return nil, err
 	}
-	w.rest = rest.New(rest.Config{Service: w.service, Logger: a.log})
-	if w.metrics, err = newKahunaMetrics(a.registry); err != nil {
-		return nil, err
-	}
+	w.rest = rest.New(rest.Config{Service: w.service, Logger: a.log, MaxBodyBytes: maxBody(cfg.Limits.MessageSizeBytes)})
 	w.grpc = grpchttp.New(grpchttp.Config{Logger: a.log, Observer: w.metrics, MaxCalls: cfg.Limits.Requests,
-		MaxMessageBytes: w.service.MaxMessageBytes()})
+		MaxMessageBytes: w.service.MaxMessageBytes(), WriteTimeout: cfg.Limits.Unread})
 	w.service.Register(w.grpc)
+	reflection.Register(w.grpc)
 	return w, w.listen(a)
 }
+
+// maxBody is the largest body of REST, where a message may have so many bytes: they
+// are in base64 there. 0: the default.
+func maxBody(messageBytes int64) int64 { return (messageBytes + 2) / 3 * 4 }
 
 // ServeHTTP implements http.Handler: clients use one URL for both.
 func (w *kahunaWire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
@@ -90,12 +100,12 @@ func (w *kahunaWire) listen(a *agent) error {
 	if len(cfg.Listen) == 0 {
 		return nil
 	}
-	for _, address := range cfg.Listen {
-		ln, err := net.Listen("tcp", address)
+	for _, l := range cfg.Listen {
+		ln, err := net.Listen("tcp", l.Address)
 		if err != nil {
 			return fmt.Errorf("listening for Kahuna's clients: %w; choose another --kahuna-listen address or free it", err)
 		}
-		w.listeners = append(w.listeners, ln)
+		w.listeners, w.speaks = append(w.listeners, ln), append(w.speaks, doors.Scheme(l.Scheme))
 	}
 	w.url = cfg.Advertise
 	if base, ok := strings.CutSuffix(w.url, ":0"); ok { // the kernel has chosen
@@ -119,7 +129,8 @@ func (w *kahunaWire) listen(a *agent) error {
 	w.doors, err = doors.New(doors.Config{
 		Handler: w, Public: w.public, Certificate: w.certificate, Insecure: cfg.Insecure, ClientCA: ca, Tokens: w.tokens,
 		Limits: doors.Limits{Connections: cfg.Limits.Connections, ConnectionsPerAddress: cfg.Limits.ConnectionsPerAddress,
-			Requests: cfg.Limits.Requests, StreamsPerConnection: cfg.Limits.StreamsPerConnection},
+			Requests: cfg.Limits.Requests, StreamsPerConnection: cfg.Limits.StreamsPerConnection,
+			HeaderTimeout: cfg.Limits.Header, IdleTimeout: cfg.Limits.Idle, SilenceTimeout: cfg.Limits.Silence, WriteTimeout: cfg.Limits.Unread},
 		Registry: a.registry, Logger: a.log,
 	})
 	if err != nil {
@@ -153,7 +164,11 @@ func certificateNames(cfg config.Config) []string {
 	}
 	add(cfg.NodeName)
 	_, rest, _ := strings.Cut(cfg.Kahuna.Advertise, "://")
-	for _, address := range append([]string{rest, cfg.Advertise}, cfg.Kahuna.Listen...) {
+	addresses := []string{rest, cfg.Advertise}
+	for _, l := range cfg.Kahuna.Listen {
+		addresses = append(addresses, l.Address)
+	}
+	for _, address := range addresses {
 		if host, _, err := net.SplitHostPort(address); err == nil {
 			add(host)
 		}
@@ -167,10 +182,11 @@ func isDNSName(s string) bool {
 		!strings.HasPrefix(s, ".") && !strings.HasPrefix(s, "-") && !strings.Contains(s, "..")
 }
 
+// addresses are where it listens, written as in the configuration.
 func (w *kahunaWire) addresses() []string {
 	out := make([]string, len(w.listeners))
 	for i, ln := range w.listeners {
-		out[i] = ln.Addr().String()
+		out[i] = config.KahunaListen{Scheme: string(w.speaks[i]), Address: ln.Addr().String()}.String()
 	}
 	return out
 }
@@ -178,8 +194,8 @@ func (w *kahunaWire) addresses() []string {
 // serve returns what serves each TCP listener until close.
 func (w *kahunaWire) serve() []func() error {
 	var out []func() error
-	for _, ln := range w.listeners {
-		out = append(out, func() error { return w.doors.Serve(ln) })
+	for i, ln := range w.listeners {
+		out = append(out, func() error { return w.doors.Serve(ln, w.speaks[i]) })
 	}
 	return out
 }

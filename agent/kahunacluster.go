@@ -54,7 +54,9 @@ func (k kahunaCluster) View() kahuna.View {
 			add(node, kahuna.Voter)
 		}
 	} else {
-		for _, p := range a.quorum.voter.Status().Peers {
+		voter := a.quorum.voter.Status()
+		v.Version = int64(voter.ConfigurationIndex)
+		for _, p := range voter.Peers {
 			role := kahuna.Learner
 			if p.Voter {
 				role = kahuna.Voter
@@ -92,7 +94,7 @@ func (k kahunaCluster) Leave(ctx context.Context) kahuna.Left {
 	var notLeader *replication.NotLeaderError
 	switch {
 	case err == nil:
-		return kahuna.Left{Outcome: kahuna.LeaveCommitted}
+		return kahuna.Left{Outcome: kahuna.LeaveCommitted, Version: k.View().Version}
 	case ctx.Err() != nil:
 		return kahuna.Left{Outcome: kahuna.LeaveTimeout, Reason: "the quorum did not confirm it in time; ask again"}
 	case errors.As(err, &notLeader):

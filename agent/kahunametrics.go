@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/kahu-sh/kahu/localapi/grpchttp"
+	"github.com/kahu-sh/kahu/localapi/kahuna"
 	"github.com/kahu-sh/kahu/localapi/kahuna/rest"
 )
 
@@ -22,11 +23,24 @@ type kahunaMetrics struct {
 	streams   *prometheus.GaugeVec
 	messages  *prometheus.CounterVec
 
+	batched         *prometheus.CounterVec
+	batchedDuration *prometheus.HistogramVec
+
 	// Looking a series up by its labels costs more than counting in it.
-	counted sync.Map // of [2]string, method and direction, to prometheus.Counter
+	counted  sync.Map // of [2]string, method and direction, to prometheus.Counter
+	answered sync.Map // of [2]string, method and result, to batchedSeries
 }
 
-var _ grpchttp.Observer = (*kahunaMetrics)(nil)
+// batchedSeries are the two that one answer of a batch stream counts in.
+type batchedSeries struct {
+	total    prometheus.Counter
+	duration prometheus.Observer
+}
+
+var (
+	_ grpchttp.Observer = (*kahunaMetrics)(nil)
+	_ kahuna.Observer   = (*kahunaMetrics)(nil)
+)
 
 func newKahunaMetrics(r prometheus.Registerer) (*kahunaMetrics, error) {
 	m := &kahunaMetrics{
@@ -39,8 +53,13 @@ func newKahunaMetrics(r prometheus.Registerer) (*kahunaMetrics, error) {
 			Help: "Open gRPC streams on the Kahuna wire."}, []string{"method"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kahu_kahuna_stream_messages_total",
 			Help: "Messages on gRPC streams of the Kahuna wire: requests received and answers sent."}, []string{"method", "direction"}),
+		batched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kahu_kahuna_batch_requests_total",
+			Help: "Requests of the Kahuna wire's batch streams that were answered, by the rpc that asks the same by itself and by Kahuna's code."}, []string{"method", "result"}),
+		batchedDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kahu_kahuna_batch_request_duration_seconds",
+			Help:    "How long requests of the Kahuna wire's batch streams took, from when they were read until their answers were ready.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5}}, []string{"method"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.durations, m.streams, m.messages} {
+	for _, c := range []prometheus.Collector{m.requests, m.durations, m.streams, m.messages, m.batched, m.batchedDuration} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register the metrics of the Kahuna wire: %w", err)
 		}
@@ -64,6 +83,18 @@ func (m *kahunaMetrics) Message(method string, received bool) {
 		c, _ = m.counted.LoadOrStore(key, m.messages.WithLabelValues(key[0], key[1]))
 	}
 	c.(prometheus.Counter).Inc()
+}
+
+// Answered implements kahuna.Observer.
+func (m *kahunaMetrics) Answered(method, result string, took time.Duration) {
+	key := [2]string{method, result}
+	s, ok := m.answered.Load(key)
+	if !ok {
+		s, _ = m.answered.LoadOrStore(key, batchedSeries{m.batched.WithLabelValues(method, result), m.batchedDuration.WithLabelValues(method)})
+	}
+	series := s.(batchedSeries)
+	series.total.Inc()
+	series.duration.Observe(took.Seconds())
 }
 
 // Done implements grpchttp.Observer.

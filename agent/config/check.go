@@ -31,8 +31,8 @@ func Check(f File, host Host) (Config, Problems) {
 	c.cluster()
 	c.secret()
 	c.policy()
-	c.kahuna()
 	c.limits()
+	c.kahuna()
 	c.backup()
 	c.timeouts()
 	return c.cfg, c.problems

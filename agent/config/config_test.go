@@ -91,7 +91,8 @@ func TestDefaults(t *testing.T) {
 		MinFreeBytes: 256 << 20, Backup: config.Backup{Interval: 24 * time.Hour, Keep: 7},
 		Limits:   config.Limits{ValueSizeBytes: 1 << 20, MemtableSizeBytes: 64 << 20, TrailingLogSizeBytes: 256 << 20, Holds: 65536},
 		Timeouts: config.Timeouts{Request: 10 * time.Second, Shutdown: 10 * time.Second, GrantAck: 5 * time.Second, ReplaceVoter: 10 * time.Minute},
-		Kahuna:   config.Kahuna{Limits: config.KahunaLimits{Connections: 4096, ConnectionsPerAddress: 1024, Requests: 8192, StreamsPerConnection: 256}},
+		Kahuna: config.Kahuna{Limits: config.KahunaLimits{Connections: 4096, ConnectionsPerAddress: 1024, Requests: 8192, StreamsPerConnection: 256,
+			BatchStreams: 10_000, InFlightPerStream: 4096, UnreadSizeBytes: 256 << 20, Header: 10 * time.Second, Idle: 5 * time.Minute, Silence: 20 * time.Second, Unread: 30 * time.Second}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Fatal(d)
@@ -117,11 +118,14 @@ func TestSampleIsTheDefaults(t *testing.T) {
 		"limits": map[string]any{"value-size": d.Limits.ValueSize, "memtable-size": d.Limits.MemtableSize,
 			"trailing-log-size": d.Limits.TrailingLogSize, "holds": d.Limits.Holds, "transactions": d.Limits.Transactions,
 			"kahuna-connections": d.Limits.KahunaConnections, "kahuna-connections-per-address": d.Limits.KahunaConnectionsPerAddress,
-			"kahuna-requests": d.Limits.KahunaRequests, "kahuna-streams-per-connection": d.Limits.KahunaStreamsPerConnection},
+			"kahuna-requests": d.Limits.KahunaRequests, "kahuna-streams-per-connection": d.Limits.KahunaStreamsPerConnection,
+			"kahuna-batch-streams": d.Limits.KahunaBatchStreams, "kahuna-in-flight-per-stream": d.Limits.KahunaInFlightPerStream,
+			"kahuna-message-size": d.Limits.KahunaMessageSize, "kahuna-unread-size": d.Limits.KahunaUnreadSize},
 		"kahuna-listen": []any{}, "kahuna-tls-cert": d.KahunaTLSCert, "kahuna-tls-key": d.KahunaTLSKey, "kahuna-client-ca": d.KahunaClientCA,
 		"kahuna-token-file": d.KahunaTokenFile, "kahuna-insecure": d.KahunaInsecure, "kahuna-advertise": d.KahunaAdvertise,
-		"timeouts": map[string]any{"request": d.Timeouts.Request, "shutdown": d.Timeouts.Shutdown, "grant-ack": d.Timeouts.GrantAck, "replace-voter": d.Timeouts.ReplaceVoter},
-		"voters":   d.Voters, "zone": d.Zone, "gossip": d.Gossip,
+		"timeouts": map[string]any{"request": d.Timeouts.Request, "shutdown": d.Timeouts.Shutdown, "grant-ack": d.Timeouts.GrantAck, "replace-voter": d.Timeouts.ReplaceVoter,
+			"kahuna-header": d.Timeouts.KahunaHeader, "kahuna-idle": d.Timeouts.KahunaIdle, "kahuna-silence": d.Timeouts.KahunaSilence, "kahuna-unread": d.Timeouts.KahunaUnread},
+		"voters": d.Voters, "zone": d.Zone, "gossip": d.Gossip,
 	}
 	if d := cmp.Diff(want, fromSample); d != "" {
 		t.Fatal(d)

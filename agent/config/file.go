@@ -67,6 +67,11 @@ type FileLimits struct {
 	KahunaConnectionsPerAddress int `koanf:"kahuna-connections-per-address"`
 	KahunaRequests              int `koanf:"kahuna-requests"`
 	KahunaStreamsPerConnection  int `koanf:"kahuna-streams-per-connection"`
+	KahunaBatchStreams          int `koanf:"kahuna-batch-streams"`
+	KahunaInFlightPerStream     int `koanf:"kahuna-in-flight-per-stream"`
+
+	KahunaMessageSize string `koanf:"kahuna-message-size"`
+	KahunaUnreadSize  string `koanf:"kahuna-unread-size"`
 }
 
 // FileBackup is how backups are taken by themselves.
@@ -84,6 +89,11 @@ type FileTimeouts struct {
 	GrantAck string `koanf:"grant-ack"`
 
 	ReplaceVoter string `koanf:"replace-voter"`
+
+	KahunaHeader  string `koanf:"kahuna-header"`
+	KahunaIdle    string `koanf:"kahuna-idle"`
+	KahunaSilence string `koanf:"kahuna-silence"`
+	KahunaUnread  string `koanf:"kahuna-unread"`
 }
 
 const (
@@ -122,6 +132,9 @@ func Defaults() File {
 			KahunaConnectionsPerAddress: 1024,
 			KahunaRequests:              8192,
 			KahunaStreamsPerConnection:  256,
+			KahunaBatchStreams:          10_000,
+			KahunaInFlightPerStream:     4096,
+			KahunaUnreadSize:            "256MiB",
 		},
 		Timeouts: FileTimeouts{
 			Request:  (10 * time.Second).String(),
@@ -129,6 +142,11 @@ func Defaults() File {
 			GrantAck: (5 * time.Second).String(),
 
 			ReplaceVoter: "10m",
+
+			KahunaHeader:  "10s",
+			KahunaIdle:    "5m",
+			KahunaSilence: "20s",
+			KahunaUnread:  "30s",
 		},
 	}
 }

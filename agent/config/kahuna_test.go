@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -64,6 +65,17 @@ func TestKahuna(t *testing.T) {
 		{name: "advertised path", args: with("--kahuna-listen=2070", "--kahuna-insecure", "--kahuna-advertise=http://10.0.0.1:1/x"), want: "is not scheme, address and port"},
 		{name: "advertised without port", args: with("--kahuna-listen=2070", "--kahuna-insecure", "--kahuna-advertise=http://10.0.0.1"), want: "is not scheme, address and port"},
 		{name: "advertised wildcard", args: with("--kahuna-listen=2070", "--kahuna-insecure", "--kahuna-advertise=http://0.0.0.0:1"), want: "every address"},
+		{name: "clear text for a proxy", args: with("--kahuna-listen=2071,http://127.0.0.1:2070/", "--kahuna-token-file=/t", "--kahuna-advertise=http://10.0.0.1:80"),
+			listen: ":2071,http://127.0.0.1:2070", advertise: "http://10.0.0.1:80"},
+		{name: "clear text alone", args: with("--kahuna-listen=http://127.0.0.1:2070", "--kahuna-token-file=/t"), listen: "http://127.0.0.1:2070", advertise: "http://127.0.0.1:2070"},
+		{name: "clear text without tokens", args: with("--kahuna-listen=http://127.0.0.1:2070", "--kahuna-client-ca="+file, "--config="+named), want: "set kahuna-token-file"},
+		{name: "clear text on the network", args: with("--kahuna-listen=http://10.0.0.5:2070", "--kahuna-token-file=/t"), warn: "can read its clients' tokens",
+			listen: "http://10.0.0.5:2070", advertise: "http://10.0.0.5:2070"},
+		{name: "clear text on the internet", args: with("--kahuna-listen=http://203.0.113.7:2070", "--kahuna-token-file=/t"), want: "tokens could be read on their way"},
+		{name: "clear text everywhere", args: with("--kahuna-listen=http://:2070", "--kahuna-token-file=/t"), addresses: "10.0.0.5,2001:db8::1", want: "at 2001:db8::1"},
+		{name: "clear text or TLS alone, insecure", args: with("--kahuna-listen=http://127.0.0.1:2070,https://127.0.0.1:2071", "--kahuna-insecure"),
+			listen: "http://127.0.0.1:2070,https://127.0.0.1:2071", advertise: "http://127.0.0.1:2070"},
+		{name: "another scheme", args: with("--kahuna-listen=ftp://127.0.0.1:2070", "--kahuna-insecure"), want: "is not HOST:PORT"},
 		{name: "advertised clear text", args: with("--kahuna-listen=2070", "--kahuna-token-file=/t", "--kahuna-advertise=http://10.0.0.1:1"), want: "write https"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -86,7 +98,11 @@ func TestKahuna(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Join(cfg.Kahuna.Listen, ","); got != c.listen || cfg.Kahuna.Advertise != c.advertise {
+			var listen []string
+			for _, l := range cfg.Kahuna.Listen {
+				listen = append(listen, l.String())
+			}
+			if got := strings.Join(listen, ","); got != c.listen || cfg.Kahuna.Advertise != c.advertise {
 				t.Errorf("listens on %q and advertises %q, want %q and %q", got, cfg.Kahuna.Advertise, c.listen, c.advertise)
 			}
 			if got := strings.Join(cfg.Warnings, "\n"); c.warn == "" && got != "" || !strings.Contains(got, c.warn) {
@@ -98,20 +114,24 @@ func TestKahuna(t *testing.T) {
 
 func TestKahunaFromTheEnvironmentAndTheFile(t *testing.T) {
 	h := host(t)
-	path := write(t, "kahu.yaml", "kahuna-insecure: true\nkahuna-listen: [2070]\nlimits: {kahuna-connections: 7}\nsecret-file: "+write(t, "secret", "s"))
+	path := write(t, "kahu.yaml", "kahuna-insecure: true\nkahuna-listen: [2070]\nlimits: {kahuna-connections: 7, kahuna-batch-streams: 5, kahuna-in-flight-per-stream: 6, kahuna-message-size: 8MiB, kahuna-unread-size: 2MiB}\n"+
+		"timeouts: {kahuna-header: 1s, kahuna-idle: 2s, kahuna-silence: 3s, kahuna-unread: 4s}\nsecret-file: "+write(t, "secret", "s"))
 	h.Environ = append(h.Environ, "KAHU_KAHUNA_LISTEN=2071, 2072")
 	cfg, err := config.Load(h, flags(t, "--config", path))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"127.0.0.1:2071", "127.0.0.1:2072"}, cfg.Kahuna.Listen); d != "" {
+	if d := cmp.Diff([]config.KahunaListen{{Address: "127.0.0.1:2071"}, {Address: "127.0.0.1:2072"}}, cfg.Kahuna.Listen); d != "" {
 		t.Error(d)
 	}
-	if got := cfg.Kahuna.Limits; got.Connections != 7 || got.Requests != 8192 {
-		t.Errorf("limits %+v", got)
+	want := config.KahunaLimits{Connections: 7, ConnectionsPerAddress: 1024, Requests: 8192, StreamsPerConnection: 256, BatchStreams: 5, InFlightPerStream: 6,
+		MessageSizeBytes: 8 << 20, UnreadSizeBytes: 2 << 20, Header: time.Second, Idle: 2 * time.Second, Silence: 3 * time.Second, Unread: 4 * time.Second}
+	if d := cmp.Diff(want, cfg.Kahuna.Limits); d != "" {
+		t.Error(d)
 	}
-	bad := write(t, "bad.yaml", "limits: {kahuna-requests: 0, kahuna-streams-per-connection: 100000}\nsecret-file: "+write(t, "secret", "s"))
-	if _, err := config.Load(h, flags(t, "--config", bad, "--kahuna-insecure")); err == nil || strings.Count(err.Error(), "limits.kahuna-") != 2 {
-		t.Errorf("%v, want two problems with limits", err)
+	bad := write(t, "bad.yaml", "limits: {kahuna-requests: 0, kahuna-streams-per-connection: 100000, kahuna-message-size: 1MiB, kahuna-in-flight-per-stream: -1}\n"+
+		"timeouts: {kahuna-unread: 0s}\nsecret-file: "+write(t, "secret", "s"))
+	if _, err := config.Load(h, flags(t, "--config", bad, "--kahuna-insecure")); err == nil || strings.Count(err.Error(), "limits.kahuna-") != 4 || strings.Count(err.Error(), "timeouts.kahuna-") != 1 {
+		t.Errorf("%v, want four problems with limits and one with a timeout", err)
 	}
 }

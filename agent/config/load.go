@@ -46,7 +46,7 @@ func AddFlags(fs *pflag.FlagSet) {
 	fs.String("gossip", d.Gossip, "how far apart agents are: `lan`, wan, local; off: by --join alone")
 	fs.String("secret-file", "", "`file` with the cluster secret, the same on all agents (default secret in data-dir)")
 	fs.String("http", "", "`HOST:PORT` for health checks and metrics over TCP (default off)")
-	fs.StringSlice("kahuna-listen", nil, "`HOST:PORT` or port for Kahuna's clients over TCP, gRPC and REST on each, or \"default\" for 2070, 2071 and 2072; repeated or with commas (default off)")
+	fs.StringSlice("kahuna-listen", nil, "`HOST:PORT` or port for Kahuna's clients over TCP, gRPC and REST on each, or \"default\" for 2070, 2071 and 2072; http://HOST:PORT without TLS, for a proxy that ends it; repeated or with commas (default off)")
 	fs.String("kahuna-tls-cert", "", "PEM `file` with the certificate for Kahuna's clients (default one that the agent makes)")
 	fs.String("kahuna-tls-key", "", "PEM `file` with its key")
 	fs.String("kahuna-client-ca", "", "PEM `file`: trust Kahuna's clients with a certificate signed by it, as the policy says")

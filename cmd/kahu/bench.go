@@ -43,10 +43,10 @@ type benchOptions struct {
 	http        bool
 	// Of a Kahuna target: where, how many batch streams a connection has, and whether
 	// what it writes may be lost.
-	kahuna     string
-	streams    int
-	ephemeral  bool
-	skipVerify bool
+	kahuna    string
+	streams   int
+	ephemeral bool
+	access    kahunaAccess
 }
 
 func newBenchCommand(g *globals) *cobra.Command {
@@ -72,7 +72,8 @@ Keys, locks, the sequence and the counter begin with --prefix, and the keys stay
 	cmd.Example = `  kahu bench put --callers 64
   kahu bench get --rate 5000 --duration 30s --output json
   kahu bench lock --http
-  kahu bench put --kahuna http://127.0.0.1:2070 --callers 256`
+  kahu bench put --kahuna http://127.0.0.1:2070 --callers 256
+  kahu bench put --kahuna https://db1:2071 --kahuna-ca ca.pem --kahuna-token-file token`
 	f := cmd.PersistentFlags()
 	f.IntVar(&o.spec.Callers, "callers", 64, "operations at once")
 	f.Float64Var(&o.spec.Rate, "rate", 0, "operations per second over all callers; 0 is as fast as answers come")
@@ -86,7 +87,7 @@ Keys, locks, the sequence and the counter begin with --prefix, and the keys stay
 	f.StringVar(&o.kahuna, "kahuna", "", "speak Kahuna's gRPC to this `URL`, or to \"socket\", the agent's own")
 	f.IntVar(&o.streams, "streams", 1, "with --kahuna: batch streams on each connection, used in turn")
 	f.BoolVar(&o.ephemeral, "ephemeral", false, "with --kahuna: ephemeral keys and locks")
-	f.BoolVar(&o.skipVerify, "kahuna-skip-verify", false, "with --kahuna https://…: take any certificate")
+	o.access.flags(f)
 	cmd.MarkFlagsMutuallyExclusive("http", "kahuna")
 	return cmd
 }
@@ -128,8 +129,8 @@ func (o *benchOptions) check() error {
 		return fmt.Errorf("--value-size is %d; it must be 0 to %d", o.valueBytes, maxStdinBytes)
 	case o.streams < 1:
 		return fmt.Errorf("--streams is %d; it must be at least 1", o.streams)
-	case o.kahuna == "" && (o.ephemeral || o.streams != 1 || o.skipVerify):
-		return errors.New("--streams, --ephemeral and --kahuna-skip-verify need --kahuna")
+	case o.kahuna == "" && (o.ephemeral || o.streams != 1 || o.access != kahunaAccess{}):
+		return errors.New("--streams, --ephemeral and --kahuna-… need --kahuna")
 	case o.keys < 1:
 		return fmt.Errorf("--keys is %d; it must be at least 1", o.keys)
 	}
@@ -194,7 +195,7 @@ func (o *benchOptions) connect(socket string) (targets []target, err error) {
 			targets = append(targets, streamTarget{client.New(client.Options{Socket: socket})})
 			continue
 		}
-		t, err := dialKahuna(o.kahuna, socket, o.streams, o.ephemeral, o.skipVerify)
+		t, err := dialKahuna(o.kahuna, socket, o.streams, o.ephemeral, o.access)
 		if err != nil {
 			return targets, err
 		}

@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/url"
 	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 )
@@ -37,19 +33,12 @@ type kahunaTarget struct {
 var _ target = (*kahunaTarget)(nil)
 
 // dialKahuna opens the streams at an address: "socket", or a URL.
-func dialKahuna(address, socket string, streams int, ephemeral, skipVerify bool) (*kahunaTarget, error) {
-	where, creds := "unix:"+socket, insecure.NewCredentials()
-	if address != kahunaSocket {
-		u, err := url.Parse(address)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, usageError(fmt.Sprintf("--kahuna is %q; it is a URL such as http://127.0.0.1:2070, or %s", address, kahunaSocket))
-		}
-		where = u.Host
-		if u.Scheme == "https" {
-			creds = credentials.NewTLS(&tls.Config{InsecureSkipVerify: skipVerify})
-		}
+func dialKahuna(address, socket string, streams int, ephemeral bool, access kahunaAccess) (*kahunaTarget, error) {
+	where, options, err := access.dial(address, socket)
+	if err != nil {
+		return nil, err
 	}
-	conn, err := grpc.NewClient(where, grpc.WithTransportCredentials(creds))
+	conn, err := grpc.NewClient(where, options...)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", address, err)
 	}

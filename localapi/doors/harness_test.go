@@ -127,6 +127,7 @@ func write(tb testing.TB, path string, content []byte) {
 // message "block" waits for release.
 type server struct {
 	doors    *doors.Server
+	speaks   doors.Scheme
 	grpc     *grpchttp.Server
 	addr     string
 	dir      string
@@ -236,7 +237,7 @@ func start(tb testing.TB, change func(*server, *doors.Config)) *server {
 		tb.Fatal(err)
 	}
 	s.addr = ln.Addr().String()
-	go func() { s.served <- s.doors.Serve(ln) }()
+	go func() { s.served <- s.doors.Serve(ln, s.speaks) }()
 	tb.Cleanup(func() {
 		s.release()
 		ctx, cancel := context.WithCancel(context.Background())

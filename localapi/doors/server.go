@@ -72,7 +72,7 @@ func New(cfg Config) (*Server, error) {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(cfg.Insecure)
+	protocols.SetUnencryptedHTTP2(true) // for connections that Serve takes in clear text
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(s.serveRequest), Protocols: &protocols, TLSConfig: s.tlsConfig(),
 		ConnContext:       s.connContext,
@@ -116,14 +116,34 @@ func (s *Server) connContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
+// Scheme is what one listener speaks.
+type Scheme string
+
+// The schemes.
+const (
+	// Any is TLS, and clear text beside it where everybody is trusted.
+	Any Scheme = ""
+	// HTTPS is TLS only.
+	HTTPS Scheme = "https"
+	// HTTP is clear text only, for a proxy in front that ends TLS. It needs Tokens,
+	// unless everybody is trusted: nobody can show a certificate there.
+	HTTP Scheme = "http"
+)
+
 // Serve serves on ln until Close, and then returns nil, or until ln fails. The
 // Server closes ln.
-func (s *Server) Serve(ln net.Listener) error {
+func (s *Server) Serve(ln net.Listener, speaks Scheme) error {
 	counted := &countedListener{Listener: ln, server: s}
 	var err error
-	if s.cfg.Insecure {
+	switch {
+	case speaks == HTTP && !s.cfg.Insecure && s.cfg.Tokens == nil:
+		_ = ln.Close() // nothing was promised to who comes now
+		return fmt.Errorf("serve %s: in clear text callers are known by tokens, and there are none", ln.Addr())
+	case speaks == HTTP:
+		err = s.http.Serve(counted)
+	case speaks == Any && s.cfg.Insecure:
 		err = s.serveBoth(counted)
-	} else {
+	default:
 		err = s.http.ServeTLS(counted, "", "")
 	}
 	if s.isClosed() || errors.Is(err, http.ErrServerClosed) {

@@ -29,7 +29,9 @@
 // # What of gRPC is here
 //
 // Unary calls and all kinds of streams; deadlines (grpc-timeout); status with
-// details; response headers and trailers set through package grpc. Not here:
-// compression (a compressed message is answered UNIMPLEMENTED, and clients are told
-// so), interceptors, and request metadata in the handler's context.
+// details; response headers and trailers set through package grpc; messages that a
+// client compressed with gzip, whose limit holds for what comes out of them; what
+// package reflection asks. Answers are not compressed, as clients must accept.
+// Another compression is answered UNIMPLEMENTED, with what is understood. Not here:
+// interceptors, and request metadata in the handler's context.
 package grpchttp

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -84,6 +85,7 @@ func startOn(tb testing.TB, h *handler, change func(*grpchttp.Config), wrap func
 	}
 	g := grpchttp.New(cfg)
 	g.RegisterService(describe(), h)
+	reflection.Register(g)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
@@ -311,11 +313,11 @@ func TestRefusesWhatIsNoGRPC(t *testing.T) {
 		"not gRPC":         {func(r *http.Request) { r.Header.Set("Content-Type", "application/grpc-web") }, 415, ""},
 		"GET":              {func(r *http.Request) { r.Method = "GET" }, 405, ""},
 		"no message":       {func(*http.Request) {}, 200, "13"},
-		"gzip":             {func(r *http.Request) { r.Header.Set("Grpc-Encoding", "gzip") }, 200, "12"},
+		"snappy":           {func(r *http.Request) { r.Header.Set("Grpc-Encoding", "snappy") }, 200, "12"},
 		"odd timeout":      {func(r *http.Request) { r.Header.Set("Grpc-Timeout", "9x") }, 200, "13"},
 		"half a message":   {func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("\x00\x00\x00\x00\x09abc")) }, 200, "13"},
 		"half a head":      {func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("\x00\x00")) }, 200, "13"},
-		"compressed":       {func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("\x01\x00\x00\x00\x00")) }, 200, "12"},
+		"compressed":       {func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("\x01\x00\x00\x00\x00")) }, 200, "13"}, // and no grpc-encoding (gRPC's compression.md)
 		"announces 4 GiB":  {func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("\x00\xff\xff\xff\xff")) }, 200, "8"},
 		"not protobuf":     {func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("\x00\x00\x00\x00\x01\xff")) }, 200, "13"},
 		"no time":          {func(r *http.Request) { r.Header.Set("Grpc-Timeout", "0n"); r.URL.Path = "/Test/Stream" }, 200, "4"},

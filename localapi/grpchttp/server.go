@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 )
 
@@ -82,7 +83,7 @@ type Server struct {
 
 var (
 	_ http.Handler          = (*Server)(nil)
-	_ grpc.ServiceRegistrar = (*Server)(nil)
+	_ reflection.GRPCServer = (*Server)(nil)
 )
 
 // method is an rpc: one of unary and stream is there.
@@ -132,6 +133,22 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	}
 }
 
+// GetServiceInfo tells package reflection what is registered.
+func (s *Server) GetServiceInfo() map[string]grpc.ServiceInfo {
+	all := make(map[string]grpc.ServiceInfo)
+	for path, m := range s.methods {
+		service, name, _ := strings.Cut(path[1:], "/")
+		info := grpc.MethodInfo{Name: name}
+		if m.stream != nil {
+			info.IsClientStream, info.IsServerStream = m.stream.ClientStreams, m.stream.ServerStreams
+		}
+		one := all[service]
+		one.Methods = append(one.Methods, info)
+		all[service] = one
+	}
+	return all
+}
+
 // IsRequest reports whether r is a gRPC request, by its content type.
 func IsRequest(r *http.Request) bool {
 	rest, ok := strings.CutPrefix(r.Header.Get("Content-Type"), contentType)
@@ -170,9 +187,14 @@ func (s *Server) serve(c *stream, m method, known bool) error {
 	if !known {
 		return status.Errorf(codes.Unimplemented, "there is no method %.200q here", c.r.URL.Path)
 	}
-	if e := c.r.Header.Get("Grpc-Encoding"); e != "" && e != "identity" {
-		c.w.Header().Set("Grpc-Accept-Encoding", "identity")
-		return status.Errorf(codes.Unimplemented, "messages compressed with %.40q are not understood", e)
+	switch e := c.r.Header.Get("Grpc-Encoding"); e {
+	case "", encodingIdentity:
+	case encodingGzip:
+		c.gzip = true
+		c.w.Header().Set("Grpc-Accept-Encoding", acceptedEncoding)
+	default:
+		c.w.Header().Set("Grpc-Accept-Encoding", acceptedEncoding)
+		return status.Errorf(codes.Unimplemented, "messages compressed with %.40q are not understood; gzip is", e)
 	}
 	var timeout time.Duration
 	if text := c.r.Header.Get("Grpc-Timeout"); text != "" {

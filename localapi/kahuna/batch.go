@@ -22,10 +22,12 @@ type handler[Req, Resp any] interface {
 	serve(context.Context, *Req) (answer *Resp, charge int)
 	// refuse answers a request that met a bug of ours.
 	refuse(*Req) *Resp
+	// outcome names the rpc that an answer is of, and its code, for the Observer.
+	outcome(*Resp) (method, result string)
 }
 
 // batch serves one stream: requests at the same time, answers in the order in
-// which they are ready, at most MaxInFlight of both together. A request counts
+// which they are ready, at most Config.MaxInFlight of both together. A request counts
 // until its answer is written, so that a client that does not read is not read
 // either (decisions.md 53).
 //
@@ -173,7 +175,7 @@ func (b *batch[Req, Resp]) take(req *Req) bool {
 	if !b.enter() {
 		return false
 	}
-	if !b.s.pool.run(b.ctx, &batchItem[Req, Resp]{b: b, ctx: b.limit.now(), req: req}) {
+	if !b.s.pool.run(b.ctx, &batchItem[Req, Resp]{b: b, ctx: b.limit.now(), req: req, began: time.Now()}) {
 		b.leave(1)
 		return false
 	}
@@ -188,7 +190,7 @@ func (b *batch[Req, Resp]) enter() bool {
 		case b.err != nil || b.closed:
 			b.mu.Unlock()
 			return false
-		case b.inFlight < MaxInFlight:
+		case b.inFlight < b.s.cfg.MaxInFlight:
 			b.inFlight++
 			b.mu.Unlock()
 			return true
@@ -290,10 +292,17 @@ type batchItem[Req, Resp any] struct {
 	b   *batch[Req, Resp]
 	ctx context.Context
 	req *Req
+
+	began time.Time
 }
 
 // work implements job.
-func (i *batchItem[Req, Resp]) work() { i.b.answer(i.serve()) }
+func (i *batchItem[Req, Resp]) work() {
+	answer, charge := i.serve()
+	method, result := i.b.handler.outcome(answer)
+	i.b.s.cfg.Observer.Answered(method, result, time.Since(i.began))
+	i.b.answer(answer, charge)
+}
 
 // serve turns a panic into an answer: one request must not end the agent, which
 // keeps the locks of this host alive.

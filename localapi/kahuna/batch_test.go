@@ -29,13 +29,16 @@ func bothTransports(t *testing.T, test func(*testing.T, transport)) {
 type gate struct {
 	held    chan struct{} // closed to open
 	waiting atomic.Int64
+	most    atomic.Int64 // that waited at a time
 }
 
 func (g *gate) broken(names ...string) func(context.Context, *replication.Request) (*replication.Answer, error, bool) {
 	return func(ctx context.Context, req *replication.Request) (*replication.Answer, error, bool) {
 		for _, name := range names {
 			if nameOf(req) == name {
-				g.waiting.Add(1)
+				n := g.waiting.Add(1)
+				for was := g.most.Load(); n > was && !g.most.CompareAndSwap(was, n); was = g.most.Load() {
+				}
 				defer g.waiting.Add(-1)
 				select {
 				case <-g.held:
@@ -172,7 +175,7 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// TestNotReadBeyondInFlight: past MaxInFlight the stream is not read, and goes on
+// TestNotReadBeyondInFlight: past DefaultMaxInFlight the stream is not read, and goes on
 // when there is room (decision 53).
 func TestNotReadBeyondInFlight(t *testing.T) {
 	q := newQuorum(t)
@@ -180,7 +183,7 @@ func TestNotReadBeyondInFlight(t *testing.T) {
 	q.setBroken(g.broken("k"))
 	cc := newRig(t, nethttp, kahuna.Config{Coordinator: q, LeaderWait: time.Hour}).dial()
 	kv := openKV(t, cc)
-	const n = kahuna.MaxInFlight + 500
+	const n = kahuna.DefaultMaxInFlight + 500
 	var answered sync.WaitGroup
 	for range n {
 		answered.Go(func() {
@@ -236,9 +239,9 @@ func TestClientThatDoesNotRead(t *testing.T) {
 				t.Fatalf("the good client got %v", typ)
 			}
 		}
-		return was >= kahuna.MaxInFlight && served.Load() == was+20
+		return was >= kahuna.DefaultMaxInFlight && served.Load() == was+20
 	})
-	// At most a write that is under way, a bound of bytes and MaxInFlight small
+	// At most a write that is under way, a bound of bytes and DefaultMaxInFlight small
 	// answers belong to it.
 	if n := r.service.UnreadBytes(); n == 0 || n > bound {
 		t.Errorf("%d bytes of answers wait for clients, and the bound is %d", n, bound)

@@ -22,7 +22,8 @@ type View struct {
 	Initialized bool
 	// Ready: a request would be answered now.
 	Ready bool
-	// Version rises with each change of the members. 0 when unknown.
+	// Version rises with each change of the members. 0 when unknown: a proxy hears who
+	// they are, and not since when.
 	Version int64
 	// Endpoint is this agent's address among agents, HOST:PORT.
 	Endpoint string

@@ -83,9 +83,12 @@
 //
 // Those of Config: MaxMessageBytes and MaxValueBytes (ResourceExhausted, or
 // InvalidInput on a stream), LeaderWait (MustRetry), MaxStreams (ResourceExhausted),
-// AnswerBytes (MustRetry), WriteTimeout (ResourceExhausted). Those of this package:
-// MaxInFlight and MaxServing (a stream is not read meanwhile), MaxReads (reads
-// wait), MaxScanRows (ResourceExhausted).
+// MaxInFlight (a stream is not read meanwhile), AnswerBytes (MustRetry),
+// WriteTimeout (ResourceExhausted). Those of this package: MaxServing (streams are
+// not read meanwhile), MaxReads (reads wait), MaxScanRows (ResourceExhausted).
+// Together with those of the listeners they are in the agent's configuration, as
+// limits.kahuna-* and timeouts.kahuna-* (kahu agent --print-config shows them), each
+// with what happens beyond it.
 //
 // # Differences from Kahuna
 //

@@ -10,9 +10,9 @@ const (
 	DefaultMaxMessageBytes = 4 << 20
 	// messageRoomBytes is what a message may have beside one value.
 	messageRoomBytes = 3 << 20
-	// MaxInFlight is how many requests of one batch stream are served at a time;
-	// then it is not read (decisions.md 53).
-	MaxInFlight = 4096
+	// DefaultMaxInFlight is how many requests of one batch stream are served at a
+	// time; then it is not read (decisions.md 53).
+	DefaultMaxInFlight = 4096
 	// MaxServing is how many requests of all batch streams are served at a time;
 	// then none of them is read.
 	MaxServing = 1 << 16

@@ -46,9 +46,14 @@ type Config struct {
 	AnswerBytes int64
 	// MaxStreams bounds batch streams. Optional: DefaultMaxStreams.
 	MaxStreams int
+	// MaxInFlight bounds the requests of one batch stream that are served, or whose
+	// answers are not written. Optional: DefaultMaxInFlight.
+	MaxInFlight int
 	// WriteTimeout is how long a client may leave answers of a batch stream unread
 	// before the stream ends. Optional: DefaultWriteTimeout.
 	WriteTimeout time.Duration
+	// Observer hears of the requests of batch streams. Optional.
+	Observer Observer
 }
 
 // Service is Kahuna's wire, translated to replication.Coordinator: one method
@@ -100,6 +105,12 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.MaxStreams <= 0 {
 		cfg.MaxStreams = DefaultMaxStreams
+	}
+	if cfg.MaxInFlight <= 0 {
+		cfg.MaxInFlight = DefaultMaxInFlight
+	}
+	if cfg.Observer == nil {
+		cfg.Observer = nobody{}
 	}
 	if cfg.WriteTimeout <= 0 {
 		cfg.WriteTimeout = DefaultWriteTimeout

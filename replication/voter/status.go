@@ -28,11 +28,14 @@ type Status struct {
 	LastContact    time.Duration `json:"last_contact_ns"` // since a leader was heard; 0 on a leader, -1: never
 	LeaseClockNS   int64         `json:"lease_clock_ns"`
 	Level          uint32        `json:"level"`
-	Hash           string        `json:"hash"` // rolling hash at AppliedIndex, hex
-	Peers          []Peer        `json:"peers"`
-	Restores       uint64        `json:"restores"` // snapshots installed since start
-	Watchers       int           `json:"watchers"`
-	QueuedRequests int           `json:"queued_requests"` // waiting at the proposer
+	// ConfigurationIndex is the log index of the servers that this voter has applied
+	// last: it rises with each change of them.
+	ConfigurationIndex uint64 `json:"configuration_index"`
+	Hash               string `json:"hash"` // rolling hash at AppliedIndex, hex
+	Peers              []Peer `json:"peers"`
+	Restores           uint64 `json:"restores"` // snapshots installed since start
+	Watchers           int    `json:"watchers"`
+	QueuedRequests     int    `json:"queued_requests"` // waiting at the proposer
 	// Transactions are open; QueuedStarts wait at this leader for a slot, and
 	// ParkedRequests for a lock of a transaction.
 	Transactions   int `json:"transactions"`
@@ -71,15 +74,17 @@ func (v *Voter) Status() Status {
 		LastContact:    -1,
 		LeaseClockNS:   p.LeaseClockNS,
 		Level:          p.Level,
-		Hash:           hex.EncodeToString(p.Hash[:]),
-		Peers:          v.Servers(),
-		Restores:       v.fsm.restores.Load(),
-		Watchers:       v.fsm.watchers.len(),
-		QueuedRequests: v.proposer.Queued(),
-		Transactions:   int(v.fsm.openTx.Load()),
-		QueuedStarts:   v.gate.waiting(),
-		ParkedRequests: int(v.parked.Load()),
-		StalledFor:     v.stalledFor(),
+
+		ConfigurationIndex: p.ConfigurationIndex,
+		Hash:               hex.EncodeToString(p.Hash[:]),
+		Peers:              v.Servers(),
+		Restores:           v.fsm.restores.Load(),
+		Watchers:           v.fsm.watchers.len(),
+		QueuedRequests:     v.proposer.Queued(),
+		Transactions:       int(v.fsm.openTx.Load()),
+		QueuedStarts:       v.gate.waiting(),
+		ParkedRequests:     int(v.parked.Load()),
+		StalledFor:         v.stalledFor(),
 	}
 	if contact := v.raft.LastContact(); v.raft.State() == raft.Leader {
 		s.LastContact = 0
