@@ -47,6 +47,9 @@ func openQuorum(a *agent) (*quorum, error) {
 
 func (q *quorum) open(a *agent) (err error) {
 	node, isVoter := a.identity.node, a.cfg.Role != config.Proxy
+	if limit := a.cfg.FeatureLevelCap; limit > statemachine.CurrentLevel {
+		return &UnusableError{fmt.Errorf("feature-level-cap is %d, and this kahu knows up to %d: leave it out", limit, statemachine.CurrentLevel)}
+	}
 	security, err := security(a.identity.Keys(), node, isVoter)
 	if err != nil {
 		return err
@@ -65,7 +68,7 @@ func (q *quorum) open(a *agent) (err error) {
 		Node: node, Name: a.cfg.NodeName, Voter: isVoter, Auto: a.cfg.Role == config.Auto, Zone: a.cfg.Zone, Version: a.o.Version,
 		Address: q.advertise, Dir: a.identity.dir, Seeds: a.cfg.Join, Found: q.gossip.seeds.Addresses, KeyIDs: func() []string { return a.identity.Keys().IDs() },
 		Expect: a.cfg.BootstrapExpect, Voters: a.cfg.Voters, ReplaceAfter: a.cfg.Timeouts.ReplaceVoter,
-		FeatureLevel: statemachine.CurrentLevel, Logger: a.log,
+		FeatureLevel: statemachine.KnownLevel(a.cfg.FeatureLevelCap), Logger: a.log,
 	})
 	if err != nil {
 		return err
@@ -77,7 +80,7 @@ func (q *quorum) open(a *agent) (err error) {
 			NodeID: node, Storage: a.identity.storage,
 			Stream: link.NewRaft(node, q.listener, q.dialer, q.keeper.Address), Address: link.RaftAddress,
 			AskTerm: q.pool.Term, AskReadIndex: q.pool.ReadIndex,
-			LeaseNow: boottime.Now, AnnouncedLevel: q.keeper.AnnouncedLevel,
+			LeaseNow: boottime.Now, AnnouncedLevel: q.keeper.AnnouncedLevel, MaxLevel: a.cfg.FeatureLevelCap,
 			FreeBytes: a.watchDisk(), MinFreeBytes: a.cfg.MinFreeBytes,
 			Fatal:         a.fatal,
 			Logger:        a.log,
@@ -195,7 +198,7 @@ type members struct{ *voter.Voter }
 // Quorum implements membership.Raft.
 func (m members) Quorum() membership.Quorum {
 	s := m.Status()
-	q := membership.Quorum{Leader: s.Leader, Applied: s.AppliedIndex, Silent: m.Silence(), Unheard: m.Unheard()}
+	q := membership.Quorum{Leader: s.Leader, Applied: s.AppliedIndex, Level: s.Level, Silent: m.Silence(), Unheard: m.Unheard()}
 	for _, p := range s.Peers {
 		if p.Voter {
 			q.Voters = append(q.Voters, p.ID)

@@ -593,7 +593,7 @@ func (x Event_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Event_Kind.Descriptor instead.
 func (Event_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{78, 0}
+	return file_replication_replication_proto_rawDescGZIP(), []int{79, 0}
 }
 
 // Timestamp is a hybrid logical clock reading: it labels, it never decides.
@@ -701,6 +701,7 @@ type Request struct {
 	//	*Request_SetLevel
 	//	*Request_Digest
 	//	*Request_Advance
+	//	*Request_TokenFloor
 	//	*Request_LockGet
 	//	*Request_LockList
 	//	*Request_Get
@@ -1063,6 +1064,15 @@ func (x *Request) GetAdvance() *Advance {
 	return nil
 }
 
+func (x *Request) GetTokenFloor() *TokenFloor {
+	if x != nil {
+		if x, ok := x.Op.(*Request_TokenFloor); ok {
+			return x.TokenFloor
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetLockGet() *LockGet {
 	if x != nil {
 		if x, ok := x.Op.(*Request_LockGet); ok {
@@ -1310,6 +1320,10 @@ type Request_Advance struct {
 	Advance *Advance `protobuf:"bytes,54,opt,name=advance,proto3,oneof"`
 }
 
+type Request_TokenFloor struct {
+	TokenFloor *TokenFloor `protobuf:"bytes,55,opt,name=token_floor,json=tokenFloor,proto3,oneof"` // from feature level 3 on
+}
+
 type Request_LockGet struct {
 	// Reads.
 	LockGet *LockGet `protobuf:"bytes,60,opt,name=lock_get,json=lockGet,proto3,oneof"`
@@ -1424,6 +1438,8 @@ func (*Request_SetLevel) isRequest_Op() {}
 func (*Request_Digest) isRequest_Op() {}
 
 func (*Request_Advance) isRequest_Op() {}
+
+func (*Request_TokenFloor) isRequest_Op() {}
 
 func (*Request_LockGet) isRequest_Op() {}
 
@@ -6734,6 +6750,53 @@ func (x *Advance) GetAboveMs() int64 {
 	return 0
 }
 
+// TokenFloor is what a recovered voter decides first (feature level 3): every
+// fencing token from then on is above floor, and above 2^20 more than the highest
+// that this cluster has given out as far as its only voter knows.
+type TokenFloor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Floor         int64                  `protobuf:"varint,1,opt,name=floor,proto3" json:"floor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenFloor) Reset() {
+	*x = TokenFloor{}
+	mi := &file_replication_replication_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenFloor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenFloor) ProtoMessage() {}
+
+func (x *TokenFloor) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_replication_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenFloor.ProtoReflect.Descriptor instead.
+func (*TokenFloor) Descriptor() ([]byte, []int) {
+	return file_replication_replication_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *TokenFloor) GetFloor() int64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
 type SessionGet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -6743,7 +6806,7 @@ type SessionGet struct {
 
 func (x *SessionGet) Reset() {
 	*x = SessionGet{}
-	mi := &file_replication_replication_proto_msgTypes[74]
+	mi := &file_replication_replication_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6755,7 +6818,7 @@ func (x *SessionGet) String() string {
 func (*SessionGet) ProtoMessage() {}
 
 func (x *SessionGet) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[74]
+	mi := &file_replication_replication_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6768,7 +6831,7 @@ func (x *SessionGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionGet.ProtoReflect.Descriptor instead.
 func (*SessionGet) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{74}
+	return file_replication_replication_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *SessionGet) GetId() []byte {
@@ -6787,7 +6850,7 @@ type MachineGet struct {
 
 func (x *MachineGet) Reset() {
 	*x = MachineGet{}
-	mi := &file_replication_replication_proto_msgTypes[75]
+	mi := &file_replication_replication_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6799,7 +6862,7 @@ func (x *MachineGet) String() string {
 func (*MachineGet) ProtoMessage() {}
 
 func (x *MachineGet) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[75]
+	mi := &file_replication_replication_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6812,7 +6875,7 @@ func (x *MachineGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineGet.ProtoReflect.Descriptor instead.
 func (*MachineGet) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{75}
+	return file_replication_replication_proto_rawDescGZIP(), []int{76}
 }
 
 // MachineState describes the replicated state as a whole.
@@ -6834,7 +6897,7 @@ type MachineState struct {
 
 func (x *MachineState) Reset() {
 	*x = MachineState{}
-	mi := &file_replication_replication_proto_msgTypes[76]
+	mi := &file_replication_replication_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6846,7 +6909,7 @@ func (x *MachineState) String() string {
 func (*MachineState) ProtoMessage() {}
 
 func (x *MachineState) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[76]
+	mi := &file_replication_replication_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6859,7 +6922,7 @@ func (x *MachineState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineState.ProtoReflect.Descriptor instead.
 func (*MachineState) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{76}
+	return file_replication_replication_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *MachineState) GetAppliedIndex() uint64 {
@@ -6947,7 +7010,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_replication_replication_proto_msgTypes[77]
+	mi := &file_replication_replication_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6959,7 +7022,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[77]
+	mi := &file_replication_replication_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6972,7 +7035,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{77}
+	return file_replication_replication_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *LogEntry) GetFormat() uint32 {
@@ -7031,7 +7094,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_replication_replication_proto_msgTypes[78]
+	mi := &file_replication_replication_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7043,7 +7106,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_replication_proto_msgTypes[78]
+	mi := &file_replication_replication_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7056,7 +7119,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_replication_replication_proto_rawDescGZIP(), []int{78}
+	return file_replication_replication_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Event) GetKind() Event_Kind {
@@ -7103,7 +7166,7 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\vphysical_ms\x18\x01 \x01(\x03R\n" +
 	"physicalMs\x12\x18\n" +
 	"\acounter\x18\x02 \x01(\rR\acounter\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\x05R\x04node\"\xe0\x17\n" +
+	"\x04node\x18\x03 \x01(\x05R\x04node\"\xa4\x18\n" +
 	"\aRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1d\n" +
@@ -7146,7 +7209,9 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\x05sweep\x183 \x01(\v2\x1a.kahu.replication.v1.SweepH\x00R\x05sweep\x12<\n" +
 	"\tset_level\x184 \x01(\v2\x1d.kahu.replication.v1.SetLevelH\x00R\bsetLevel\x125\n" +
 	"\x06digest\x185 \x01(\v2\x1b.kahu.replication.v1.DigestH\x00R\x06digest\x128\n" +
-	"\aadvance\x186 \x01(\v2\x1c.kahu.replication.v1.AdvanceH\x00R\aadvance\x129\n" +
+	"\aadvance\x186 \x01(\v2\x1c.kahu.replication.v1.AdvanceH\x00R\aadvance\x12B\n" +
+	"\vtoken_floor\x187 \x01(\v2\x1f.kahu.replication.v1.TokenFloorH\x00R\n" +
+	"tokenFloor\x129\n" +
 	"\block_get\x18< \x01(\v2\x1c.kahu.replication.v1.LockGetH\x00R\alockGet\x12<\n" +
 	"\tlock_list\x18= \x01(\v2\x1d.kahu.replication.v1.LockListH\x00R\blockList\x12,\n" +
 	"\x03get\x18> \x01(\v2\x18.kahu.replication.v1.GetH\x00R\x03get\x122\n" +
@@ -7638,7 +7703,10 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\"$\n" +
 	"\aAdvance\x12\x19\n" +
-	"\babove_ms\x18\x01 \x01(\x03R\aaboveMs\"\x1c\n" +
+	"\babove_ms\x18\x01 \x01(\x03R\aaboveMs\"\"\n" +
+	"\n" +
+	"TokenFloor\x12\x14\n" +
+	"\x05floor\x18\x01 \x01(\x03R\x05floor\"\x1c\n" +
 	"\n" +
 	"SessionGet\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\"\f\n" +
@@ -7758,7 +7826,7 @@ func file_replication_replication_proto_rawDescGZIP() []byte {
 }
 
 var file_replication_replication_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_replication_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_replication_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_replication_replication_proto_goTypes = []any{
 	(Durability)(0),             // 0: kahu.replication.v1.Durability
 	(Code)(0),                   // 1: kahu.replication.v1.Code
@@ -7843,11 +7911,12 @@ var file_replication_replication_proto_goTypes = []any{
 	(*SetLevel)(nil),            // 80: kahu.replication.v1.SetLevel
 	(*Digest)(nil),              // 81: kahu.replication.v1.Digest
 	(*Advance)(nil),             // 82: kahu.replication.v1.Advance
-	(*SessionGet)(nil),          // 83: kahu.replication.v1.SessionGet
-	(*MachineGet)(nil),          // 84: kahu.replication.v1.MachineGet
-	(*MachineState)(nil),        // 85: kahu.replication.v1.MachineState
-	(*LogEntry)(nil),            // 86: kahu.replication.v1.LogEntry
-	(*Event)(nil),               // 87: kahu.replication.v1.Event
+	(*TokenFloor)(nil),          // 83: kahu.replication.v1.TokenFloor
+	(*SessionGet)(nil),          // 84: kahu.replication.v1.SessionGet
+	(*MachineGet)(nil),          // 85: kahu.replication.v1.MachineGet
+	(*MachineState)(nil),        // 86: kahu.replication.v1.MachineState
+	(*LogEntry)(nil),            // 87: kahu.replication.v1.LogEntry
+	(*Event)(nil),               // 88: kahu.replication.v1.Event
 }
 var file_replication_replication_proto_depIdxs = []int32{
 	12,  // 0: kahu.replication.v1.Request.session_open:type_name -> kahu.replication.v1.SessionOpen
@@ -7881,121 +7950,122 @@ var file_replication_replication_proto_depIdxs = []int32{
 	80,  // 28: kahu.replication.v1.Request.set_level:type_name -> kahu.replication.v1.SetLevel
 	81,  // 29: kahu.replication.v1.Request.digest:type_name -> kahu.replication.v1.Digest
 	82,  // 30: kahu.replication.v1.Request.advance:type_name -> kahu.replication.v1.Advance
-	26,  // 31: kahu.replication.v1.Request.lock_get:type_name -> kahu.replication.v1.LockGet
-	27,  // 32: kahu.replication.v1.Request.lock_list:type_name -> kahu.replication.v1.LockList
-	35,  // 33: kahu.replication.v1.Request.get:type_name -> kahu.replication.v1.Get
-	37,  // 34: kahu.replication.v1.Request.range:type_name -> kahu.replication.v1.Range
-	38,  // 35: kahu.replication.v1.Request.history:type_name -> kahu.replication.v1.History
-	72,  // 36: kahu.replication.v1.Request.sequence_get:type_name -> kahu.replication.v1.SequenceGet
-	73,  // 37: kahu.replication.v1.Request.sequence_list:type_name -> kahu.replication.v1.SequenceList
-	83,  // 38: kahu.replication.v1.Request.session_get:type_name -> kahu.replication.v1.SessionGet
-	84,  // 39: kahu.replication.v1.Request.machine_get:type_name -> kahu.replication.v1.MachineGet
-	63,  // 40: kahu.replication.v1.Request.snapshot_floor_get:type_name -> kahu.replication.v1.SnapshotFloorGet
-	66,  // 41: kahu.replication.v1.Request.key_space_list:type_name -> kahu.replication.v1.KeySpaceList
-	56,  // 42: kahu.replication.v1.Request.script_read:type_name -> kahu.replication.v1.Script
-	52,  // 43: kahu.replication.v1.Request.tx_list:type_name -> kahu.replication.v1.TxList
-	1,   // 44: kahu.replication.v1.Answer.code:type_name -> kahu.replication.v1.Code
-	9,   // 45: kahu.replication.v1.Answer.time:type_name -> kahu.replication.v1.Timestamp
-	15,  // 46: kahu.replication.v1.Answer.session:type_name -> kahu.replication.v1.Session
-	25,  // 47: kahu.replication.v1.Answer.lock_grant:type_name -> kahu.replication.v1.LockGrant
-	28,  // 48: kahu.replication.v1.Answer.lock:type_name -> kahu.replication.v1.Lock
-	30,  // 49: kahu.replication.v1.Answer.locks:type_name -> kahu.replication.v1.Locks
-	33,  // 50: kahu.replication.v1.Answer.written:type_name -> kahu.replication.v1.Written
-	39,  // 51: kahu.replication.v1.Answer.entries:type_name -> kahu.replication.v1.Entries
-	43,  // 52: kahu.replication.v1.Answer.tx_started:type_name -> kahu.replication.v1.TxStarted
-	46,  // 53: kahu.replication.v1.Answer.tx_locked:type_name -> kahu.replication.v1.TxLocked
-	51,  // 54: kahu.replication.v1.Answer.tx_ended:type_name -> kahu.replication.v1.TxEnded
-	58,  // 55: kahu.replication.v1.Answer.script_result:type_name -> kahu.replication.v1.ScriptResult
-	53,  // 56: kahu.replication.v1.Answer.transactions:type_name -> kahu.replication.v1.Transactions
-	74,  // 57: kahu.replication.v1.Answer.sequence:type_name -> kahu.replication.v1.Sequence
-	75,  // 58: kahu.replication.v1.Answer.allocation:type_name -> kahu.replication.v1.Allocation
-	76,  // 59: kahu.replication.v1.Answer.sequences:type_name -> kahu.replication.v1.Sequences
-	62,  // 60: kahu.replication.v1.Answer.snapshot_hold:type_name -> kahu.replication.v1.SnapshotHold
-	64,  // 61: kahu.replication.v1.Answer.snapshot_floor:type_name -> kahu.replication.v1.SnapshotFloor
-	67,  // 62: kahu.replication.v1.Answer.key_spaces:type_name -> kahu.replication.v1.KeySpaces
-	79,  // 63: kahu.replication.v1.Answer.swept:type_name -> kahu.replication.v1.Swept
-	85,  // 64: kahu.replication.v1.Answer.machine:type_name -> kahu.replication.v1.MachineState
-	16,  // 65: kahu.replication.v1.Session.holds:type_name -> kahu.replication.v1.SessionHold
-	0,   // 66: kahu.replication.v1.SessionHold.durability:type_name -> kahu.replication.v1.Durability
-	0,   // 67: kahu.replication.v1.LockTry.durability:type_name -> kahu.replication.v1.Durability
-	17,  // 68: kahu.replication.v1.LockTry.info:type_name -> kahu.replication.v1.HolderInfo
-	0,   // 69: kahu.replication.v1.LockWait.durability:type_name -> kahu.replication.v1.Durability
-	17,  // 70: kahu.replication.v1.LockWait.info:type_name -> kahu.replication.v1.HolderInfo
-	0,   // 71: kahu.replication.v1.LockCancel.durability:type_name -> kahu.replication.v1.Durability
-	0,   // 72: kahu.replication.v1.LockExtend.durability:type_name -> kahu.replication.v1.Durability
-	0,   // 73: kahu.replication.v1.LockUnlock.durability:type_name -> kahu.replication.v1.Durability
-	0,   // 74: kahu.replication.v1.LockBreak.durability:type_name -> kahu.replication.v1.Durability
-	0,   // 75: kahu.replication.v1.LockDetach.durability:type_name -> kahu.replication.v1.Durability
-	0,   // 76: kahu.replication.v1.LockGet.durability:type_name -> kahu.replication.v1.Durability
-	0,   // 77: kahu.replication.v1.LockList.durability:type_name -> kahu.replication.v1.Durability
-	0,   // 78: kahu.replication.v1.Lock.durability:type_name -> kahu.replication.v1.Durability
-	17,  // 79: kahu.replication.v1.Lock.info:type_name -> kahu.replication.v1.HolderInfo
-	29,  // 80: kahu.replication.v1.Lock.queue:type_name -> kahu.replication.v1.Waiter
-	17,  // 81: kahu.replication.v1.Waiter.info:type_name -> kahu.replication.v1.HolderInfo
-	28,  // 82: kahu.replication.v1.Locks.locks:type_name -> kahu.replication.v1.Lock
-	32,  // 83: kahu.replication.v1.Write.items:type_name -> kahu.replication.v1.WriteItem
-	2,   // 84: kahu.replication.v1.WriteItem.kind:type_name -> kahu.replication.v1.WriteKind
-	0,   // 85: kahu.replication.v1.WriteItem.durability:type_name -> kahu.replication.v1.Durability
-	34,  // 86: kahu.replication.v1.Written.items:type_name -> kahu.replication.v1.WrittenItem
-	1,   // 87: kahu.replication.v1.WrittenItem.code:type_name -> kahu.replication.v1.Code
-	9,   // 88: kahu.replication.v1.WrittenItem.modified:type_name -> kahu.replication.v1.Timestamp
-	9,   // 89: kahu.replication.v1.WrittenItem.holder:type_name -> kahu.replication.v1.Timestamp
-	36,  // 90: kahu.replication.v1.Get.keys:type_name -> kahu.replication.v1.GetKey
-	9,   // 91: kahu.replication.v1.Get.as_of:type_name -> kahu.replication.v1.Timestamp
-	0,   // 92: kahu.replication.v1.GetKey.durability:type_name -> kahu.replication.v1.Durability
-	0,   // 93: kahu.replication.v1.Range.durability:type_name -> kahu.replication.v1.Durability
-	9,   // 94: kahu.replication.v1.Range.as_of:type_name -> kahu.replication.v1.Timestamp
-	0,   // 95: kahu.replication.v1.History.durability:type_name -> kahu.replication.v1.Durability
-	40,  // 96: kahu.replication.v1.Entries.entries:type_name -> kahu.replication.v1.Entry
-	9,   // 97: kahu.replication.v1.Entry.modified:type_name -> kahu.replication.v1.Timestamp
-	0,   // 98: kahu.replication.v1.Entry.durability:type_name -> kahu.replication.v1.Durability
-	9,   // 99: kahu.replication.v1.TxRef.id:type_name -> kahu.replication.v1.Timestamp
-	3,   // 100: kahu.replication.v1.TxStart.locking:type_name -> kahu.replication.v1.TxLocking
-	9,   // 101: kahu.replication.v1.TxStart.read_timestamp:type_name -> kahu.replication.v1.Timestamp
-	4,   // 102: kahu.replication.v1.TxStart.priority:type_name -> kahu.replication.v1.TxPriority
-	9,   // 103: kahu.replication.v1.TxStarted.id:type_name -> kahu.replication.v1.Timestamp
-	5,   // 104: kahu.replication.v1.TxLockItem.kind:type_name -> kahu.replication.v1.TxLockKind
-	0,   // 105: kahu.replication.v1.TxLockItem.durability:type_name -> kahu.replication.v1.Durability
-	41,  // 106: kahu.replication.v1.TxLock.tx:type_name -> kahu.replication.v1.TxRef
-	44,  // 107: kahu.replication.v1.TxLock.locks:type_name -> kahu.replication.v1.TxLockItem
-	9,   // 108: kahu.replication.v1.TxLocked.holder:type_name -> kahu.replication.v1.Timestamp
-	41,  // 109: kahu.replication.v1.TxUnlock.tx:type_name -> kahu.replication.v1.TxRef
-	44,  // 110: kahu.replication.v1.TxUnlock.locks:type_name -> kahu.replication.v1.TxLockItem
-	41,  // 111: kahu.replication.v1.TxRead.tx:type_name -> kahu.replication.v1.TxRef
-	36,  // 112: kahu.replication.v1.TxRead.keys:type_name -> kahu.replication.v1.GetKey
-	37,  // 113: kahu.replication.v1.TxRead.range:type_name -> kahu.replication.v1.Range
-	9,   // 114: kahu.replication.v1.TxRead.as_of:type_name -> kahu.replication.v1.Timestamp
-	41,  // 115: kahu.replication.v1.TxWrite.tx:type_name -> kahu.replication.v1.TxRef
-	32,  // 116: kahu.replication.v1.TxWrite.items:type_name -> kahu.replication.v1.WriteItem
-	41,  // 117: kahu.replication.v1.TxEnd.tx:type_name -> kahu.replication.v1.TxRef
-	6,   // 118: kahu.replication.v1.TxEnded.outcome:type_name -> kahu.replication.v1.TxOutcome
-	9,   // 119: kahu.replication.v1.TxList.after:type_name -> kahu.replication.v1.Timestamp
-	54,  // 120: kahu.replication.v1.Transactions.transactions:type_name -> kahu.replication.v1.Transaction
-	9,   // 121: kahu.replication.v1.Transaction.id:type_name -> kahu.replication.v1.Timestamp
-	4,   // 122: kahu.replication.v1.Transaction.priority:type_name -> kahu.replication.v1.TxPriority
-	3,   // 123: kahu.replication.v1.Transaction.locking:type_name -> kahu.replication.v1.TxLocking
-	9,   // 124: kahu.replication.v1.Transaction.read_timestamp:type_name -> kahu.replication.v1.Timestamp
-	55,  // 125: kahu.replication.v1.Script.parameters:type_name -> kahu.replication.v1.ScriptParameter
-	4,   // 126: kahu.replication.v1.Script.priority:type_name -> kahu.replication.v1.TxPriority
-	9,   // 127: kahu.replication.v1.ScriptValue.modified:type_name -> kahu.replication.v1.Timestamp
-	7,   // 128: kahu.replication.v1.ScriptResult.kind:type_name -> kahu.replication.v1.ScriptKind
-	57,  // 129: kahu.replication.v1.ScriptResult.values:type_name -> kahu.replication.v1.ScriptValue
-	9,   // 130: kahu.replication.v1.SnapshotHoldAcquire.timestamp:type_name -> kahu.replication.v1.Timestamp
-	9,   // 131: kahu.replication.v1.SnapshotHold.timestamp:type_name -> kahu.replication.v1.Timestamp
-	9,   // 132: kahu.replication.v1.SnapshotFloor.floor:type_name -> kahu.replication.v1.Timestamp
-	62,  // 133: kahu.replication.v1.SnapshotFloor.list:type_name -> kahu.replication.v1.SnapshotHold
-	9,   // 134: kahu.replication.v1.Sequence.created:type_name -> kahu.replication.v1.Timestamp
-	9,   // 135: kahu.replication.v1.Sequence.updated:type_name -> kahu.replication.v1.Timestamp
-	74,  // 136: kahu.replication.v1.Sequences.sequences:type_name -> kahu.replication.v1.Sequence
-	10,  // 137: kahu.replication.v1.LogEntry.requests:type_name -> kahu.replication.v1.Request
-	8,   // 138: kahu.replication.v1.Event.kind:type_name -> kahu.replication.v1.Event.Kind
-	16,  // 139: kahu.replication.v1.Event.hold:type_name -> kahu.replication.v1.SessionHold
-	16,  // 140: kahu.replication.v1.Event.holds:type_name -> kahu.replication.v1.SessionHold
-	141, // [141:141] is the sub-list for method output_type
-	141, // [141:141] is the sub-list for method input_type
-	141, // [141:141] is the sub-list for extension type_name
-	141, // [141:141] is the sub-list for extension extendee
-	0,   // [0:141] is the sub-list for field type_name
+	83,  // 31: kahu.replication.v1.Request.token_floor:type_name -> kahu.replication.v1.TokenFloor
+	26,  // 32: kahu.replication.v1.Request.lock_get:type_name -> kahu.replication.v1.LockGet
+	27,  // 33: kahu.replication.v1.Request.lock_list:type_name -> kahu.replication.v1.LockList
+	35,  // 34: kahu.replication.v1.Request.get:type_name -> kahu.replication.v1.Get
+	37,  // 35: kahu.replication.v1.Request.range:type_name -> kahu.replication.v1.Range
+	38,  // 36: kahu.replication.v1.Request.history:type_name -> kahu.replication.v1.History
+	72,  // 37: kahu.replication.v1.Request.sequence_get:type_name -> kahu.replication.v1.SequenceGet
+	73,  // 38: kahu.replication.v1.Request.sequence_list:type_name -> kahu.replication.v1.SequenceList
+	84,  // 39: kahu.replication.v1.Request.session_get:type_name -> kahu.replication.v1.SessionGet
+	85,  // 40: kahu.replication.v1.Request.machine_get:type_name -> kahu.replication.v1.MachineGet
+	63,  // 41: kahu.replication.v1.Request.snapshot_floor_get:type_name -> kahu.replication.v1.SnapshotFloorGet
+	66,  // 42: kahu.replication.v1.Request.key_space_list:type_name -> kahu.replication.v1.KeySpaceList
+	56,  // 43: kahu.replication.v1.Request.script_read:type_name -> kahu.replication.v1.Script
+	52,  // 44: kahu.replication.v1.Request.tx_list:type_name -> kahu.replication.v1.TxList
+	1,   // 45: kahu.replication.v1.Answer.code:type_name -> kahu.replication.v1.Code
+	9,   // 46: kahu.replication.v1.Answer.time:type_name -> kahu.replication.v1.Timestamp
+	15,  // 47: kahu.replication.v1.Answer.session:type_name -> kahu.replication.v1.Session
+	25,  // 48: kahu.replication.v1.Answer.lock_grant:type_name -> kahu.replication.v1.LockGrant
+	28,  // 49: kahu.replication.v1.Answer.lock:type_name -> kahu.replication.v1.Lock
+	30,  // 50: kahu.replication.v1.Answer.locks:type_name -> kahu.replication.v1.Locks
+	33,  // 51: kahu.replication.v1.Answer.written:type_name -> kahu.replication.v1.Written
+	39,  // 52: kahu.replication.v1.Answer.entries:type_name -> kahu.replication.v1.Entries
+	43,  // 53: kahu.replication.v1.Answer.tx_started:type_name -> kahu.replication.v1.TxStarted
+	46,  // 54: kahu.replication.v1.Answer.tx_locked:type_name -> kahu.replication.v1.TxLocked
+	51,  // 55: kahu.replication.v1.Answer.tx_ended:type_name -> kahu.replication.v1.TxEnded
+	58,  // 56: kahu.replication.v1.Answer.script_result:type_name -> kahu.replication.v1.ScriptResult
+	53,  // 57: kahu.replication.v1.Answer.transactions:type_name -> kahu.replication.v1.Transactions
+	74,  // 58: kahu.replication.v1.Answer.sequence:type_name -> kahu.replication.v1.Sequence
+	75,  // 59: kahu.replication.v1.Answer.allocation:type_name -> kahu.replication.v1.Allocation
+	76,  // 60: kahu.replication.v1.Answer.sequences:type_name -> kahu.replication.v1.Sequences
+	62,  // 61: kahu.replication.v1.Answer.snapshot_hold:type_name -> kahu.replication.v1.SnapshotHold
+	64,  // 62: kahu.replication.v1.Answer.snapshot_floor:type_name -> kahu.replication.v1.SnapshotFloor
+	67,  // 63: kahu.replication.v1.Answer.key_spaces:type_name -> kahu.replication.v1.KeySpaces
+	79,  // 64: kahu.replication.v1.Answer.swept:type_name -> kahu.replication.v1.Swept
+	86,  // 65: kahu.replication.v1.Answer.machine:type_name -> kahu.replication.v1.MachineState
+	16,  // 66: kahu.replication.v1.Session.holds:type_name -> kahu.replication.v1.SessionHold
+	0,   // 67: kahu.replication.v1.SessionHold.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 68: kahu.replication.v1.LockTry.durability:type_name -> kahu.replication.v1.Durability
+	17,  // 69: kahu.replication.v1.LockTry.info:type_name -> kahu.replication.v1.HolderInfo
+	0,   // 70: kahu.replication.v1.LockWait.durability:type_name -> kahu.replication.v1.Durability
+	17,  // 71: kahu.replication.v1.LockWait.info:type_name -> kahu.replication.v1.HolderInfo
+	0,   // 72: kahu.replication.v1.LockCancel.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 73: kahu.replication.v1.LockExtend.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 74: kahu.replication.v1.LockUnlock.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 75: kahu.replication.v1.LockBreak.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 76: kahu.replication.v1.LockDetach.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 77: kahu.replication.v1.LockGet.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 78: kahu.replication.v1.LockList.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 79: kahu.replication.v1.Lock.durability:type_name -> kahu.replication.v1.Durability
+	17,  // 80: kahu.replication.v1.Lock.info:type_name -> kahu.replication.v1.HolderInfo
+	29,  // 81: kahu.replication.v1.Lock.queue:type_name -> kahu.replication.v1.Waiter
+	17,  // 82: kahu.replication.v1.Waiter.info:type_name -> kahu.replication.v1.HolderInfo
+	28,  // 83: kahu.replication.v1.Locks.locks:type_name -> kahu.replication.v1.Lock
+	32,  // 84: kahu.replication.v1.Write.items:type_name -> kahu.replication.v1.WriteItem
+	2,   // 85: kahu.replication.v1.WriteItem.kind:type_name -> kahu.replication.v1.WriteKind
+	0,   // 86: kahu.replication.v1.WriteItem.durability:type_name -> kahu.replication.v1.Durability
+	34,  // 87: kahu.replication.v1.Written.items:type_name -> kahu.replication.v1.WrittenItem
+	1,   // 88: kahu.replication.v1.WrittenItem.code:type_name -> kahu.replication.v1.Code
+	9,   // 89: kahu.replication.v1.WrittenItem.modified:type_name -> kahu.replication.v1.Timestamp
+	9,   // 90: kahu.replication.v1.WrittenItem.holder:type_name -> kahu.replication.v1.Timestamp
+	36,  // 91: kahu.replication.v1.Get.keys:type_name -> kahu.replication.v1.GetKey
+	9,   // 92: kahu.replication.v1.Get.as_of:type_name -> kahu.replication.v1.Timestamp
+	0,   // 93: kahu.replication.v1.GetKey.durability:type_name -> kahu.replication.v1.Durability
+	0,   // 94: kahu.replication.v1.Range.durability:type_name -> kahu.replication.v1.Durability
+	9,   // 95: kahu.replication.v1.Range.as_of:type_name -> kahu.replication.v1.Timestamp
+	0,   // 96: kahu.replication.v1.History.durability:type_name -> kahu.replication.v1.Durability
+	40,  // 97: kahu.replication.v1.Entries.entries:type_name -> kahu.replication.v1.Entry
+	9,   // 98: kahu.replication.v1.Entry.modified:type_name -> kahu.replication.v1.Timestamp
+	0,   // 99: kahu.replication.v1.Entry.durability:type_name -> kahu.replication.v1.Durability
+	9,   // 100: kahu.replication.v1.TxRef.id:type_name -> kahu.replication.v1.Timestamp
+	3,   // 101: kahu.replication.v1.TxStart.locking:type_name -> kahu.replication.v1.TxLocking
+	9,   // 102: kahu.replication.v1.TxStart.read_timestamp:type_name -> kahu.replication.v1.Timestamp
+	4,   // 103: kahu.replication.v1.TxStart.priority:type_name -> kahu.replication.v1.TxPriority
+	9,   // 104: kahu.replication.v1.TxStarted.id:type_name -> kahu.replication.v1.Timestamp
+	5,   // 105: kahu.replication.v1.TxLockItem.kind:type_name -> kahu.replication.v1.TxLockKind
+	0,   // 106: kahu.replication.v1.TxLockItem.durability:type_name -> kahu.replication.v1.Durability
+	41,  // 107: kahu.replication.v1.TxLock.tx:type_name -> kahu.replication.v1.TxRef
+	44,  // 108: kahu.replication.v1.TxLock.locks:type_name -> kahu.replication.v1.TxLockItem
+	9,   // 109: kahu.replication.v1.TxLocked.holder:type_name -> kahu.replication.v1.Timestamp
+	41,  // 110: kahu.replication.v1.TxUnlock.tx:type_name -> kahu.replication.v1.TxRef
+	44,  // 111: kahu.replication.v1.TxUnlock.locks:type_name -> kahu.replication.v1.TxLockItem
+	41,  // 112: kahu.replication.v1.TxRead.tx:type_name -> kahu.replication.v1.TxRef
+	36,  // 113: kahu.replication.v1.TxRead.keys:type_name -> kahu.replication.v1.GetKey
+	37,  // 114: kahu.replication.v1.TxRead.range:type_name -> kahu.replication.v1.Range
+	9,   // 115: kahu.replication.v1.TxRead.as_of:type_name -> kahu.replication.v1.Timestamp
+	41,  // 116: kahu.replication.v1.TxWrite.tx:type_name -> kahu.replication.v1.TxRef
+	32,  // 117: kahu.replication.v1.TxWrite.items:type_name -> kahu.replication.v1.WriteItem
+	41,  // 118: kahu.replication.v1.TxEnd.tx:type_name -> kahu.replication.v1.TxRef
+	6,   // 119: kahu.replication.v1.TxEnded.outcome:type_name -> kahu.replication.v1.TxOutcome
+	9,   // 120: kahu.replication.v1.TxList.after:type_name -> kahu.replication.v1.Timestamp
+	54,  // 121: kahu.replication.v1.Transactions.transactions:type_name -> kahu.replication.v1.Transaction
+	9,   // 122: kahu.replication.v1.Transaction.id:type_name -> kahu.replication.v1.Timestamp
+	4,   // 123: kahu.replication.v1.Transaction.priority:type_name -> kahu.replication.v1.TxPriority
+	3,   // 124: kahu.replication.v1.Transaction.locking:type_name -> kahu.replication.v1.TxLocking
+	9,   // 125: kahu.replication.v1.Transaction.read_timestamp:type_name -> kahu.replication.v1.Timestamp
+	55,  // 126: kahu.replication.v1.Script.parameters:type_name -> kahu.replication.v1.ScriptParameter
+	4,   // 127: kahu.replication.v1.Script.priority:type_name -> kahu.replication.v1.TxPriority
+	9,   // 128: kahu.replication.v1.ScriptValue.modified:type_name -> kahu.replication.v1.Timestamp
+	7,   // 129: kahu.replication.v1.ScriptResult.kind:type_name -> kahu.replication.v1.ScriptKind
+	57,  // 130: kahu.replication.v1.ScriptResult.values:type_name -> kahu.replication.v1.ScriptValue
+	9,   // 131: kahu.replication.v1.SnapshotHoldAcquire.timestamp:type_name -> kahu.replication.v1.Timestamp
+	9,   // 132: kahu.replication.v1.SnapshotHold.timestamp:type_name -> kahu.replication.v1.Timestamp
+	9,   // 133: kahu.replication.v1.SnapshotFloor.floor:type_name -> kahu.replication.v1.Timestamp
+	62,  // 134: kahu.replication.v1.SnapshotFloor.list:type_name -> kahu.replication.v1.SnapshotHold
+	9,   // 135: kahu.replication.v1.Sequence.created:type_name -> kahu.replication.v1.Timestamp
+	9,   // 136: kahu.replication.v1.Sequence.updated:type_name -> kahu.replication.v1.Timestamp
+	74,  // 137: kahu.replication.v1.Sequences.sequences:type_name -> kahu.replication.v1.Sequence
+	10,  // 138: kahu.replication.v1.LogEntry.requests:type_name -> kahu.replication.v1.Request
+	8,   // 139: kahu.replication.v1.Event.kind:type_name -> kahu.replication.v1.Event.Kind
+	16,  // 140: kahu.replication.v1.Event.hold:type_name -> kahu.replication.v1.SessionHold
+	16,  // 141: kahu.replication.v1.Event.holds:type_name -> kahu.replication.v1.SessionHold
+	142, // [142:142] is the sub-list for method output_type
+	142, // [142:142] is the sub-list for method input_type
+	142, // [142:142] is the sub-list for extension type_name
+	142, // [142:142] is the sub-list for extension extendee
+	0,   // [0:142] is the sub-list for field type_name
 }
 
 func init() { file_replication_replication_proto_init() }
@@ -8035,6 +8105,7 @@ func file_replication_replication_proto_init() {
 		(*Request_SetLevel)(nil),
 		(*Request_Digest)(nil),
 		(*Request_Advance)(nil),
+		(*Request_TokenFloor)(nil),
 		(*Request_LockGet)(nil),
 		(*Request_LockList)(nil),
 		(*Request_Get)(nil),
@@ -8088,7 +8159,7 @@ func file_replication_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replication_replication_proto_rawDesc), len(file_replication_replication_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   79,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

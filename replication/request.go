@@ -46,7 +46,8 @@ func (x *Request) IsRead() bool {
 // IsInternal reports whether r may only be proposed by a leader itself.
 func (x *Request) IsInternal() bool {
 	switch x.GetOp().(type) {
-	case *Request_Opening, *Request_Sweep, *Request_SetLevel, *Request_Digest, *Request_Advance:
+	case *Request_Opening, *Request_Sweep, *Request_SetLevel, *Request_Digest, *Request_Advance,
+		*Request_TokenFloor:
 		return true
 	}
 	return false
@@ -87,6 +88,8 @@ func (x *Request) NeedsLevel() uint32 {
 		*Request_SnapshotHoldRelease, *Request_KeySpaceSet, *Request_SnapshotFloorGet, *Request_KeySpaceList,
 		*Request_Advance:
 		return 2
+	case *Request_TokenFloor:
+		return 3
 	}
 	return 1
 }

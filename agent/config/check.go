@@ -31,6 +31,7 @@ func Check(f File, host Host) (Config, Problems) {
 	c.cluster()
 	c.secret()
 	c.policy()
+	c.level()
 	c.limits()
 	c.kahuna()
 	c.backup()
@@ -68,6 +69,16 @@ func (c *checker) names() {
 		c.problem("node-name", "%q has spaces or control characters", name)
 	}
 	c.cfg.NodeName = name
+}
+
+// level reads feature-level-cap. What the binary knows is the agent's to say.
+func (c *checker) level() {
+	const most = 1 << 16
+	if n := c.f.FeatureLevelCap; n < 0 || n > most {
+		c.problem("feature-level-cap", "%d is not between 0, for no cap, and %d", n, most)
+		return
+	}
+	c.cfg.FeatureLevelCap = uint32(c.f.FeatureLevelCap)
 }
 
 // dev refuses what contradicts "in memory, alone, leaves nothing behind".

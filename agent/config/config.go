@@ -82,6 +82,9 @@ type Config struct {
 	Policy *policy.Policy
 	// AllowVolatile lets a voter live on a disk that a reboot forgets.
 	AllowVolatile bool
+	// FeatureLevelCap is the highest feature level that this agent is to know; 0:
+	// all that the binary knows.
+	FeatureLevelCap uint32
 	// MinFreeBytes is how much room the data directory's file system must have, or
 	// a voter takes no more writes that need some. 0: never refuse.
 	MinFreeBytes int64

@@ -113,7 +113,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 	want := map[string]any{
 		"node-name": d.NodeName, "data-dir": d.DataDir, "socket": d.Socket, "role": d.Role, "storage": d.Storage,
 		"bind": d.Bind, "advertise": d.Advertise, "join": []any{}, "bootstrap-expect": d.BootstrapExpect,
-		"secret-file": d.SecretFile, "http": d.HTTP, "dev": d.Dev, "allow-volatile": d.AllowVolatile, "log-level": d.LogLevel, "log-format": d.LogFormat, "policy": []any{},
+		"secret-file": d.SecretFile, "http": d.HTTP, "dev": d.Dev, "allow-volatile": d.AllowVolatile, "feature-level-cap": d.FeatureLevelCap, "log-level": d.LogLevel, "log-format": d.LogFormat, "policy": []any{},
 		"min-free": d.MinFree, "backup": map[string]any{"directory": d.Backup.Directory, "interval": d.Backup.Interval, "keep": d.Backup.Keep, "max-age": d.Backup.MaxAge},
 		"limits": map[string]any{"value-size": d.Limits.ValueSize, "memtable-size": d.Limits.MemtableSize,
 			"trailing-log-size": d.Limits.TrailingLogSize, "holds": d.Limits.Holds, "transactions": d.Limits.Transactions,

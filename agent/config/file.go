@@ -31,6 +31,7 @@ type File struct {
 	KahunaAdvertise string       `koanf:"kahuna-advertise"`
 	Dev             bool         `koanf:"dev"`
 	AllowVolatile   bool         `koanf:"allow-volatile"`
+	FeatureLevelCap int          `koanf:"feature-level-cap"`
 	LogLevel        string       `koanf:"log-level"`
 	LogFormat       string       `koanf:"log-format"`
 	MinFree         string       `koanf:"min-free"`

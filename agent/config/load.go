@@ -55,6 +55,7 @@ func AddFlags(fs *pflag.FlagSet) {
 	fs.String("kahuna-advertise", "", "`URL` that Kahuna's clients on other hosts are sent to while this agent leads (default the first kahuna-listen)")
 	fs.Bool("dev", d.Dev, "one voter in memory that leaves nothing behind")
 	fs.Bool("allow-volatile", d.AllowVolatile, "let a voter live on tmpfs or an overlay, for tests: it forgets its votes with its disk")
+	fs.Int("feature-level-cap", d.FeatureLevelCap, "know no feature level above this, as an earlier kahu: the cluster can go back to that one; `0` for no cap")
 	fs.String("log-level", d.LogLevel, "debug, info, warn or error")
 	fs.String("log-format", d.LogFormat, "text or json")
 	fs.String("min-free", d.MinFree, "with less `space` left on the data directory's disk, refuse writes; 0 for never")

@@ -13,6 +13,7 @@ import (
 
 func newClusterRecoverCommand(g *globals) *cobra.Command {
 	var dryRun, yes bool
+	var tokenFloor int64
 	cmd := &cobra.Command{
 		Use:   "peers-recover",
 		Short: "Last resort: make this host's voter, stopped, the only one",
@@ -21,12 +22,17 @@ cluster. For the day on which a majority of the voters is lost for good, and onl
 then: while a majority can still be brought back, bring it back.
 
 What this voter has becomes decided; a write that only the lost voters had is lost.
-So is a lock that only they had granted: it is granted again, under a fencing token
-that may have been given out before. Let one lease pass on all hosts before you start
-the agent again, or stop what runs under locks.
+So is a lock that only they had granted: it is granted again. Fencing tokens go on
+above a floor made of the wall clock, higher than any that was given out; with a clock
+that is doubted, name one with --token-floor. Let one lease pass on all hosts before
+you start the agent again, or stop what runs under locks.
 The lost ones must never run again with their old disks: a majority of them would
 go on by itself, and locks would be held twice. Empty their data directories first;
 then they join again as new nodes.
+
+The cluster goes on under a new id. Proxies follow it when they meet it; whoever has
+a state of the old one is refused until its data directory is empty. So two voters
+that were both recovered make two clusters that leave each other alone.
 
 On several survivors, run --dry-run on each, and recover the one with the highest
 term and last index; empty the data directories of the others.`,
@@ -43,7 +49,7 @@ term and last index; empty the data directories of the others.`,
 			if err != nil {
 				return withCode(exitConfig, err)
 			}
-			r, err := agent.Recover(cfg, programVersion(), newLogger(cfg, g.stderr), dryRun)
+			r, err := agent.Recover(cfg, agent.RecoverOptions{Version: programVersion(), Logger: newLogger(cfg, g.stderr), DryRun: dryRun, TokenFloor: tokenFloor})
 			var unusable *agent.UnusableError
 			switch {
 			case errors.As(err, &unusable):
@@ -58,7 +64,9 @@ term and last index; empty the data directories of the others.`,
 						text += fmt.Sprintf("given up   %s: it must never run again with its data directory\n", s.ID)
 					}
 				}
+				text += fmt.Sprintf("tokens     go on above %d\n", r.TokenFloor)
 				if r.Done {
+					text += fmt.Sprintf("cluster    %s, was %s\n", r.Cluster, r.Succeeds)
 					text += "done       this voter is alone now: start its agent, then let others join with empty data directories\n"
 				} else {
 					text += "dry run    nothing was written\n"
@@ -70,6 +78,7 @@ term and last index; empty the data directories of the others.`,
 	}
 	config.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would be done, and write nothing")
+	cmd.Flags().Int64Var(&tokenFloor, "token-floor", 0, "fencing `token` above which the cluster goes on, when the clock of this host is doubted")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it: the other voters are gone for good, and their disks will not come back")
 	return cmd
 }

@@ -276,8 +276,11 @@ type Hello struct {
 	KeyIds          []string               `protobuf:"bytes,14,rep,name=key_ids,json=keyIds,proto3" json:"key_ids,omitempty"`                            // of the secrets that it accepts, the one in use first
 	WallMs          int64                  `protobuf:"zigzag64,15,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`                         // its wall clock, to warn of a wrong one
 	// Nodes that an operator has removed for good: they do not join again.
-	Removed       []string `protobuf:"bytes,16,rep,name=removed,proto3" json:"removed,omitempty"`
-	KahunaUrl     string   `protobuf:"bytes,17,opt,name=kahuna_url,json=kahunaUrl,proto3" json:"kahuna_url,omitempty"` // of its listener for Kahuna's clients; empty: none
+	Removed   []string `protobuf:"bytes,16,rep,name=removed,proto3" json:"removed,omitempty"`
+	KahunaUrl string   `protobuf:"bytes,17,opt,name=kahuna_url,json=kahunaUrl,proto3" json:"kahuna_url,omitempty"` // of its listener for Kahuna's clients; empty: none
+	// Clusters whose state this one has gone on with, by recovery of its only
+	// survivor: agents of theirs that have none themselves follow it.
+	Succeeds      []string `protobuf:"bytes,18,rep,name=succeeds,proto3" json:"succeeds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -431,6 +434,13 @@ func (x *Hello) GetKahunaUrl() string {
 	return ""
 }
 
+func (x *Hello) GetSucceeds() []string {
+	if x != nil {
+		return x.Succeeds
+	}
+	return nil
+}
+
 // WatchRequest opens a watch; its messages are replication.Event.
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -528,6 +538,7 @@ type JoinRequest struct {
 	Self          *Peer                  `protobuf:"bytes,1,opt,name=self,proto3" json:"self,omitempty"`
 	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`                                // that it believes to join
 	AppliedIndex  uint64                 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"` // how far the node has caught up
+	FeatureLevel  uint32                 `protobuf:"varint,4,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // highest that it understands; 0: see its hello
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,6 +590,13 @@ func (x *JoinRequest) GetCluster() string {
 func (x *JoinRequest) GetAppliedIndex() uint64 {
 	if x != nil {
 		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *JoinRequest) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
 	}
 	return 0
 }
@@ -919,7 +937,7 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12&\n" +
-	"\x04role\x18\x04 \x01(\x0e2\x12.kahu.link.v1.RoleR\x04role\"\xfa\x03\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x12.kahu.link.v1.RoleR\x04role\"\x96\x04\n" +
 	"\x05Hello\x12&\n" +
 	"\x04self\x18\x01 \x01(\v2\x12.kahu.link.v1.PeerR\x04self\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +
@@ -939,15 +957,17 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\awall_ms\x18\x0f \x01(\x12R\x06wallMs\x12\x18\n" +
 	"\aremoved\x18\x10 \x03(\tR\aremoved\x12\x1d\n" +
 	"\n" +
-	"kahuna_url\x18\x11 \x01(\tR\tkahunaUrl\"(\n" +
+	"kahuna_url\x18\x11 \x01(\tR\tkahunaUrl\x12\x1a\n" +
+	"\bsucceeds\x18\x12 \x03(\tR\bsucceeds\"(\n" +
 	"\fWatchRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\"\x1d\n" +
 	"\x05Index\x12\x14\n" +
-	"\x05value\x18\x01 \x01(\x04R\x05value\"t\n" +
+	"\x05value\x18\x01 \x01(\x04R\x05value\"\x99\x01\n" +
 	"\vJoinRequest\x12&\n" +
 	"\x04self\x18\x01 \x01(\v2\x12.kahu.link.v1.PeerR\x04self\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +
-	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\"(\n" +
+	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\x12#\n" +
+	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\"(\n" +
 	"\fLeaveRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\"\xd8\x01\n" +
 	"\rChangeRequest\x12\x18\n" +

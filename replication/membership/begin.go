@@ -332,7 +332,7 @@ func pledgeOf(r *link.PledgeRequest) (*pledge, error) {
 		p.Members = append(p.Members, m.GetNode())
 	}
 	switch {
-	case p.Cluster == "" || len(p.Cluster) > 64:
+	case p.Cluster == "" || len(p.Cluster) > maxClusterID:
 		return nil, fmt.Errorf("a proposal with cluster id %q", p.Cluster)
 	case len(p.Members) == 0 || len(p.Members) != p.Expect:
 		return nil, fmt.Errorf("a proposal of %d members where %d are expected", len(p.Members), p.Expect)

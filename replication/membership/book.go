@@ -104,7 +104,9 @@ func (k *Keeper) Voters() []string {
 }
 
 // AnnouncedLevel returns the highest feature level that every voter of the
-// quorum has announced to this process, 0 while one of them was not heard.
+// quorum has announced to this process, 0 while one of them was not heard. Those
+// that only receive the log count as far as they were heard: they would stop at
+// the first entry of a level that they do not know.
 func (k *Keeper) AnnouncedLevel() uint32 {
 	q, ok := k.quorum()
 	if !ok || len(q.Voters) == 0 {
@@ -114,6 +116,11 @@ func (k *Keeper) AnnouncedLevel() uint32 {
 	lowest := k.cfg.FeatureLevel
 	for _, node := range q.Voters {
 		lowest = min(lowest, levels[node])
+	}
+	for _, node := range q.Learners {
+		if level, heard := levels[node]; heard {
+			lowest = min(lowest, level)
+		}
 	}
 	return lowest
 }
@@ -171,9 +178,7 @@ func (k *Keeper) heard(id link.Identity, h *link.Hello, address string) {
 	k.seen[id.Node] = &sight{id: id, hello: h, at: now, since: since}
 	k.checkClock(id.Node, h, now)
 	k.checkName(id.Node, h, now)
-	if h.GetCluster() != "" && k.state.Cluster != "" && h.GetCluster() != k.state.Cluster {
-		k.sayOnce("foreign "+id.Node, slog.LevelError, "an agent with the same secret belongs to another cluster: it is left alone",
-			"node", id.Node, "name", cut(h.GetSelf().GetName()), "cluster", h.GetCluster(), "own_cluster", k.state.Cluster)
+	if h.GetCluster() != "" && k.state.Cluster != "" && h.GetCluster() != k.state.Cluster && !k.stranger(id, h) {
 		return
 	}
 	// Only voters stand in the book: proxies come to us, and would be far too many.
@@ -185,13 +190,13 @@ func (k *Keeper) heard(id link.Identity, h *link.Hello, address string) {
 			k.note(peer{Node: id.Node, Name: cut(h.GetSelf().GetName()), Address: address})
 			delete(k.hearsay, id.Node)
 		}
-	} else if i := slices.IndexFunc(k.state.Peers, func(p peer) bool { return p.Node == id.Node }); i >= 0 {
+	} else {
 		// It votes no more: it comes to us, as all do that do not vote.
-		k.state.Peers = slices.Delete(slices.Clone(k.state.Peers), i, i+1)
-		k.unsaved = true
+		k.forgetPeer(id.Node)
 	}
 	if id.Voter {
 		k.learnRemoved(h.GetRemoved())
+		k.learnSucceeds(h)
 	}
 	for i, p := range h.GetPeers() {
 		if i == maxPeers {

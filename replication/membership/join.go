@@ -52,7 +52,7 @@ func (k *Keeper) join() (settled bool) {
 	k.standby.Store(false)
 	k.doing = "joining cluster " + k.state.Cluster
 	leaders := k.leaders(q)
-	request := &link.JoinRequest{Self: k.self(), Cluster: k.state.Cluster, AppliedIndex: q.Applied}
+	request := &link.JoinRequest{Self: k.self(), Cluster: k.state.Cluster, AppliedIndex: q.Applied, FeatureLevel: k.cfg.FeatureLevel}
 	k.mu.Unlock()
 	err := k.askLeader(k.ctx, leaders, func(ctx context.Context, node string) error { return k.network.Join(ctx, node, request) })
 	if err != nil && k.ctx.Err() == nil {

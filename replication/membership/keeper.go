@@ -82,6 +82,7 @@ type Raft interface {
 type Quorum struct {
 	Leader   string // node id, empty when unknown
 	Applied  uint64 // index that this node has applied
+	Level    uint32 // feature level as of that index
 	Voters   []string
 	Learners []string // receive the log, have no vote
 	// Silent is, on the leader alone, for how long each server has not answered

@@ -43,6 +43,7 @@ func (k *Keeper) hello() *link.Hello {
 		KeyIds:          k.cfg.KeyIDs(),
 		WallMs:          time.Now().UnixMilli(),
 		Removed:         k.state.Removed,
+		Succeeds:        k.state.Succeeds,
 		KahunaUrl:       k.kahuna,
 	}
 	if p := k.state.Pledge; p != nil && k.state.Cluster == "" {
@@ -101,10 +102,15 @@ func (k *Keeper) Join(ctx context.Context, from link.Identity, r *link.JoinReque
 	if err := checkAddress(r.GetSelf().GetAddress()); err != nil {
 		return fmt.Errorf("%w: node %s: %w", link.ErrRefused, from.Node, err)
 	}
+	level := raft.Quorum().Level
 	k.mu.Lock()
 	if slices.Contains(k.state.Removed, from.Node) {
 		k.mu.Unlock()
 		return fmt.Errorf("%w: an operator has removed node %s for good: empty its data directory, so that its host joins as a new one", link.ErrRefused, from.Node)
+	}
+	if err := k.tooOld(from.Node, r, level); err != nil {
+		k.mu.Unlock()
+		return err
 	}
 	k.note(peer{Node: from.Node, Name: cut(r.GetSelf().GetName()), Address: r.GetSelf().GetAddress()})
 	k.publish()
@@ -132,6 +138,23 @@ func (k *Keeper) Join(ctx context.Context, from link.Identity, r *link.JoinReque
 	}
 	k.cfg.Logger.Info("a new voter gets its vote", "node", from.Node, "name", cut(r.GetSelf().GetName()))
 	return raft.AddVoter(ctx, from.Node)
+}
+
+// tooOld refuses a node that could not read the log: what is decided now is above
+// the highest feature level that it understands. It needs mu.
+func (k *Keeper) tooOld(node string, r *link.JoinRequest, level uint32) error {
+	knows, version := r.GetFeatureLevel(), ""
+	if s := k.seen[node]; s != nil {
+		version = cut(s.hello.GetVersion())
+		if knows == 0 { // asked by a version that does not say it here
+			knows = s.hello.GetFeatureLevel()
+		}
+	}
+	if knows == 0 || knows >= level {
+		return nil
+	}
+	return fmt.Errorf("%w: the cluster has feature level %d, and kahu %q of node %s knows up to %d: install the version that the voters run, or a newer one, on its host",
+		link.ErrRefused, level, version, node, knows)
 }
 
 // Leave implements link.Members.

@@ -25,8 +25,10 @@ type state struct {
 	Format int    `json:"format"`
 	Node   string `json:"node"`
 	// Cluster is the id of the cluster that this node belongs to, empty before.
-	// It never changes.
+	// It changes only by a recovery (recovered.go).
 	Cluster string `json:"cluster,omitempty"`
+	// Succeeds are the ids that the cluster had before it was recovered, oldest first.
+	Succeeds []string `json:"succeeds,omitempty"`
 	// Pledge is the one that this node has given and that was not aborted. Once
 	// Cluster is its id, it was committed.
 	Pledge *pledge `json:"pledge,omitempty"`
@@ -138,20 +140,4 @@ func replaceFile(path string, content []byte) error {
 	}
 	defer d.Close()
 	return d.Sync()
-}
-
-// MarkRemoved notes on the disk of an agent that does not run that nodes were
-// removed for good: it refuses them, and tells the others.
-func MarkRemoved(dir, node string, nodes []string) error {
-	s, err := loadState(dir, node)
-	if err != nil {
-		return err
-	}
-	for _, n := range nodes {
-		if !slices.Contains(s.Removed, n) {
-			s.Removed = append(s.Removed, n)
-		}
-	}
-	slices.Sort(s.Removed)
-	return s.save(dir)
 }

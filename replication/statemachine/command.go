@@ -132,6 +132,8 @@ func (m *Machine) internal(c *command) error {
 	case *replication.Request_Advance:
 		m.advance(op.Advance.GetAboveMs())
 		m.label.fill(c.answer.Time)
+	case *replication.Request_TokenFloor:
+		m.raiseTokenFloor(c, op.TokenFloor.GetFloor())
 	}
 	return nil
 }

@@ -89,7 +89,7 @@
 //
 //	01 'm'                        position, lease clock, labels, hash, counters
 //	01 'c'                        Raft's configuration and its index
-//	01 'f'                        token floor of a restore (absent: none)
+//	01 'f'                        token floor of a restore or a recovery (absent: none)
 //	10 SESSION                    a session: live, ending, or remembered as ended
 //	11 SERIAL8 INDEX8             receipts: answers of one log entry to session SERIAL
 //	12 END8 KIND REF              due: look at the thing REF once L >= END

@@ -12,8 +12,12 @@ import (
 const EntryFormat = 1
 
 // CurrentLevel is the highest feature level whose rules this binary knows. Every
-// change to the outcome of apply gets the next number (contract/decisions.md 8).
-const CurrentLevel uint32 = 2
+// change to the outcome of apply gets the next number (contract/decisions.md 8):
+//
+//	1  sessions, locks, keys, sequences
+//	2  transactions, scripts, snapshot holds, key spaces; sequences that stand still
+//	3  the token floor of a recovery (TokenFloor)
+const CurrentLevel uint32 = 3
 
 // ErrBadEntry wraps everything that makes a log entry unreadable.
 var ErrBadEntry = errors.New("log entry cannot be decoded")

@@ -96,7 +96,8 @@ type Machine struct {
 	state
 	configuration      []byte
 	configurationIndex uint64
-	tokenFloor         int64 // of a restore, else -1
+	tokenFloor         int64  // of a restore or a recovery, else -1
+	known              uint32 // highest level whose rules are followed, see Options.MaxLevel
 
 	sessions    sessionTable
 	tx          txTable
@@ -126,11 +127,24 @@ type digest struct {
 	hash  [16]byte
 }
 
-// Options are for tests; nothing in here changes an outcome.
+// Options of NewWith. Nothing in here changes the outcome of an entry that is applied.
 type Options struct {
+	// MaxLevel makes the machine one that knows no higher feature level: what was
+	// written under one is refused, as a binary before this one refuses it. 0, and
+	// everything above it, is CurrentLevel.
+	MaxLevel uint32
 	// HeadCacheEntries bounds the cache of key metadata, for each durability.
 	// 0 means 65,536.
 	HeadCacheEntries int
+}
+
+// KnownLevel is the highest feature level of a binary that is told to know none
+// above limit; 0 is no limit.
+func KnownLevel(limit uint32) uint32 {
+	if limit == 0 {
+		return CurrentLevel
+	}
+	return min(limit, CurrentLevel)
 }
 
 // New loads a Machine from store. It reads all sessions, and writes nothing.
@@ -142,10 +156,10 @@ func NewWith(store Store, o Options) (m *Machine, err error) {
 	if o.HeadCacheEntries <= 0 {
 		o.HeadCacheEntries = 1 << 16
 	}
-	m = &Machine{store: store, state: loadState(store), hasher: xxh3.New(), tokenFloor: -1}
+	m = &Machine{store: store, state: loadState(store), hasher: xxh3.New(), tokenFloor: -1, known: KnownLevel(o.MaxLevel)}
 	m.scripts.cache = script.NewCache(scriptCacheBytes)
-	if m.level > CurrentLevel {
-		return nil, fmt.Errorf("%w: the data has feature level %d, this binary knows up to %d: upgrade it", ErrNewer, m.level, CurrentLevel)
+	if m.level > m.known {
+		return nil, fmt.Errorf("%w: the data has feature level %d, this binary knows up to %d: upgrade it", ErrNewer, m.level, m.known)
 	}
 	if b, ok := store.Get(configKey); ok {
 		d := decode(b)
@@ -197,7 +211,7 @@ func (m *Machine) Apply(index, term uint64, entry []byte) (res Result) {
 	}
 	e, err := DecodeEntry(entry)
 	if err == nil {
-		err = understood(e)
+		err = m.understood(e)
 	}
 	if err != nil {
 		return Result{Diverged: fmt.Errorf("log entry %d: %w", index, err)}
@@ -239,13 +253,13 @@ func (m *Machine) ApplyOther(index, term uint64, configuration []byte) {
 
 // understood refuses an entry whose rules this binary does not know, before
 // anything of it has had an effect.
-func understood(e *replication.LogEntry) error {
-	if e.Level > CurrentLevel {
-		return fmt.Errorf("%w: feature level %d, this binary knows up to %d: upgrade it", ErrNewer, e.Level, CurrentLevel)
+func (m *Machine) understood(e *replication.LogEntry) error {
+	if e.Level > m.known {
+		return fmt.Errorf("%w: feature level %d, this binary knows up to %d: upgrade it", ErrNewer, e.Level, m.known)
 	}
 	for _, r := range e.Requests {
-		if l := r.GetSetLevel().GetLevel(); l > CurrentLevel {
-			return fmt.Errorf("%w: it raises the feature level to %d, this binary knows up to %d: upgrade it", ErrNewer, l, CurrentLevel)
+		if l := r.GetSetLevel().GetLevel(); l > m.known {
+			return fmt.Errorf("%w: it raises the feature level to %d, this binary knows up to %d: upgrade it", ErrNewer, l, m.known)
 		}
 	}
 	return nil

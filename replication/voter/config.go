@@ -64,6 +64,9 @@ type Config struct {
 	// announced. Optional: the level of this binary, which is right only while
 	// all voters run the same one.
 	AnnouncedLevel func() uint32
+	// MaxLevel makes this voter one that knows no higher feature level, nor the
+	// snapshots that are written under one. Optional: 0 is all that this binary knows.
+	MaxLevel uint32
 
 	// Fatal ends the process: a store failed or this voter's state diverged. It is
 	// called at most once, from any goroutine, possibly with locks held. The agent

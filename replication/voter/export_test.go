@@ -71,11 +71,11 @@ func (v *Voter) LeaseClock() (int64, bool) {
 // CheckLog is what decides at start whether log and engine belong together.
 var CheckLog = checkLog
 
-// EncodeSnapshot writes rows, which are in order, as a stream whose chunks have
-// so many rows.
-func EncodeSnapshot(index, term uint64, rows []storage.Row, rowsPerChunk int) []byte {
+// EncodeSnapshot writes rows, which are in order, as a stream of a feature level,
+// whose chunks have so many rows.
+func EncodeSnapshot(index, term uint64, level uint32, rows []storage.Row, rowsPerChunk int) []byte {
 	var e snapshotEncoder
-	stream := e.header(nil, snapshotHeader{index: index, term: term})
+	stream := e.header(nil, snapshotHeader{index: index, term: term, level: level})
 	for len(rows) > 0 {
 		n := min(rowsPerChunk, len(rows))
 		b := e.begin(nil)
@@ -90,7 +90,12 @@ func EncodeSnapshot(index, term uint64, rows []storage.Row, rowsPerChunk int) []
 
 // DecodeSnapshot reads a stream that arrives in pieces of so many bytes.
 func DecodeSnapshot(stream []byte, piece int) (index, term uint64, rows []storage.Row, err error) {
-	d := snapshotDecoder{rows: func(chunk []storage.Row) error {
+	return DecodeSnapshotKnowing(statemachine.CurrentLevel, stream, piece)
+}
+
+// DecodeSnapshotKnowing is DecodeSnapshot by a reader who knows no higher level.
+func DecodeSnapshotKnowing(known uint32, stream []byte, piece int) (index, term uint64, rows []storage.Row, err error) {
+	d := snapshotDecoder{known: known, rows: func(chunk []storage.Row) error {
 		for _, r := range chunk {
 			rows = append(rows, storage.Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value)})
 		}
@@ -155,3 +160,13 @@ func (v *Voter) SnapshotAround(between func() error) error {
 
 // ErrReplaced is what ends a snapshot when another one was installed meanwhile.
 var ErrReplaced = errReplaced
+
+// SnapshotStream is what this voter would send to another one now.
+func (v *Voter) SnapshotStream() ([]byte, error) {
+	_, stream, err := v.snapshots.Open(engineID)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(stream)
+	return b, errors.Join(err, stream.Close())
+}

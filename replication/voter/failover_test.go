@@ -453,7 +453,7 @@ func TestBrokenSnapshotIsNotInstalled(t *testing.T) {
 		"cut off":      func(b []byte) []byte { return b[:len(b)-1] },
 		"only header":  func(b []byte) []byte { return b[:40] },
 		"flipped bit":  func(b []byte) []byte { b[len(b)/2] ^= 4; return b },
-		"foreign rows": func([]byte) []byte { return voter.EncodeSnapshot(500, 9, nil, 1) },
+		"foreign rows": func([]byte) []byte { return voter.EncodeSnapshot(500, 9, 3, nil, 1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := v.Install(500, 9, broken); err == nil {

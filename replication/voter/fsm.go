@@ -101,7 +101,7 @@ func (f *fsm) load(e storage.Engine) (*memtable.Store, *statemachine.Machine, er
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the store over the engine: %w", err)
 	}
-	machine, err := statemachine.New(store)
+	machine, err := statemachine.NewWith(store, statemachine.Options{MaxLevel: f.cfg.MaxLevel})
 	if err = errors.Join(err, store.Err()); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("loading the state machine: %w", err), store.Close())
 	}

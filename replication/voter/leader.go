@@ -231,7 +231,7 @@ func (v *Voter) digest(r *reign, last uint64) uint64 {
 
 // raiseLevel proposes the feature level that all voters have announced.
 func (v *Voter) raiseLevel(r *reign) {
-	want := statemachine.CurrentLevel
+	want := statemachine.KnownLevel(v.cfg.MaxLevel)
 	if v.cfg.AnnouncedLevel != nil {
 		want = min(want, v.cfg.AnnouncedLevel())
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/voter"
 )
 
@@ -59,6 +60,19 @@ func TestUnheardByANewLeader(t *testing.T) {
 	})
 }
 
+// recoveredAt is the wall clock of a recovery, recoveredFloor what it makes of it.
+var recoveredAt = time.Unix(1_800_000_000, 0)
+
+const recoveredFloor = 1_800_000_000 << 20
+
+// tokenOf takes and gives back a lock.
+func tokenOf(cl *client, name string) int64 {
+	key := &replication.LockTry{Durability: replication.Durability_DURABILITY_PERSISTENT, Name: name, Owner: []byte("o"), TtlMs: 1000}
+	token := cl.do(&replication.Request{Op: &replication.Request_LockTry{LockTry: key}}).GetLockGrant().GetToken()
+	cl.do(&replication.Request{Op: &replication.Request_LockUnlock{LockUnlock: &replication.LockUnlock{Durability: key.Durability, Name: name, Owner: key.Owner}}})
+	return token
+}
+
 // Two of three voters are lost with their disks: the third goes on alone with
 // everything that was acknowledged, and others join it.
 func TestRecoverTheLastVoter(t *testing.T) {
@@ -68,6 +82,9 @@ func TestRecoverTheLastVoter(t *testing.T) {
 			cl := c.client()
 			for i := range 20 {
 				cl.put(fmt.Sprint("k", i), fmt.Sprint(i))
+			}
+			if token := tokenOf(cl, "before"); token >= recoveredFloor {
+				t.Fatalf("a new cluster gives out token %d", token)
 			}
 			c.leader()
 			a := c.node("a")
@@ -85,7 +102,7 @@ func TestRecoverTheLastVoter(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer st.engine.Close()
-				return voter.Recover(st, "a", c.logger, dryRun)
+				return voter.Recover(st, "a", c.logger, voter.RecoverOptions{DryRun: dryRun, Wall: recoveredAt})
 			}
 			before, err := recoverAs(true)
 			if err != nil || before.Done || before.Term == 0 || before.LastIndex < 20 {
@@ -101,7 +118,7 @@ func TestRecoverTheLastVoter(t *testing.T) {
 			if again, err := recoverAs(true); err != nil || again.LastIndex != before.LastIndex || again.Term != before.Term {
 				t.Fatalf("a dry run has changed something: %+v, then %+v, %v", before, again, err)
 			}
-			if r, err := recoverAs(false); err != nil || !r.Done {
+			if r, err := recoverAs(false); err != nil || !r.Done || r.TokenFloor != recoveredFloor {
 				t.Fatalf("%+v, %v", r, err)
 			}
 			a.start()
@@ -117,6 +134,11 @@ func TestRecoverTheLastVoter(t *testing.T) {
 				}
 			}
 			cl.put("after", "it")
+			for _, name := range []string{"before", "new"} {
+				if token := tokenOf(cl, name); token != recoveredFloor+1 {
+					t.Errorf("lock %q has token %d after a recovery, its floor is %d", name, token, recoveredFloor)
+				}
+			}
 			d := c.add("d")
 			if err := a.v.Load().AddVoter(t.Context(), "d"); err != nil {
 				t.Fatal(err)
@@ -132,7 +154,7 @@ func TestRecoverRefusesWhoWasNeverInAQuorum(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.engine.Close()
-	if r, err := voter.Recover(st, "x", slog.New(slog.DiscardHandler), true); err == nil {
+	if r, err := voter.Recover(st, "x", slog.New(slog.DiscardHandler), voter.RecoverOptions{DryRun: true}); err == nil {
 		t.Fatalf("recovered %+v", r)
 	}
 }

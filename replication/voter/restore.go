@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/kahu-sh/kahu/replication/statemachine"
 	"github.com/kahu-sh/kahu/storage"
 )
 
@@ -41,6 +42,7 @@ func (s *sink) Write(p []byte) (int, error) {
 			return 0, fmt.Errorf("making room for a snapshot: %w", err)
 		}
 		s.generation = g
+		s.decoder.known = statemachine.KnownLevel(s.store.cfg.MaxLevel)
 		s.decoder.rows = func(rows []storage.Row) error {
 			return g.Engine().Write(batchRows(&s.batch, rows))
 		}

@@ -17,7 +17,7 @@ import (
 //
 //	         0          8         12        16        24       32       40
 //	header  +----------+---------+---------+---------+--------+--------+
-//	        | KAHUSNAP | version | 0       | index   | term   | sum    |
+//	        | KAHUSNAP | version | level   | index   | term   | sum    |
 //	        | 8        | 4       | 4       | 8       | 8      | 8      |
 //	        +----------+---------+---------+---------+--------+--------+
 //
@@ -33,14 +33,23 @@ import (
 //
 // sum is xxh3 of everything in the part before it, seeded with the sum of the
 // part before, so that a chunk that is missing, doubled or moved is noticed.
-// index and term are the position of the state machine in these rows.
+// index and term are the position of the state machine in these rows, level is its
+// feature level: a reader that does not know it says so before it takes gigabytes.
 //
 // A reader refuses a higher version as newer, and everything else that it does
 // not expect as damaged: rows out of order, chunks over the limit, bytes after
-// the end. The version rises with any change of this picture.
+// the end. The version rises with any change of this picture, and a change comes
+// with a feature level (snapshotVersionAt): while voters of an earlier version take
+// part, what is sent is what they read.
+//
+//	version 1  level is 0
+//	version 2  from feature level 3 on: with the level
 const (
 	snapshotMagic   = "KAHUSNAP"
-	snapshotVersion = 1
+	snapshotVersion = 2 // newest that is written and read
+
+	// snapshotLevelSince is the feature level from which on a header names its level.
+	snapshotLevelSince = 3
 
 	snapshotHeaderBytes = 40
 	chunkHeaderBytes    = 8
@@ -63,6 +72,17 @@ var (
 // snapshotHeader is the first part of a stream.
 type snapshotHeader struct {
 	index, term uint64
+	level       uint32 // 0 in version 1
+}
+
+// snapshotVersionAt is the version in which voters send each other snapshots while
+// the cluster has a feature level, and the newest that one reads who knows no
+// higher level.
+func snapshotVersionAt(level uint32) uint32 {
+	if level < snapshotLevelSince {
+		return 1
+	}
+	return snapshotVersion
 }
 
 // snapshotEncoder writes the parts of a stream, each into the buffer it is given.
@@ -71,12 +91,16 @@ type snapshotEncoder struct {
 	rows uint64 // so far
 }
 
-// header appends the header to b.
+// header appends the header to b, in the version of the state's feature level.
 func (e *snapshotEncoder) header(b []byte, h snapshotHeader) []byte {
+	version, level := snapshotVersionAt(h.level), h.level
+	if version == 1 {
+		level = 0
+	}
 	start := len(b)
 	b = append(b, snapshotMagic...)
-	b = binary.LittleEndian.AppendUint32(b, snapshotVersion)
-	b = binary.LittleEndian.AppendUint32(b, 0)
+	b = binary.LittleEndian.AppendUint32(b, version)
+	b = binary.LittleEndian.AppendUint32(b, level)
 	b = binary.LittleEndian.AppendUint64(b, h.index)
 	b = binary.LittleEndian.AppendUint64(b, h.term)
 	return e.seal(b, start)
@@ -121,6 +145,8 @@ func (e *snapshotEncoder) seal(b []byte, start int) []byte {
 type snapshotDecoder struct {
 	// rows gets the rows of one chunk. Their bytes are valid until it returns.
 	rows func([]storage.Row) error
+	// known is the highest feature level that the reader knows.
+	known uint32
 
 	header  snapshotHeader
 	buf     []byte // of the part that is not complete
@@ -208,8 +234,8 @@ func (d *snapshotDecoder) part() error {
 		if string(body[:8]) != snapshotMagic {
 			return fmt.Errorf("%w: it does not begin with %s", errSnapshotDamaged, snapshotMagic)
 		}
-		if v := binary.LittleEndian.Uint32(body[8:]); v > snapshotVersion {
-			return fmt.Errorf("%w (version %d, known are 1 to %d)", errSnapshotNewer, v, snapshotVersion)
+		if v, most := binary.LittleEndian.Uint32(body[8:]), snapshotVersionAt(d.known); v > most {
+			return fmt.Errorf("%w (version %d, known are 1 to %d)", errSnapshotNewer, v, most)
 		}
 	}
 	sum := xxh3.HashSeed(body, d.sum)
@@ -218,12 +244,7 @@ func (d *snapshotDecoder) part() error {
 	}
 	d.sum = sum
 	if d.state == inHeader {
-		if v := binary.LittleEndian.Uint32(body[8:]); v == 0 || binary.LittleEndian.Uint32(body[12:]) != 0 {
-			return fmt.Errorf("%w: version %d", errSnapshotDamaged, v)
-		}
-		d.header = snapshotHeader{index: binary.LittleEndian.Uint64(body[16:]), term: binary.LittleEndian.Uint64(body[24:])}
-		d.state = inChunks
-		return nil
+		return d.begin(body)
 	}
 	rows := binary.LittleEndian.Uint32(body[4:])
 	if binary.LittleEndian.Uint32(body) == 0 {
@@ -235,6 +256,20 @@ func (d *snapshotDecoder) part() error {
 		return nil
 	}
 	return d.chunk(body[chunkHeaderBytes:], rows)
+}
+
+// begin takes the header.
+func (d *snapshotDecoder) begin(body []byte) error {
+	version, level := binary.LittleEndian.Uint32(body[8:]), binary.LittleEndian.Uint32(body[12:])
+	if version == 0 || (version == 1) != (level == 0) {
+		return fmt.Errorf("%w: version %d with level %d", errSnapshotDamaged, version, level)
+	}
+	if level > d.known {
+		return fmt.Errorf("%w (feature level %d, this one knows up to %d)", errSnapshotNewer, level, d.known)
+	}
+	d.header = snapshotHeader{index: binary.LittleEndian.Uint64(body[16:]), term: binary.LittleEndian.Uint64(body[24:]), level: level}
+	d.state = inChunks
+	return nil
 }
 
 // chunk takes so many rows from b.

@@ -179,7 +179,7 @@ func (f *fsm) stream() (*snapshotStream, statemachine.Position, error) {
 		return nil, statemachine.Position{}, err
 	}
 	p := f.machine.Position()
-	s := &snapshotStream{fsm: f, view: view, header: snapshotHeader{index: p.Index, term: p.Term}}
+	s := &snapshotStream{fsm: f, view: view, header: snapshotHeader{index: p.Index, term: p.Term, level: p.Level}}
 	f.streams[s] = struct{}{}
 	f.apply.Unlock()
 	f.swap.RUnlock()
