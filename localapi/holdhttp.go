@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kahu-sh/kahu/localapi/caller"
 	"github.com/kahu-sh/kahu/localapi/wire"
 	"github.com/kahu-sh/kahu/replication"
 )
@@ -19,19 +20,23 @@ var errStopping = errors.New("the agent is stopping")
 // postHold keeps a lock for as long as the connection lives, and tells one event
 // a line. The write of the held event that the kernel took counts as its ack: a
 // program that does not read its events is stopped by nobody, and promised to.
+//
+// A hold that was asked for with "resume": true outlives a restart of the agent:
+// its connection breaks without a last event, and the program asks again with
+// nothing but {"attach": HOLD}, the id of its events, until the agent is back. It
+// is told held again, under the same token. Until then the deadline stands that it
+// was told last; when that passes it must have stopped. NOT_FOUND says that the
+// hold is gone, and so is the lock. An agent whose program does not come back keeps
+// the lock for one TTL. While the agent lives, a connection that ends is the end of
+// the hold, with resume as without.
 func (s *Server) postHold(x *exchange) error {
 	var in wire.HoldRequest
 	if err := x.decode(&in); err != nil {
 		return err
 	}
-	if in.Witness == WitnessProcess || in.TreeEnds || in.LastEnds || in.NeedAck || in.Resume || in.Attach != "" {
+	if in.Witness == WitnessProcess || in.TreeEnds || in.LastEnds || in.NeedAck {
 		return invalidf("over HTTP the connection is the witness; the Go client has holds with the witness %s", WitnessProcess)
 	}
-	req, err := s.holdRequest(x.who, &in)
-	if err != nil {
-		return err
-	}
-	req.NeedAck = true
 	if !s.begin() {
 		return replication.ErrStopped
 	}
@@ -41,9 +46,9 @@ func (s *Server) postHold(x *exchange) error {
 	ctx, cancel := context.WithCancelCause(x.r.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(s.stopping, func() { cancel(errStopping) })()
-	hold, err := s.cfg.Holder.Open(ctx, req)
+	hold, lock, err := s.holdOverHTTP(ctx, x.who, &in)
 	if err != nil {
-		return holdError(err)
+		return err
 	}
 	defer hold.Disconnect()
 	s.metrics.holds.Inc()
@@ -62,12 +67,12 @@ func (s *Server) postHold(x *exchange) error {
 		event, err := hold.Next(ctx)
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
-				s.cfg.Logger.Debug("hold disconnected", "hold", hold.ID(), "lock", req.Lock, "error", err)
+				s.cfg.Logger.Debug("hold disconnected", "hold", hold.ID(), "lock", lock, "error", err)
 			}
 			return nil // the status is out already
 		}
 		if err := x.writeEvent(rc, event); err != nil {
-			s.cfg.Logger.Debug("hold disconnected", "hold", hold.ID(), "lock", req.Lock, "error", err)
+			s.cfg.Logger.Debug("hold disconnected", "hold", hold.ID(), "lock", lock, "error", err)
 			return nil
 		}
 		if event.Type == HoldHeld {
@@ -88,4 +93,28 @@ func (x *exchange) writeEvent(rc *http.ResponseController, event HoldEvent) erro
 		return fmt.Errorf("write an event: %w", err)
 	}
 	return rc.Flush()
+}
+
+// holdOverHTTP opens a hold, or takes one up again. It returns its lock too.
+func (s *Server) holdOverHTTP(ctx context.Context, who *caller.Caller, in *wire.HoldRequest) (hold Hold, lock string, err error) {
+	if in.Attach != "" {
+		info, err := s.ownedHold(who, in)
+		if err != nil {
+			return nil, "", err
+		}
+		if info.Witness != WitnessConnection {
+			return nil, "", invalidf("the witness of this hold is its %s: the Go client takes it up again", info.Witness)
+		}
+		hold, err = s.cfg.Holder.Attach(ctx, in.Attach, nil)
+		return hold, info.Lock, err
+	}
+	req, err := s.holdRequest(who, in)
+	if err != nil {
+		return nil, "", err
+	}
+	req.NeedAck = true
+	if hold, err = s.cfg.Holder.Open(ctx, req); err != nil {
+		return nil, "", holdError(err)
+	}
+	return hold, req.Lock, nil
 }

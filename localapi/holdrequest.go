@@ -71,30 +71,33 @@ func (s *Server) openHold(ctx context.Context, conn *caller.Conn, in *wire.HoldR
 	return s.cfg.Holder.Open(ctx, req)
 }
 
-// attachHold takes up a hold again. Its id is a secret of its user; that it is
-// the same user is asked for nevertheless.
+// attachHold takes up a hold again, for a request on the stream.
 func (s *Server) attachHold(ctx context.Context, conn *caller.Conn, in *wire.HoldRequest) (Hold, error) {
-	who := conn.Caller()
+	if _, err := s.ownedHold(conn.Caller(), in); err != nil {
+		return nil, err
+	}
+	pidfds, err := passedPidfds(conn)
+	if err != nil {
+		return nil, err
+	}
+	return s.cfg.Holder.Attach(ctx, in.Attach, pidfds)
+}
+
+// ownedHold finds the hold that a caller takes up again. Its id is a secret of its
+// user; that it is the same user is asked for nevertheless.
+func (s *Server) ownedHold(who *caller.Caller, in *wire.HoldRequest) (HoldInfo, error) {
 	if *in != (wire.HoldRequest{Attach: in.Attach}) {
-		return nil, invalidf("attach stands alone")
+		return HoldInfo{}, invalidf("attach stands alone")
 	}
 	if b, err := hex.DecodeString(in.Attach); err != nil || len(b) != 16 {
-		return nil, invalidf("the hold id must be 32 hexadecimal digits")
+		return HoldInfo{}, invalidf("the hold id must be 32 hexadecimal digits")
 	}
 	for _, h := range s.cfg.Holder.List() {
-		if h.Hold != in.Attach || !s.ownHold(who, h) {
-			continue
+		if h.Hold == in.Attach && s.ownHold(who, h) {
+			return h, (admission{s, who}).need(policy.Lock, h.Lock)
 		}
-		if err := (admission{s, who}).need(policy.Lock, h.Lock); err != nil {
-			return nil, err
-		}
-		pidfds, err := passedPidfds(conn)
-		if err != nil {
-			return nil, err
-		}
-		return s.cfg.Holder.Attach(ctx, in.Attach, pidfds)
 	}
-	return nil, wire.Refuse(wire.NotFound, "this agent has no such hold of yours")
+	return HoldInfo{}, wire.Refuse(wire.NotFound, "this agent has no such hold of yours")
 }
 
 // takePidfds claims what came with the connection's first bytes.

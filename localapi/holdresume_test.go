@@ -1,8 +1,10 @@
 package localapi_test
 
 import (
+	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,6 +102,63 @@ func TestCloseWithoutAnAgent(t *testing.T) {
 	go func() { defer close(closed); c.Close() }()
 	within(t, "the close", closed)
 	within(t, "the end", c.Done())
+}
+
+// A program that keeps a hold over HTTP takes it up again after a restart of the
+// agent, with nothing but the id that its events name.
+func TestHoldOverHTTPIsTakenUpAgain(t *testing.T) {
+	a := startAgent(t)
+	h, lines, _ := curl(t, a, `{"lock":"l","resume":true}`)
+	if !h.req.Resume || h.req.Witness != localapi.WitnessConnection {
+		t.Fatalf("the holder was asked for %+v", h.req)
+	}
+	h.say(localapi.HoldHeld, 5, boottime()+time.Hour)
+	id := line(t, lines).Hold
+	within(t, "the ack", h.acked)
+	a.stop()
+	within(t, "the disconnect", h.gone)
+	for lines.Scan() {
+		t.Errorf("after the end of the agent there came %s", lines.Bytes())
+	}
+	a.serve(t)
+	again, lines, hangUp := curl(t, a, `{"attach":"`+id+`"}`)
+	if again != h {
+		t.Fatal("another hold")
+	}
+	h.say(localapi.HoldHeld, 5, boottime()+2*time.Hour)
+	if e := line(t, lines); e.Type != "held" || e.Hold != id || *e.Token != 5 {
+		t.Errorf("%+v", e)
+	}
+	within(t, "the ack", h.acked)
+	hangUp()
+	within(t, "the disconnect after the caller hung up", h.gone)
+}
+
+// What cannot be taken up over HTTP is refused before the head is out.
+func TestHoldOverHTTPThatCannotBeTakenUp(t *testing.T) {
+	a := startAgent(t)
+	h, _, _ := curl(t, a, `{"lock":"l","resume":true}`)
+	a.holder.mu.Lock()
+	h.req.Witness = localapi.WitnessProcess // as the guard's are
+	a.holder.mu.Unlock()
+	for body, want := range map[string]int{
+		`{"attach":"` + strings.Repeat("0", 31) + `"}`:  400,
+		`{"attach":"` + strings.Repeat("ab", 16) + `"}`: 404,
+		`{"attach":"` + h.id + `","lock":"l"}`:          400,
+		`{"attach":"` + h.id + `","resume":true}`:       400,
+		`{"attach":"` + h.id + `"}`:                     400, // a process is its witness
+		`{"lock":"l","resume":true,"need_ack":true}`:    400,
+	} {
+		res, err := a.http(t).Post("http://kahu/kahu/v1/holds", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%s: %d %s, want %d", body, res.StatusCode, b, want)
+		}
+	}
 }
 
 // A guard hands its witnesses over again with the hold.

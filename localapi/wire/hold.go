@@ -56,11 +56,11 @@ type HoldRequest struct {
 	TreeEnds   bool       `json:"tree_ends,omitempty"`      // see localapi.HoldRequest
 	LastEnds   bool       `json:"last_ends_tree,omitempty"` // see localapi.HoldRequest
 	NeedAck    bool       `json:"need_ack,omitempty"`       // stream only: the grant waits for an "ack" message
-	Resume     bool       `json:"resume,omitempty"`         // stream only: see localapi.HoldRequest
+	Resume     bool       `json:"resume,omitempty"`         // see localapi.HoldRequest
 	Command    string     `json:"command,omitempty"`        // shown to others; cut at MaxTextBytes
 	Reason     string     `json:"reason,omitempty"`         // shown to others; cut at MaxTextBytes
 	// Attach takes up the hold of this id again, with pidfds as for Open if it is a
-	// process hold; everything else is left empty.
+	// process hold (on the stream only); everything else is left empty.
 	Attach string `json:"attach,omitempty"`
 }
 
