@@ -36,6 +36,7 @@ type world struct {
 	voters, learners []string
 	unheard          []string // servers that have not answered the leader yet, which has just begun
 	applied          map[string]uint64
+	level            uint32   // feature level of the one cluster
 	bootstraps       []string // "cluster of a,b,c", one for each that was written
 }
 
@@ -335,7 +336,7 @@ func (r fakeRaft) Quorum() membership.Quorum {
 	if !r.h.hasState {
 		return membership.Quorum{}
 	}
-	q := membership.Quorum{Leader: w.leader(), Applied: w.applied[r.h.config.Node],
+	q := membership.Quorum{Leader: w.leader(), Applied: w.applied[r.h.config.Node], Level: w.level,
 		Voters: slices.Clone(w.voters), Learners: slices.Clone(w.learners)}
 	if q.Leader == r.h.config.Node {
 		q.Silent, q.Unheard = make(map[string]time.Duration), slices.Clone(w.unheard)

@@ -27,9 +27,9 @@ type Recovery struct {
 
 // RecoverOptions say how Recover goes about it.
 type RecoverOptions struct {
-	DryRun   bool          // only look
-	Wall     time.Time     // wall clock of now, of which the token floor is made
-	MaxLevel uint32        // see Config.MaxLevel
+	DryRun   bool      // only look
+	Wall     time.Time // wall clock of now, of which the token floor is made
+	MaxLevel uint32    // see Config.MaxLevel
 	// TokenFloor, optional, is an operator's own, for a host whose clock is doubted.
 	TokenFloor int64
 }
