@@ -48,6 +48,7 @@ func (a *agent) status() wire.Status {
 	}
 	s.Storage = string(a.cfg.Storage)
 	s.Voter = voterStatus(v, names)
+	s.Voter.MinFreeBytes = a.cfg.MinFreeBytes
 	s.Ready, s.NotReady = voterReady(v, m.Waiting)
 	if m.Standby && v.StalledFor == 0 {
 		s.Ready, s.NotReady = proxyReady(s, a.reach != nil && a.reach.lately(), m.Waiting)
@@ -96,6 +97,9 @@ func voterStatus(v voter.Status, names map[string]string) *wire.VoterStatus {
 		UnflushedBytes: v.UnflushedBytes, LogBytes: v.LogBytes, LastContactMS: contact,
 		LeaseClockNS: v.LeaseClockNS, Level: v.Level, Hash: v.Hash, Restores: v.Restores,
 		Watchers: v.Watchers, QueuedRequests: v.QueuedRequests, StalledMS: v.StalledFor.Milliseconds(),
+	}
+	if v.FreeBytes >= 0 {
+		out.FreeBytes = &v.FreeBytes
 	}
 	for _, p := range v.Peers {
 		role := "staging"

@@ -80,6 +80,7 @@ func newRootCommand(g *globals) *cobra.Command {
 		newSnapshotCommand(g),
 		newKeySpaceCommand(g),
 		newStatusCommand(g),
+		newTopCommand(g),
 		newTokenCommand(g),
 		newBackupCommand(g),
 		newRestoreCommand(g),

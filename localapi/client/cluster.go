@@ -30,17 +30,34 @@ func (c *Client) ClusterChange(ctx context.Context, action wire.ClusterAction, n
 	return out, err
 }
 
-// http asks a route that the stream does not have, on a connection of its own.
-// A GET is certainly not carried out when it fails, anything else may have been.
+// Metrics returns what the agent counts, in the text format of Prometheus.
+func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
+	return c.httpText(ctx, http.MethodGet, "/metrics", nil)
+}
+
+// http asks a route that the stream does not have, and decodes its answer into out.
 func (c *Client) http(ctx context.Context, method, path string, in, out any) error {
+	text, err := c.httpText(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fail("the agent's answer cannot be decoded: "+err.Error(), ErrInternal, err)
+	}
+	return nil
+}
+
+// httpText asks a route on a connection of its own. A GET is certainly not carried
+// out when it fails, anything else may have been.
+func (c *Client) httpText(ctx context.Context, method, path string, in any) ([]byte, error) {
 	if c.closed.Load() {
-		return errClosed
+		return nil, errClosed
 	}
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
 		if err != nil {
-			return fail("the request cannot be encoded: "+err.Error(), ErrInternal, err)
+			return nil, fail("the request cannot be encoded: "+err.Error(), ErrInternal, err)
 		}
 		body = bytes.NewReader(text)
 	}
@@ -54,7 +71,7 @@ func (c *Client) http(ctx context.Context, method, path string, in, out any) err
 	defer transport.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, method, "http://kahu"+path, body)
 	if err != nil {
-		return fail("the request cannot be made: "+err.Error(), ErrInternal, err)
+		return nil, fail("the request cannot be made: "+err.Error(), ErrInternal, err)
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -63,11 +80,11 @@ func (c *Client) http(ctx context.Context, method, path string, in, out any) err
 	switch {
 	case err == nil:
 	case !dialled && ctx.Err() == nil:
-		return dialError(c.socket, err)
+		return nil, dialError(c.socket, err)
 	case !dialled || method == http.MethodGet:
-		return fail("given up before an answer came: "+err.Error(), ErrUnavailable, err, context.Cause(ctx))
+		return nil, fail("given up before an answer came: "+err.Error(), ErrUnavailable, err, context.Cause(ctx))
 	default:
-		return fail("no answer came, and it may have been carried out: "+err.Error(), ErrUnknownOutcome, err, context.Cause(ctx))
+		return nil, fail("no answer came, and it may have been carried out: "+err.Error(), ErrUnknownOutcome, err, context.Cause(ctx))
 	}
 	defer func() { _ = answer.Body.Close() }() // nothing was written to it
 	if answer.StatusCode != http.StatusOK {
@@ -76,17 +93,14 @@ func (c *Client) http(ctx context.Context, method, path string, in, out any) err
 		if !errors.As(err, &known) {
 			err = fail(fmt.Sprintf("the agent at %s does not do this: %v", c.socket, err), ErrNoAgent, err)
 		}
-		return err
+		return nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxClusterBytes))
-	if err == nil {
-		err = json.Unmarshal(text, out)
-	}
 	if err != nil {
-		return fail("the agent's answer cannot be decoded: "+err.Error(), ErrInternal, err)
+		return nil, fail("the agent's answer cannot be read: "+err.Error(), ErrInternal, err)
 	}
-	return nil
+	return text, nil
 }
 
-// maxClusterBytes is more than the list of ten thousand agents.
+// maxClusterBytes is more than the list of ten thousand agents, or all metrics.
 const maxClusterBytes = 16 << 20

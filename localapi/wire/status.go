@@ -79,5 +79,9 @@ type VoterStatus struct {
 	Watchers       int    `json:"watchers"`
 	QueuedRequests int    `json:"queued_requests"`
 	StalledMS      int64  `json:"stalled_ms,omitempty"`
-	Configuration  []Peer `json:"configuration,omitempty"` // Raft's: Role is voter or staging
+	// FreeBytes are left on the disk of the data directory, absent when that is not
+	// known. Below MinFreeBytes a leader refuses what needs room; 0: never.
+	FreeBytes     *int64 `json:"free_bytes,omitempty"`
+	MinFreeBytes  int64  `json:"min_free_bytes,omitempty"`
+	Configuration []Peer `json:"configuration,omitempty"` // Raft's: Role is voter or staging
 }

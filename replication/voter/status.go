@@ -44,6 +44,9 @@ type Status struct {
 	// StalledFor is the age of a log write, flush or apply that is running longer
 	// than Config.StallAfter: this voter is silent. 0 when healthy.
 	StalledFor time.Duration `json:"stalled_ns"`
+	// FreeBytes are left on the disk as of a second ago; -1: not known, or nobody
+	// wanted to know (Config.MinFreeBytes).
+	FreeBytes int64 `json:"free_bytes"`
 }
 
 // Peer is one server of the latest Raft configuration.
@@ -85,6 +88,7 @@ func (v *Voter) Status() Status {
 		QueuedStarts:       v.gate.waiting(),
 		ParkedRequests:     int(v.parked.Load()),
 		StalledFor:         v.stalledFor(),
+		FreeBytes:          v.space.free.Load(),
 	}
 	if contact := v.raft.LastContact(); v.raft.State() == raft.Leader {
 		s.LastContact = 0

@@ -51,6 +51,8 @@ var rows = []row{
 		"both ends share it, so it must not pull the server into every client"},
 	{"localapi/client", []string{"localapi/wire", "replication", "replication/stream"},
 		"applications link the client: the server, Raft and the engines must not come with it"},
+	{"localapi/diagnosis", []string{"localapi/wire"},
+		"a verdict depends on what an agent tells and on nothing else"},
 	{"localapi/caller", nil,
 		"who is at the other end of a socket is between us and the kernel"},
 	{"localapi/policy", []string{"localapi/caller"},
@@ -85,7 +87,9 @@ var rows = []row{
 
 	{"cmd/kahu/load", nil,
 		"the load generator measures functions; that etcd is measured with the same one is what makes the ratio fair"},
-	{"cmd/kahu", []string{"agent", "agent/config", "agent/secret", "cmd/kahu/load", "localapi/client", "localapi/kahuna/kahunapb", "localapi/token", "localapi/wire", "replication", "replication/script", "integrations/..."},
+	{"cmd/kahu/top", []string{"localapi/client", "localapi/diagnosis", "localapi/wire"},
+		"the live view shows what the local socket tells; a screen is a function of it"},
+	{"cmd/kahu", []string{"agent", "agent/config", "agent/secret", "cmd/kahu/load", "cmd/kahu/top", "localapi/client", "localapi/diagnosis", "localapi/kahuna/kahunapb", "localapi/token", "localapi/wire", "replication", "replication/script", "integrations/..."},
 		"main turns flags into a call and an error into an exit code: what it does itself cannot be reused or tested"},
 
 	{"packaging/...", nil,
