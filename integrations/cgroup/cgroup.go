@@ -20,7 +20,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path" // not path/filepath: see package stage
 	"strconv"
 	"strings"
 
@@ -50,33 +50,33 @@ func Make() (*Group, error) {
 		return nil, err
 	}
 	sweep(parent)
-	path := filepath.Join(parent, name)
-	if err := os.Mkdir(path, 0o755); err != nil {
+	dir := path.Join(parent, name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make a control group: %w", err)
 	}
-	g, err := Open(path)
+	g, err := Open(dir)
 	if err == nil {
 		err = g.killable()
 	}
 	if err != nil {
-		_ = os.Remove(path) // nothing was started in it
+		_ = os.Remove(dir) // nothing was started in it
 		return nil, err
 	}
 	return g, nil
 }
 
 // Open opens a group that another process has made.
-func Open(path string) (*Group, error) {
-	dir, err := os.Open(path)
+func Open(name string) (*Group, error) {
+	dir, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("open a control group: %w", err)
 	}
-	return &Group{path: path, dir: dir}, nil
+	return &Group{path: name, dir: dir}, nil
 }
 
 // killable reports whether Kill would do something, by asking without doing.
 func (g *Group) killable() error {
-	f, err := os.OpenFile(filepath.Join(g.path, "cgroup.kill"), os.O_WRONLY, 0)
+	f, err := os.OpenFile(path.Join(g.path, "cgroup.kill"), os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("a control group cannot be killed here: %w", err)
 	}
@@ -100,7 +100,7 @@ func (g *Group) Freeze(frozen bool) error {
 }
 
 func (g *Group) write(name, text string) error {
-	if err := os.WriteFile(filepath.Join(g.path, name), []byte(text), 0); err != nil {
+	if err := os.WriteFile(path.Join(g.path, name), []byte(text), 0); err != nil {
 		return fmt.Errorf("write to a control group: %w", err)
 	}
 	return nil
@@ -109,7 +109,7 @@ func (g *Group) write(name, text string) error {
 // Wait blocks until no process is left in the group and below it. Zombies do not
 // count.
 func (g *Group) Wait() error {
-	events, err := os.Open(filepath.Join(g.path, "cgroup.events"))
+	events, err := os.Open(path.Join(g.path, "cgroup.events"))
 	if err != nil {
 		return ignoreGone(fmt.Errorf("watch a control group: %w", err))
 	}
@@ -137,19 +137,19 @@ func (g *Group) Remove() error { return remove(g.path) }
 // Close forgets the group and leaves it as it is.
 func (g *Group) Close() error { return g.dir.Close() }
 
-func remove(path string) error {
-	entries, err := os.ReadDir(path)
+func remove(dir string) error {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return ignoreGone(err)
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			if err := remove(filepath.Join(path, e.Name())); err != nil {
+			if err := remove(path.Join(dir, e.Name())); err != nil {
 				return err
 			}
 		}
 	}
-	if err := unix.Rmdir(path); err != nil && !isGone(err) {
+	if err := unix.Rmdir(dir); err != nil && !isGone(err) {
 		return fmt.Errorf("remove a control group: %w", err)
 	}
 	return nil
@@ -172,21 +172,19 @@ func ignoreGone(err error) error {
 // must not outlive its maker, and kill -9 of a whole guard leaves nobody to see to
 // it. Whatever fails is left for the next: a group may be another user's.
 func sweep(parent string) {
-	left, _ := filepath.Glob(filepath.Join(escape(parent), prefix+"*"))
-	for _, path := range left {
-		if alive(filepath.Base(path)) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), prefix) || alive(e.Name()) {
 			continue
 		}
-		g := Group{path: path}
+		g := Group{path: path.Join(parent, e.Name())}
 		if g.Kill() == nil {
 			_ = g.Remove()
 		}
 	}
-}
-
-// escape makes a path stand for itself in a pattern.
-func escape(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
 // nameOf names a group after its maker: pid namespace, pid and start time, which
@@ -263,7 +261,7 @@ func own() (string, error) {
 	for lines := bufio.NewScanner(mounts); lines.Scan(); {
 		if root, point, ok := mountOf(lines.Text()); ok {
 			if rest, below := strings.CutPrefix(group, strings.TrimSuffix(root, "/")); below && (rest == "" || rest[0] == '/') {
-				return filepath.Join(point, rest), nil
+				return path.Join(point, rest), nil
 			}
 		}
 	}

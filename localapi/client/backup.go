@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/kahu-sh/kahu/localapi/client/internal/socket"
 	"github.com/kahu-sh/kahu/localapi/wire"
 )
 
@@ -33,12 +34,12 @@ func (c *Client) Backup(ctx context.Context, out io.Writer) (int64, error) {
 		if ctx.Err() != nil {
 			return 0, fail("given up before the backup began: "+context.Cause(ctx).Error(), ErrUnavailable, context.Cause(ctx))
 		}
-		return 0, dialError(c.socket, err)
+		return 0, socket.DialError(c.socket, err)
 	}
 	defer func() { _ = answer.Body.Close() }() // nothing was written to it
 	if answer.StatusCode != http.StatusOK {
 		err := refusalOf(answer)
-		var known *failure
+		var known *socket.Failure
 		if !errors.As(err, &known) {
 			err = fail(fmt.Sprintf("the agent at %s gives no backup: %v", c.socket, err), ErrNoAgent, err)
 		}
@@ -52,4 +53,13 @@ func (c *Client) Backup(ctx context.Context, out io.Writer) (int64, error) {
 		return n, fail("given up in the middle of the backup: "+context.Cause(ctx).Error(), ErrUnavailable, context.Cause(ctx))
 	}
 	return n, fail(fmt.Sprintf("the backup broke off after %d bytes: %v; take it again", n, err), ErrUnavailable, err)
+}
+
+// refusalOf turns a problem document into an error.
+func refusalOf(answer *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(answer.Body, wire.MaxJSONBytes))
+	if err != nil {
+		body = nil // cut off: the status has to do
+	}
+	return socket.Refusal(answer.StatusCode, body)
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kahu-sh/kahu/localapi/client/internal/socket"
 	"github.com/kahu-sh/kahu/localapi/wire"
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/stream"
@@ -56,7 +57,7 @@ func (c *Client) Socket() string { return c.socket }
 // lose their connection. It returns nil.
 func (c *Client) Close() error {
 	c.closed.Store(true)
-	c.dialling <- struct{}{} // a dial in progress ends within dialTimeout
+	c.dialling <- struct{}{} // a dial in progress ends within socket.DialTimeout
 	defer func() { <-c.dialling }()
 	if conn := c.conn.Swap(nil); conn != nil {
 		return conn.Close()
@@ -64,7 +65,7 @@ func (c *Client) Close() error {
 	return nil
 }
 
-var errClosed = fail("the client was closed", ErrClosed)
+var errClosed = socket.ErrClient
 
 // connection returns a live connection, dialling when there is none.
 func (c *Client) connection(ctx context.Context) (*stream.Conn, error) {
@@ -83,7 +84,7 @@ func (c *Client) connection(ctx context.Context) (*stream.Conn, error) {
 	if conn := c.live(); conn != nil {
 		return conn, nil
 	}
-	conn, err := dial(ctx, c.socket, nil, c.logger)
+	conn, err := socket.Dial(ctx, c.socket, nil, c.logger)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/kahu-sh/kahu/localapi/client/internal/socket"
 	"github.com/kahu-sh/kahu/localapi/wire"
 )
 
@@ -80,7 +81,7 @@ func (c *Client) httpText(ctx context.Context, method, path string, in any) ([]b
 	switch {
 	case err == nil:
 	case !dialled && ctx.Err() == nil:
-		return nil, dialError(c.socket, err)
+		return nil, socket.DialError(c.socket, err)
 	case !dialled || method == http.MethodGet:
 		return nil, fail("given up before an answer came: "+err.Error(), ErrUnavailable, err, context.Cause(ctx))
 	default:
@@ -89,7 +90,7 @@ func (c *Client) httpText(ctx context.Context, method, path string, in any) ([]b
 	defer func() { _ = answer.Body.Close() }() // nothing was written to it
 	if answer.StatusCode != http.StatusOK {
 		err := refusalOf(answer)
-		var known *failure
+		var known *socket.Failure
 		if !errors.As(err, &known) {
 			err = fail(fmt.Sprintf("the agent at %s does not do this: %v", c.socket, err), ErrNoAgent, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/kahu-sh/kahu/localapi/holdwire"
 	"github.com/kahu-sh/kahu/replication"
 )
 
@@ -16,15 +17,15 @@ const (
 	// MaxNameBytes bounds keys, names of locks and sequences, and prefixes.
 	MaxNameBytes = replication.MaxOwnNameBytes
 	// MaxTTL is the longest lease or expiry.
-	MaxTTL = 24 * time.Hour
+	MaxTTL = holdwire.MaxTTL
 	// MinTTL is the shortest: the service counts in milliseconds.
-	MinTTL = time.Millisecond
+	MinTTL = holdwire.MinTTL
 	// MaxOwnerBytes bounds the owner of a lock.
 	MaxOwnerBytes = 256
 	// MaxTextBytes is where commands and reasons are cut.
 	MaxTextBytes = 256
 	// MaxJSONBytes bounds a JSON body.
-	MaxJSONBytes = 64 << 10
+	MaxJSONBytes = holdwire.MaxJSONBytes
 	// MaxItems bounds the keys of one request.
 	MaxItems = 1000
 	// MaxWaitersShown bounds the queue in an inspected lock.
@@ -34,10 +35,10 @@ const (
 )
 
 // DefaultHoldTTL is the lease length of a hold that names none.
-const DefaultHoldTTL = 30 * time.Second
+const DefaultHoldTTL = holdwire.DefaultHoldTTL
 
 // Forever is the word for a wait or an expiry without an end.
-const Forever = "forever"
+const Forever = holdwire.Forever
 
 // CheckName refuses a name of kahu's own surface that is empty, longer than
 // MaxNameBytes, not UTF-8, or has control characters. what names it: "key".
@@ -89,59 +90,17 @@ func CheckOwner(owner []byte) error {
 
 // CheckTTL refuses a TTL that is not above zero and at most MaxTTL. Fractions of
 // a millisecond are dropped by the service.
-func CheckTTL(ttl time.Duration) error {
-	switch {
-	case ttl <= 0:
-		return fmt.Errorf("the TTL %s must be above zero", ttl)
-	case ttl < MinTTL:
-		return fmt.Errorf("the TTL %s is below the smallest, %s", ttl, MinTTL)
-	case ttl > MaxTTL:
-		return fmt.Errorf("the TTL %s is above the largest, %s", ttl, MaxTTL)
-	}
-	return nil
-}
+func CheckTTL(ttl time.Duration) error { return holdwire.CheckTTL(ttl) }
 
 // ParseTTL reads a TTL such as "30s" or "1h30m".
-func ParseTTL(text string) (time.Duration, error) {
-	ttl, err := parseDuration("TTL", text)
-	if err != nil {
-		return 0, err
-	}
-	return ttl, CheckTTL(ttl)
-}
+func ParseTTL(text string) (time.Duration, error) { return holdwire.ParseTTL(text) }
 
 // ParseWait reads how long to stand in line: a duration of zero or more, or
 // "forever", which is negative.
-func ParseWait(text string) (time.Duration, error) {
-	if text == Forever {
-		return -1, nil
-	}
-	wait, err := parseDuration("wait", text)
-	if err == nil && wait < 0 {
-		err = fmt.Errorf("the wait %s must not be negative; %q waits without an end", wait, Forever)
-	}
-	return wait, err
-}
+func ParseWait(text string) (time.Duration, error) { return holdwire.ParseWait(text) }
 
 // ParseGrace reads a grace: a duration of zero or more, at most MaxTTL.
-func ParseGrace(text string) (time.Duration, error) {
-	grace, err := parseDuration("grace", text)
-	if err == nil && (grace < 0 || grace > MaxTTL) {
-		err = fmt.Errorf("the grace %s must be between 0s and %s", grace, MaxTTL)
-	}
-	return grace, err
-}
-
-func parseDuration(what, text string) (time.Duration, error) {
-	if len(text) > 64 {
-		return 0, fmt.Errorf("the %s is not a duration such as 30s", what)
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		return 0, fmt.Errorf("the %s %q is not a duration such as 30s", what, text)
-	}
-	return d, nil
-}
+func ParseGrace(text string) (time.Duration, error) { return holdwire.ParseGrace(text) }
 
 // ParseDurability reads a table's name; empty means Persistent.
 func ParseDurability(text string) (Durability, error) {

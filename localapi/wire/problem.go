@@ -3,140 +3,77 @@ package wire
 import (
 	"context"
 	"errors"
-	"net/http"
 
+	"github.com/kahu-sh/kahu/localapi/holdwire"
 	"github.com/kahu-sh/kahu/replication"
 )
 
 // ProblemContentType is the media type of Problem (RFC 9457).
-const ProblemContentType = "application/problem+json"
+const ProblemContentType = holdwire.ProblemContentType
 
-// Problem is what every refused request is answered with, in HTTP.
-type Problem struct {
-	Type   string `json:"type"` // "urn:kahu:problem:" and Code
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail,omitempty"` // one line for people
-	Code   Kind   `json:"code"`             // for programs
-	// Revision is the key's current one when a condition did not hold; -1: never written.
-	Revision  *int64 `json:"revision,omitempty"`
-	RequestID string `json:"request_id,omitempty"` // as in the agent's log
-}
-
-// Kind is what went wrong, for programs.
-type Kind string
+type (
+	// Problem is what every refused request is answered with, in HTTP.
+	Problem = holdwire.Problem
+	// Kind is what went wrong, for programs.
+	Kind = holdwire.Kind
+)
 
 // The kinds. Unless it is UnknownOutcome or Internal, nothing was changed.
 const (
-	Invalid          Kind = "invalid"
-	NotFound         Kind = "not-found"
-	Busy             Kind = "busy"
-	NotOwner         Kind = "not-owner"
-	ConditionFailed  Kind = "condition-failed"
-	Exists           Kind = "exists"
-	Exhausted        Kind = "exhausted"
-	KeyReused        Kind = "key-reused"
-	Locked           Kind = "locked"
-	SessionLost      Kind = "session-lost"
-	UnknownOutcome   Kind = "unknown-outcome"
-	TooOld           Kind = "too-old"
-	Limit            Kind = "limit"
-	StandsStill      Kind = "stands-still"
-	Denied           Kind = "denied"
-	Aborted          Kind = "aborted"
-	Unavailable      Kind = "unavailable"
-	Stopping         Kind = "stopping"
-	Overloaded       Kind = "overloaded"
-	NoRoute          Kind = "no-route"
-	MethodNotAllowed Kind = "method-not-allowed"
-	TooLarge         Kind = "too-large"
-	MediaType        Kind = "media-type"
-	UpgradeRequired  Kind = "upgrade-required"
-	ScriptFailed     Kind = "script-failed"
-	AdmissionRefused Kind = "admission-refused"
-	FuelSpent        Kind = "fuel-spent"
-	Internal         Kind = "internal"
+	Invalid          = holdwire.Invalid
+	NotFound         = holdwire.NotFound
+	Busy             = holdwire.Busy
+	NotOwner         = holdwire.NotOwner
+	ConditionFailed  = holdwire.ConditionFailed
+	Exists           = holdwire.Exists
+	Exhausted        = holdwire.Exhausted
+	KeyReused        = holdwire.KeyReused
+	Locked           = holdwire.Locked
+	SessionLost      = holdwire.SessionLost
+	UnknownOutcome   = holdwire.UnknownOutcome
+	TooOld           = holdwire.TooOld
+	Limit            = holdwire.Limit
+	StandsStill      = holdwire.StandsStill
+	Denied           = holdwire.Denied
+	Aborted          = holdwire.Aborted
+	Unavailable      = holdwire.Unavailable
+	Stopping         = holdwire.Stopping
+	Overloaded       = holdwire.Overloaded
+	NoRoute          = holdwire.NoRoute
+	MethodNotAllowed = holdwire.MethodNotAllowed
+	TooLarge         = holdwire.TooLarge
+	MediaType        = holdwire.MediaType
+	UpgradeRequired  = holdwire.UpgradeRequired
+	ScriptFailed     = holdwire.ScriptFailed
+	AdmissionRefused = holdwire.AdmissionRefused
+	FuelSpent        = holdwire.FuelSpent
+	Internal         = holdwire.Internal
 )
 
-// kinds is the one table of what a Kind is elsewhere. Numbers travel as codes of
-// the stream's errors: never reuse one.
-var kinds = []struct {
-	kind   Kind
-	number uint32
-	status int
-	title  string
-	code   replication.Code // OK: no code of the contract
-}{
-	{Invalid, 1, http.StatusBadRequest, "The request is not valid", replication.Code_CODE_INVALID},
-	{NotFound, 2, http.StatusNotFound, "Not found", replication.Code_CODE_NOT_FOUND},
-	{Busy, 3, http.StatusConflict, "The lock is held by another", replication.Code_CODE_BUSY},
-	{NotOwner, 4, http.StatusConflict, "The lock is not held by this owner", replication.Code_CODE_INVALID_OWNER},
-	{ConditionFailed, 5, http.StatusPreconditionFailed, "The condition did not hold", replication.Code_CODE_CONDITION_FAILED},
-	{Exists, 6, http.StatusConflict, "It exists already", replication.Code_CODE_EXISTS},
-	{Exhausted, 7, http.StatusConflict, "The sequence is used up", replication.Code_CODE_EXHAUSTED},
-	{KeyReused, 8, http.StatusUnprocessableEntity, "The idempotency key was used for another request", replication.Code_CODE_KEY_REUSED},
-	{Locked, 9, http.StatusLocked, "A transaction has locked the key", replication.Code_CODE_LOCKED},
-	{SessionLost, 10, http.StatusGone, "The session has ended", replication.Code_CODE_SESSION_LOST},
-	{UnknownOutcome, 12, http.StatusGatewayTimeout, "The outcome is unknown", replication.Code_CODE_UNKNOWN_OUTCOME},
-	{TooOld, 13, http.StatusGone, "Older than what history keeps", replication.Code_CODE_TOO_OLD},
-	{Limit, 14, http.StatusTooManyRequests, "A limit was reached", replication.Code_CODE_LIMIT},
-	{StandsStill, 15, http.StatusConflict, "The sequence stands still since a restore", replication.Code_CODE_HELD},
-	{Denied, 16, http.StatusForbidden, "The policy does not allow it", replication.Code_CODE_DENIED},
-	{Aborted, 17, http.StatusConflict, "In conflict with another change", replication.Code_CODE_ABORTED},
-	{Unavailable, 32, http.StatusServiceUnavailable, "No quorum of voters answered in time", 0},
-	{Stopping, 33, http.StatusServiceUnavailable, "The agent is stopping", 0},
-	{Overloaded, 34, http.StatusServiceUnavailable, "Too many requests at a time", 0},
-	{NoRoute, 35, http.StatusNotFound, "There is no such route", 0},
-	{MethodNotAllowed, 36, http.StatusMethodNotAllowed, "The route does not take this method", 0},
-	{TooLarge, 37, http.StatusRequestEntityTooLarge, "The body is too large", 0},
-	{MediaType, 38, http.StatusUnsupportedMediaType, "The body has the wrong type", 0},
-	{UpgradeRequired, 39, http.StatusUpgradeRequired, "The route speaks another protocol", 0},
-	{Internal, 40, http.StatusInternalServerError, "The agent has a bug", 0},
-	{ScriptFailed, 41, http.StatusUnprocessableEntity, "The script failed", 0},
-	{AdmissionRefused, 42, http.StatusServiceUnavailable, "No slot for another transaction became free in time", replication.Code_CODE_ADMISSION_REFUSED},
-	{FuelSpent, 43, http.StatusUnprocessableEntity, "The script takes more than one entry allows", replication.Code_CODE_FUEL_SPENT},
-}
-
-var (
-	rowOfKind    = make(map[Kind]int, len(kinds))
-	kindOfCode   = make(map[replication.Code]Kind, len(kinds))
-	kindOfNumber = make(map[uint32]Kind, len(kinds))
-)
-
-func init() {
-	for i, k := range kinds {
-		rowOfKind[k.kind] = i
-		kindOfNumber[k.number] = k.kind
-		if k.code != replication.Code_CODE_OK {
-			kindOfCode[k.code] = k.kind
-		}
-	}
+// kindOfCode says which kind a code of the contract is.
+var kindOfCode = map[replication.Code]Kind{
+	replication.Code_CODE_INVALID:           Invalid,
+	replication.Code_CODE_NOT_FOUND:         NotFound,
+	replication.Code_CODE_BUSY:              Busy,
+	replication.Code_CODE_INVALID_OWNER:     NotOwner,
+	replication.Code_CODE_CONDITION_FAILED:  ConditionFailed,
+	replication.Code_CODE_EXISTS:            Exists,
+	replication.Code_CODE_EXHAUSTED:         Exhausted,
+	replication.Code_CODE_KEY_REUSED:        KeyReused,
+	replication.Code_CODE_LOCKED:            Locked,
+	replication.Code_CODE_SESSION_LOST:      SessionLost,
+	replication.Code_CODE_UNKNOWN_OUTCOME:   UnknownOutcome,
+	replication.Code_CODE_TOO_OLD:           TooOld,
+	replication.Code_CODE_LIMIT:             Limit,
+	replication.Code_CODE_HELD:              StandsStill,
+	replication.Code_CODE_DENIED:            Denied,
+	replication.Code_CODE_ABORTED:           Aborted,
+	replication.Code_CODE_ADMISSION_REFUSED: AdmissionRefused,
+	replication.Code_CODE_FUEL_SPENT:        FuelSpent,
 }
 
 // Kinds are all of them.
-func Kinds() []Kind {
-	all := make([]Kind, len(kinds))
-	for i, k := range kinds {
-		all[i] = k.kind
-	}
-	return all
-}
-
-// Number is the kind as the code of a stream's error.
-func (k Kind) Number() uint32 { return kinds[k.row()].number }
-
-// Status is the kind as an HTTP status.
-func (k Kind) Status() int { return kinds[k.row()].status }
-
-// Title is the kind in words.
-func (k Kind) Title() string { return kinds[k.row()].title }
-
-func (k Kind) row() int {
-	if i, ok := rowOfKind[k]; ok {
-		return i
-	}
-	return rowOfKind[Internal]
-}
+func Kinds() []Kind { return holdwire.Kinds() }
 
 // KindOfCode returns the kind for a code other than OK. Codes that must not
 // come out of a Coordinator are Internal.
@@ -148,12 +85,7 @@ func KindOfCode(c replication.Code) Kind {
 }
 
 // KindOfNumber returns the kind for the code of a stream's error.
-func KindOfNumber(n uint32) Kind {
-	if k, ok := kindOfNumber[n]; ok {
-		return k
-	}
-	return Internal
-}
+func KindOfNumber(n uint32) Kind { return holdwire.KindOfNumber(n) }
 
 // Error is a refusal on its way to the caller.
 type Error struct {
@@ -172,9 +104,9 @@ func (e *Error) Error() string {
 
 // Problem returns the document for e.
 func (e *Error) Problem(requestID string) Problem {
-	row := kinds[e.Kind.row()]
-	return Problem{Type: "urn:kahu:problem:" + string(row.kind), Title: row.title, Status: row.status,
-		Detail: e.Detail, Code: row.kind, Revision: e.Revision, RequestID: requestID}
+	kind := KindOfNumber(e.Kind.Number()) // Internal for what is none
+	return Problem{Type: "urn:kahu:problem:" + string(kind), Title: kind.Title(), Status: kind.Status(),
+		Detail: e.Detail, Code: kind, Revision: e.Revision, RequestID: requestID}
 }
 
 // Refuse returns an Error with a detail.

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"time"
 
+	"github.com/kahu-sh/kahu/localapi/holdwire"
 	"github.com/kahu-sh/kahu/replication"
 )
 
 // StreamPath is upgraded (HTTP/1.1 Upgrade: UpgradeProtocol) to the multiplexed
 // stream of package replication/stream.
 const (
-	StreamPath      = "/kahu/v1/stream"
-	UpgradeProtocol = "kahu-stream/1"
+	StreamPath      = holdwire.StreamPath
+	UpgradeProtocol = holdwire.UpgradeProtocol
 )
 
 // Methods of the stream.
@@ -24,7 +25,7 @@ const (
 	// MethodHold is a stream: HoldRequest up, then HoldOpened and HoldEvents down
 	// and HoldMessages up, all in JSON. The end of the stream or connection is
 	// Hold.Disconnect.
-	MethodHold uint8 = 2
+	MethodHold = holdwire.MethodHold
 	// MethodStatus is a call: empty up, Status in JSON down.
 	MethodStatus uint8 = 3
 	// MethodHolds is a call: empty up, Holds in JSON down.

@@ -1,4 +1,4 @@
-package client
+package hold
 
 import (
 	"context"
@@ -7,7 +7,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/localapi/client/internal/socket"
+	"github.com/kahu-sh/kahu/localapi/holdwire"
 	"github.com/kahu-sh/kahu/replication/stream"
 )
 
@@ -35,14 +36,14 @@ func (h *Hold) takeUpAgain(broke error) bool {
 	// By then the session that it hangs from has ended, and a place in line with it.
 	late := boottime() + h.resume.ttl
 	for pause := firstResumePause; ; pause = min(2*pause, lastResumePause) {
-		if h.life.Err() != nil || h.State() == wire.HoldLost || boottime() > late {
+		if h.life.Err() != nil || h.State() == holdwire.HoldLost || boottime() > late {
 			return false
 		}
 		err := h.attach()
 		if err == nil {
 			return true
 		}
-		if !errors.Is(err, ErrNoAgent) && !errors.Is(err, ErrUnavailable) {
+		if !errors.Is(err, socket.ErrNoAgent) && !errors.Is(err, socket.ErrUnavailable) {
 			return false // it answers, and does not know the hold
 		}
 		t := time.NewTimer(pause)
@@ -60,7 +61,7 @@ func (h *Hold) takeUpAgain(broke error) bool {
 func resumable(err error) bool {
 	var remote *stream.RemoteError
 	if errors.As(err, &remote) {
-		return wire.KindOfNumber(remote.Code) == wire.Stopping
+		return holdwire.KindOfNumber(remote.Code) == holdwire.Stopping
 	}
 	// The end of a stream without a last event is the agent's, unless it was closed here.
 	return errors.Is(err, stream.ErrBroken) || errors.Is(err, io.EOF)
@@ -68,25 +69,25 @@ func resumable(err error) bool {
 
 // attach makes one attempt.
 func (h *Hold) attach() error {
-	ctx, cancel := context.WithTimeout(h.life, dialTimeout)
+	ctx, cancel := context.WithTimeout(h.life, socket.DialTimeout)
 	defer cancel()
 	conn, err := h.resume.connect(ctx)
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(wire.HoldRequest{Attach: h.id})
+	body, err := json.Marshal(holdwire.HoldRequest{Attach: h.id})
 	if err != nil {
-		return fail("the hold cannot be encoded: "+err.Error(), ErrInternal, err)
+		return socket.Fail("the hold cannot be encoded: "+err.Error(), socket.ErrInternal, err)
 	}
 	sent := boottime()
-	st, err := conn.Open(h.life, wire.MethodHold, stream.Bytes(body))
+	st, err := conn.Open(h.life, holdwire.MethodHold, stream.Bytes(body))
 	if err != nil {
 		return errorOfOpen(ctx, err)
 	}
 	if err := h.greet(ctx, st, sent); err != nil {
 		_ = st.Close() // always nil
 		if errors.Is(err, io.EOF) {
-			return fail("the agent stops", ErrUnavailable, err)
+			return socket.Fail("the agent stops", socket.ErrUnavailable, err)
 		}
 		return err
 	}
@@ -94,7 +95,7 @@ func (h *Hold) attach() error {
 	defer h.sending.Unlock()
 	if h.life.Err() != nil { // closed meanwhile, and Close had the stream before
 		_ = st.Close() // always nil
-		return errClosed
+		return socket.ErrClient
 	}
 	h.stream = st
 	close(h.resumed)

@@ -1,49 +1,41 @@
-package client
+package socket
 
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/localapi/holdwire"
 	"github.com/kahu-sh/kahu/replication/stream"
 )
 
 const (
-	// dialTimeout bounds dialling and the upgrade: an agent that is alive answers
+	// DialTimeout bounds dialling and the upgrade: an agent that is alive answers
 	// from memory.
-	dialTimeout = 5 * time.Second
+	DialTimeout = 5 * time.Second
 	// maxPathBytes is what the kernel takes.
 	maxPathBytes = 107
 )
 
-// dial connects and upgrades. files travel with the first bytes and stay the
+// Dial connects and upgrades. files travel with the first bytes and stay the
 // caller's. Errors are ErrNoAgent, ErrDenied, ErrUnavailable or ErrInvalid:
 // nothing was asked for yet.
-func dial(ctx context.Context, socket string, files []*os.File, logger *slog.Logger) (*stream.Conn, error) {
-	if len(socket) > maxPathBytes {
-		return nil, fail(fmt.Sprintf("the socket path %s has %d bytes, and the kernel takes %d", socket, len(socket), maxPathBytes), ErrInvalid)
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+func Dial(ctx context.Context, socket string, files []*os.File, logger *slog.Logger) (*stream.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
-	var d net.Dialer
-	raw, err := d.DialContext(ctx, "unix", socket)
+	conn, err := connect(ctx, socket)
 	if err != nil {
-		return nil, dialError(socket, err)
+		return nil, err
 	}
-	conn := raw.(*net.UnixConn)
 	// A deadline in the past wakes whoever reads or writes.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	up, err := upgrade(conn, files)
@@ -52,30 +44,43 @@ func dial(ctx context.Context, socket string, files []*os.File, logger *slog.Log
 	}
 	if err != nil {
 		_ = conn.Close() // nothing was asked for
-		var f *failure
+		var f *Failure
 		if errors.As(err, &f) {
 			return nil, err
 		}
-		return nil, fail(fmt.Sprintf("the agent at %s does not answer as it should: %v", socket, err), ErrNoAgent, err)
+		return nil, Fail(fmt.Sprintf("the agent at %s does not answer as it should: %v", socket, err), ErrNoAgent, err)
 	}
 	return stream.New(up, stream.Options{KeepAlive: -1, Logger: logger}), nil
 }
 
-func dialError(socket string, err error) error {
+func connect(ctx context.Context, socket string) (*net.UnixConn, error) {
+	if len(socket) > maxPathBytes {
+		return nil, Fail(fmt.Sprintf("the socket path %s has %d bytes, and the kernel takes %d", socket, len(socket), maxPathBytes), ErrInvalid)
+	}
+	var d net.Dialer
+	raw, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, DialError(socket, err)
+	}
+	return raw.(*net.UnixConn), nil
+}
+
+// DialError says what it means that the socket cannot be dialled, and what to do.
+func DialError(socket string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fail(fmt.Sprintf("no agent: there is no socket at %s; start one with `kahu agent`, or name its socket with --socket or KAHU_SOCKET", socket), ErrNoAgent, err)
+		return Fail(fmt.Sprintf("no agent: there is no socket at %s; start one with `kahu agent`, or name its socket with --socket or KAHU_SOCKET", socket), ErrNoAgent, err)
 	case errors.Is(err, unix.ECONNREFUSED):
-		return fail(fmt.Sprintf("no agent: nobody serves the socket %s any more; start the agent again", socket), ErrNoAgent, err)
+		return Fail(fmt.Sprintf("no agent: nobody serves the socket %s any more; start the agent again", socket), ErrNoAgent, err)
 	case errors.Is(err, fs.ErrPermission):
-		return fail(fmt.Sprintf("you may not connect to %s; ask for membership in the group kahu, or a rule in the agent's policy", socket), ErrNoAgent, ErrDenied, err)
+		return Fail(fmt.Sprintf("you may not connect to %s; ask for membership in the group kahu, or a rule in the agent's policy", socket), ErrNoAgent, ErrDenied, err)
 	}
-	return fail(fmt.Sprintf("no agent answers at %s: %v", socket, err), ErrNoAgent, err)
+	return Fail(fmt.Sprintf("no agent answers at %s: %v", socket, err), ErrNoAgent, err)
 }
 
 // upgrade asks for the stream and returns the connection behind the answer.
 func upgrade(conn *net.UnixConn, files []*os.File) (net.Conn, error) {
-	request := []byte("GET " + wire.StreamPath + " HTTP/1.1\r\nHost: kahu\r\nConnection: Upgrade\r\nUpgrade: " + wire.UpgradeProtocol + "\r\n\r\n")
+	request := []byte("GET " + holdwire.StreamPath + " HTTP/1.1\r\nHost: kahu\r\nConnection: Upgrade\r\nUpgrade: " + holdwire.UpgradeProtocol + "\r\n\r\n")
 	// An agent with too many connections answers and closes before it reads: the
 	// answer is there although sending failed.
 	failed := sendWithFiles(conn, request, files)
@@ -83,32 +88,21 @@ func upgrade(conn *net.UnixConn, files []*os.File) (net.Conn, error) {
 		return nil, fmt.Errorf("send the first request: %w", failed)
 	}
 	in := bufio.NewReaderSize(conn, 4<<10)
-	answer, err := http.ReadResponse(in, nil)
+	answer, err := readAnswer(in)
 	if err != nil {
 		if failed != nil {
 			return nil, fmt.Errorf("send the first request: %w", failed)
 		}
 		return nil, fmt.Errorf("read the first answer: %w", err)
 	}
-	if answer.StatusCode != http.StatusSwitchingProtocols {
-		defer func() { _ = answer.Body.Close() }() // the connection ends
-		return nil, refusalOf(answer)
+	if answer.status != switchingProtocols {
+		return nil, Refusal(answer.status, answer.body(in)) // the connection ends
 	}
 	if n := in.Buffered(); n > 0 {
 		head, _ := in.Peek(n)
 		return &prefixedConn{Conn: conn, prefix: append([]byte(nil), head...)}, nil
 	}
 	return conn, nil
-}
-
-// refusalOf turns a problem document into an error.
-func refusalOf(answer *http.Response) error {
-	body, err := io.ReadAll(io.LimitReader(answer.Body, wire.MaxJSONBytes))
-	var p wire.Problem
-	if err != nil || json.Unmarshal(body, &p) != nil || sentinels[p.Code] == nil {
-		return fmt.Errorf("it answered %s", answer.Status)
-	}
-	return errorOfKind(p.Code, p.Detail)
 }
 
 // sendWithFiles sends b; the files arrive with its first byte.

@@ -1,4 +1,4 @@
-package client
+package socket
 
 import (
 	"os"
@@ -7,18 +7,18 @@ import (
 
 const systemSocket = "/run/kahu/kahu.sock"
 
-// DefaultSocket returns the path to use: explicit when it is not empty (the
+// Path returns the path to use: explicit when it is not empty (the
 // --socket flag), else $KAHU_SOCKET, else for a user other than root
 // $XDG_RUNTIME_DIR/kahu/kahu.sock unless only the system's exists, else
 // /run/kahu/kahu.sock.
-func DefaultSocket(explicit string) string {
-	return defaultSocket(explicit, os.Geteuid(), os.Getenv, func(path string) bool {
+func Path(explicit string) string {
+	return path(explicit, os.Geteuid(), os.Getenv, func(path string) bool {
 		_, err := os.Lstat(path)
 		return err == nil
 	})
 }
 
-func defaultSocket(explicit string, uid int, getenv func(string) string, exists func(string) bool) string {
+func path(explicit string, uid int, getenv func(string) string, exists func(string) bool) string {
 	if explicit != "" {
 		return explicit
 	}

@@ -1,4 +1,4 @@
-package client
+package hold
 
 import (
 	"context"
@@ -9,32 +9,33 @@ import (
 	"net"
 	"time"
 
-	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/localapi/client/internal/socket"
+	"github.com/kahu-sh/kahu/localapi/holdwire"
 	"github.com/kahu-sh/kahu/replication/stream"
 )
 
-// openHold opens a hold on a connection and starts its two goroutines.
-func openHold(ctx context.Context, conn *stream.Conn, r wire.HoldRequest, autoAck bool, resume *resumption) (*Hold, error) {
+// open opens a hold on a connection and starts its two goroutines.
+func open(ctx context.Context, conn *stream.Conn, r holdwire.HoldRequest, autoAck bool, resume *resumption) (*Hold, error) {
 	boot, err := bootID()
 	if err != nil {
-		return nil, fail(err.Error(), ErrInternal, err)
+		return nil, socket.Fail(err.Error(), socket.ErrInternal, err)
 	}
 	body, err := json.Marshal(r)
 	if err != nil {
-		return nil, fail("the hold cannot be encoded: "+err.Error(), ErrInvalid, err)
+		return nil, socket.Fail("the hold cannot be encoded: "+err.Error(), socket.ErrInvalid, err)
 	}
 	// The stream outlives ctx, which bounds the opening alone.
 	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	opening := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
 	sent := boottime()
-	st, err := conn.Open(life, wire.MethodHold, stream.Bytes(body))
+	st, err := conn.Open(life, holdwire.MethodHold, stream.Bytes(body))
 	if err != nil {
 		end(err)
 		return nil, errorOfOpen(ctx, err)
 	}
 	h := &Hold{stream: st, life: life, end: end, resume: resume, resumed: make(chan struct{}), bootID: boot, autoAck: autoAck, needAck: r.NeedAck,
-		process: r.Witness == wire.WitnessProcess || r.Attach != "",
-		events:  make(chan wire.HoldEvent, eventsKept), held: make(chan struct{}), lost: make(chan struct{}), done: make(chan struct{})}
+		process: r.Witness == holdwire.WitnessProcess || r.Attach != "",
+		events:  make(chan holdwire.HoldEvent, eventsKept), held: make(chan struct{}), lost: make(chan struct{}), done: make(chan struct{})}
 	err = h.greet(ctx, st, sent)
 	if !opening() && err == nil {
 		err = errorOfOpen(ctx, context.Cause(ctx))
@@ -60,16 +61,16 @@ func (h *Hold) greet(ctx context.Context, st *stream.Stream, sent time.Duration)
 	if err != nil {
 		return errorOfOpen(ctx, err)
 	}
-	var opened wire.HoldOpened
+	var opened holdwire.HoldOpened
 	if err := json.Unmarshal(payload, &opened); err != nil {
-		return fail("the agent's answer cannot be decoded: "+err.Error(), ErrInternal, err)
+		return socket.Fail("the agent's answer cannot be decoded: "+err.Error(), socket.ErrInternal, err)
 	}
 	h.offset = bootOffset(time.Duration(opened.BoottimeNS), sent, received)
 	// One boot may have two names: systemd-nspawn gives a container an id of its
 	// own, and a service with ProtectKernelTunables= inside it sees the host's
 	// again. A clock that was read between two readings of ours is the same clock.
 	if opened.BootID != h.bootID && h.offset != 0 {
-		return fail(fmt.Sprintf("the agent runs under boot %.40q and this process under %q: its deadlines mean nothing here; use the socket of this host's agent", opened.BootID, h.bootID), ErrAnotherHost)
+		return socket.Fail(fmt.Sprintf("the agent runs under boot %.40q and this process under %q: its deadlines mean nothing here; use the socket of this host's agent", opened.BootID, h.bootID), socket.ErrAnotherHost)
 	}
 	if h.id == "" {
 		h.id = opened.Hold
@@ -81,11 +82,11 @@ func (h *Hold) greet(ctx context.Context, st *stream.Stream, sent time.Duration)
 // errorOfOpen explains why a hold was not opened.
 func errorOfOpen(ctx context.Context, err error) error {
 	if errors.Is(err, io.EOF) && !errors.Is(err, stream.ErrBroken) {
-		return fail("the agent ended the hold without a word", ErrInternal, err)
+		return socket.Fail("the agent ended the hold without a word", socket.ErrInternal, err)
 	}
 	// The connection is the witness, or the caller looks again: nothing is left
 	// behind that this side could not tell.
-	return errorOfCall(ctx, err, true)
+	return socket.ErrorOfCall(ctx, err, true)
 }
 
 // read takes events off the stream until its end.
@@ -101,7 +102,7 @@ func (h *Hold) read() {
 			h.broken(err)
 			return
 		}
-		var event wire.HoldEvent
+		var event holdwire.HoldEvent
 		if err := json.Unmarshal(payload, &event); err != nil {
 			h.broken(fmt.Errorf("an event cannot be decoded: %w", err))
 			return
@@ -120,19 +121,19 @@ func (h *Hold) read() {
 			return
 		}
 		if ack {
-			_ = h.send(wire.HoldAck) // else the stream is at its end, and Recv says so
+			_ = h.send(holdwire.HoldAck) // else the stream is at its end, and Recv says so
 		}
 	}
 }
 
 // apply makes the event the state. It reports whether the grant has to be
 // acknowledged now.
-func (h *Hold) apply(e *wire.HoldEvent) (ack bool) {
+func (h *Hold) apply(e *holdwire.HoldEvent) (ack bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if e.Token != nil {
 		if h.isHeld && h.token != *e.Token {
-			h.err = fail("the lock was lost and granted anew", ErrLost)
+			h.err = socket.Fail("the lock was lost and granted anew", socket.ErrLost)
 			h.loseLocked()
 		}
 		h.token = *e.Token
@@ -141,28 +142,28 @@ func (h *Hold) apply(e *wire.HoldEvent) (ack bool) {
 		h.deadline = time.Duration(e.DeadlineBoottimeNS)
 		if err := h.alarm.set(h.deadline); err != nil {
 			// Without an alarm nobody would notice the deadline.
-			h.err = fail("the deadline cannot be watched: "+err.Error(), ErrLost, err)
+			h.err = socket.Fail("the deadline cannot be watched: "+err.Error(), socket.ErrLost, err)
 			h.loseLocked()
 		}
 	}
 	switch e.Type {
-	case wire.HoldHeld, wire.HoldRenewed:
-		h.state = wire.HoldHeld
+	case holdwire.HoldHeld, holdwire.HoldRenewed:
+		h.state = holdwire.HoldHeld
 		h.checkDeadlineLocked()
-		if e.Type == wire.HoldHeld && h.needAck {
+		if e.Type == holdwire.HoldHeld && h.needAck {
 			return h.autoAck
 		}
 		h.holdLocked()
-	case wire.HoldQueued:
+	case holdwire.HoldQueued:
 		// A grant whose ack came too late: the deadline went with it.
-		h.state, h.deadline = wire.HoldQueued, 0
-	case wire.HoldAtRisk:
-		h.state = wire.HoldAtRisk
-	case wire.HoldLost:
-		h.err = fail("the lock is lost: "+e.Reason, ErrLost)
+		h.state, h.deadline = holdwire.HoldQueued, 0
+	case holdwire.HoldAtRisk:
+		h.state = holdwire.HoldAtRisk
+	case holdwire.HoldLost:
+		h.err = socket.Fail("the lock is lost: "+e.Reason, socket.ErrLost)
 		h.loseLocked()
-	case wire.HoldReleased:
-		h.state, h.deadline = wire.HoldReleased, 0
+	case holdwire.HoldReleased:
+		h.state, h.deadline = holdwire.HoldReleased, 0
 	}
 	return false
 }
@@ -175,7 +176,7 @@ func (h *Hold) holdLocked() {
 }
 
 func (h *Hold) loseLocked() {
-	h.state = wire.HoldLost
+	h.state = holdwire.HoldLost
 	if !h.isLost {
 		h.isLost = true
 		close(h.lost)
@@ -185,8 +186,8 @@ func (h *Hold) loseLocked() {
 // checkDeadlineLocked: whoever looks after the deadline sees lost, whatever the
 // alarm does. It stays lost: the holder may have stopped, or should have.
 func (h *Hold) checkDeadlineLocked() {
-	if h.isLost && h.state != wire.HoldReleased {
-		h.state = wire.HoldLost
+	if h.isLost && h.state != holdwire.HoldReleased {
+		h.state = holdwire.HoldLost
 	}
 	if h.deadline != 0 && boottime() >= h.deadline {
 		h.loseLocked()
@@ -194,7 +195,7 @@ func (h *Hold) checkDeadlineLocked() {
 }
 
 // deliver never blocks: without a reader the oldest event gives way.
-func (h *Hold) deliver(e wire.HoldEvent) {
+func (h *Hold) deliver(e holdwire.HoldEvent) {
 	for {
 		select {
 		case h.events <- e:
@@ -215,11 +216,11 @@ func (h *Hold) broken(err error) {
 	var remote *stream.RemoteError
 	switch {
 	case errors.As(err, &remote):
-		err = errorOfKind(wire.KindOfNumber(remote.Code), remote.Text)
+		err = socket.ErrorOfKind(holdwire.KindOfNumber(remote.Code), remote.Text)
 	case errors.Is(err, net.ErrClosed) && !errors.Is(err, stream.ErrBroken):
-		err = fail("the hold was closed", ErrClosed)
+		err = socket.Fail("the hold was closed", socket.ErrClosed)
 	default:
-		err = fail("the connection to the agent is lost", ErrNoAgent, err)
+		err = socket.Fail("the connection to the agent is lost", socket.ErrNoAgent, err)
 	}
 	if h.err == nil {
 		h.err = err

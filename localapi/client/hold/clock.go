@@ -1,4 +1,4 @@
-package client
+package hold
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 func boottime() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic(fmt.Sprintf("client: clock_gettime(CLOCK_BOOTTIME): %v", err)) // in every kernel since 2.6.39
+		panic(fmt.Sprintf("hold: clock_gettime(CLOCK_BOOTTIME): %v", err)) // in every kernel since 2.6.39
 	}
 	return time.Duration(ts.Nano())
 }
