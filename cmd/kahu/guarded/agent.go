@@ -67,11 +67,14 @@ func guardError(err error) error {
 	if errors.Is(err, hold.ErrNoAgent) || errors.Is(err, hold.ErrUnavailable) {
 		return fmt.Errorf("%w: %w", guard.ErrUnavailable, err)
 	}
-	return Refusal{err}
+	return NewRefusal(err)
 }
 
 // Refusal is an agent's error with the exit code that every command has for it.
 type Refusal struct{ error }
+
+// NewRefusal is err with its exit code.
+func NewRefusal(err error) Refusal { return Refusal{err} }
 
 // Unwrap returns the error itself.
 func (r Refusal) Unwrap() error { return r.error }
