@@ -17,7 +17,9 @@ import (
 	"github.com/kahu-sh/kahu/integrations/boottime"
 	"github.com/kahu-sh/kahu/integrations/systemd"
 	"github.com/kahu-sh/kahu/localapi"
+	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/forward"
+	"github.com/kahu-sh/kahu/replication/upstream"
 )
 
 // Options are what Run needs besides the configuration. All are required.
@@ -52,14 +54,19 @@ type agent struct {
 	started time.Time
 
 	registry *prometheus.Registry
-	identity *identity          // data directory, node id, secret
-	quorum   *quorum            // the port between agents, and the voter if this is one
-	forward  *forward.Forwarder // the coordinator
-	reach    *reach             // proxies and standbys: whether the quorum answers; nil with Dev
-	holds    *holds.Holds
-	backups  *backups
-	kahuna   *kahunaWire // what Kahuna's clients speak, on the socket and over TCP
-	local    *localapi.Server
+	identity *identity // data directory, node id, secret
+	// Of kahu's own cluster; nil in upstream mode.
+	quorum  *quorum            // the port between agents, and the voter if this is one
+	forward *forward.Forwarder // finds the leader
+	reach   *reach             // proxies and standbys: whether the quorum answers; nil with Dev
+	// Of a Kahuna cluster; nil but in upstream mode.
+	upstream *upstream.Client
+
+	coordinator replication.Coordinator // one of the two
+	holds       *holds.Holds
+	backups     *backups
+	kahuna      *kahunaWire // what Kahuna's clients speak, on the socket and over TCP
+	local       *localapi.Server
 }
 
 // Run runs an agent until ctx ends, and then stops it within
@@ -94,22 +101,14 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	}
 	stops = append(stops, a.identity.close)
 
-	if a.quorum, err = openQuorum(a); err != nil {
+	join := a.joinQuorum
+	if cfg.Upstream.On() {
+		join = a.joinUpstream
+	}
+	joined, err := join()
+	stops = append(stops, joined...)
+	if err != nil {
 		return err
-	}
-	stops = append(stops, a.quorum.close)
-	if !cfg.Dev {
-		stops = append(stops, a.startRotation())
-	}
-
-	a.forward = forward.New(forward.Config{
-		Node: a.identity.node, Host: cfg.NodeName,
-		Local: a.quorum.local(), Remote: a.quorum.pool, Voters: a.quorum.keeper.Voters, Logger: a.log,
-	})
-	stops = append(stops, func(context.Context) error { return a.forward.Close() })
-	if !cfg.Dev {
-		a.reach = startReach(a.forward, func() bool { return a.quorum.role() != discovery.RoleVoter })
-		stops = append(stops, a.reach.close)
 	}
 
 	bootID, err := boottime.BootID()
@@ -117,7 +116,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		return fmt.Errorf("reading this boot's id: %w", err)
 	}
 	a.holds, err = holds.New(holds.Config{
-		Coordinator: a.forward, Node: a.identity.node, Host: cfg.NodeName,
+		Coordinator: a.coordinator, Adopt: a.adopt(), Node: a.identity.node, Host: cfg.NodeName,
 		LeaseNow: boottime.Now, Boottime: boottime.Boottime, BootID: bootID,
 		Logger: a.log, Registerer: a.registry, AckTimeout: cfg.Timeouts.GrantAck,
 		AskTimeout: cfg.Timeouts.Request, MaxHolds: cfg.Limits.Holds, TablePath: a.leaseTable(),
@@ -142,9 +141,49 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	}
 	a.registry.MustRegister(&collector{a: a})
 	a.log.Info("agent started", "node", a.identity.node, "name", cfg.NodeName, "role", string(cfg.Role),
-		"socket", a.cfg.Socket, "advertise", a.quorum.advertise, "version", o.Version)
+		"socket", a.cfg.Socket, "advertise", a.advertised(), "version", o.Version)
 	o.Ready()
 	return a.serve(ctx, sockets)
+}
+
+// joinQuorum makes this agent one of kahu's own cluster, and the forwarder the
+// coordinator.
+func (a *agent) joinQuorum() (stops []func(context.Context) error, err error) {
+	if a.quorum, err = openQuorum(a); err != nil {
+		return nil, err
+	}
+	stops = append(stops, a.quorum.close)
+	if !a.cfg.Dev {
+		stops = append(stops, a.startRotation())
+	}
+	a.forward = forward.New(forward.Config{
+		Node: a.identity.node, Host: a.cfg.NodeName,
+		Local: a.quorum.local(), Remote: a.quorum.pool, Voters: a.quorum.keeper.Voters, Logger: a.log,
+	})
+	a.coordinator = a.forward
+	stops = append(stops, func(context.Context) error { return a.forward.Close() })
+	if !a.cfg.Dev {
+		a.reach = startReach(a.forward, func() bool { return a.quorum.role() != discovery.RoleVoter })
+		stops = append(stops, a.reach.close)
+	}
+	return stops, nil
+}
+
+// advertised is where other agents reach this one, empty when there are none.
+func (a *agent) advertised() string {
+	if a.quorum == nil {
+		return ""
+	}
+	return a.quorum.advertise
+}
+
+// adopt is who has to be told of sessions that are taken up; nil: a quorum knows
+// them.
+func (a *agent) adopt() func(id []byte, ttl time.Duration, holds []*replication.SessionHold) {
+	if a.upstream == nil {
+		return nil
+	}
+	return a.upstream.Adopt
 }
 
 // serve runs the listeners and the membership until ctx ends or one fails.
@@ -162,7 +201,9 @@ func (a *agent) serve(ctx context.Context, sockets []func() error) error {
 	for _, s := range sockets {
 		start("serving applications", s)
 	}
-	start("serving other agents", a.quorum.serve)
+	if a.quorum != nil {
+		start("serving other agents", a.quorum.serve)
+	}
 	if m := a.o.ServiceManager; m != nil {
 		a.report(m.Ready())
 		var informing sync.WaitGroup

@@ -39,7 +39,8 @@ type identity struct {
 	closers []func() error // in the order opened
 }
 
-// Keys are the secrets in use now, never nil once the identity is open.
+// Keys are the secrets in use now, never nil once the identity is open, but in
+// upstream mode.
 func (id *identity) Keys() *secret.Keys { return id.keys.Load() }
 
 // voterStorage is a voter.Storage that has to be closed.
@@ -76,6 +77,9 @@ func (id *identity) open(cfg config.Config, version string) error {
 	}
 	id.closers = append(id.closers, dir.Close)
 	id.node, id.dir = dir.Identity().Node, dir.Path()
+	if cfg.Upstream.On() {
+		return nil // it meets no other agents
+	}
 	keys, err := readSecret(cfg)
 	if err != nil {
 		return err

@@ -35,17 +35,23 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 			}
 		}
 	}
-	var err error
-	if a.kahuna, err = openKahuna(a, rules); err != nil {
-		return nil, err
-	}
-	a.quorum.keeper.Announce(a.kahuna.url)
-	server, err := localapi.New(localapi.Config{
-		Coordinator: scriptrun.New(a.forward, scriptrun.Options{}), Backup: a.backups.write, Holder: a.holds, Policy: rules, Status: a.status, Cluster: cluster{a},
-		Host: a.cfg.NodeName, Node: a.identity.node,
+	options := localapi.Config{
+		Holder: a.holds, Policy: rules, Status: a.status, Host: a.cfg.NodeName, Node: a.identity.node,
 		Registry: a.registry, Logger: a.log, Boottime: boottime.Boottime, BootID: bootID,
-		RequestTimeout: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes, Kahuna: a.kahuna,
-	})
+		RequestTimeout: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes,
+	}
+	if a.upstream != nil {
+		// Scripts run there as they are, and Kahuna's clients go there themselves.
+		options.Coordinator, options.Backup, options.NoCluster = a.upstream, noBackup, noCluster
+	} else {
+		var err error
+		if a.kahuna, err = openKahuna(a, rules); err != nil {
+			return nil, err
+		}
+		a.quorum.keeper.Announce(a.kahuna.url)
+		options.Coordinator, options.Backup, options.Kahuna, options.Cluster = scriptrun.New(a.forward, scriptrun.Options{}), a.backups.write, a.kahuna, cluster{a}
+	}
+	server, err := localapi.New(options)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the local API: %w", err)
 	}
@@ -55,7 +61,10 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	serve := append(a.kahuna.serve(), func() error { return server.Serve(socket) })
+	serve := []func() error{func() error { return server.Serve(socket) }}
+	if a.kahuna != nil {
+		serve = append(a.kahuna.serve(), serve...)
+	}
 	if l := a.o.Sockets.Admin; l != nil {
 		// Else who connects would wait for ever in the kernel's queue.
 		admin := caller.Wrap(l, a.log)

@@ -70,6 +70,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- infoDesc
 	ch <- readyDesc
 	ch <- gossipDesc
+	ch <- upstreamHealthy
+	ch <- upstreamInUse
+	ch <- upstreamFailovers
 	for _, g := range voterGauges {
 		ch <- g.desc
 	}
@@ -77,6 +80,12 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	if c.a.upstream != nil {
+		ch <- prometheus.MustNewConstMetric(infoDesc, prometheus.GaugeValue, 1, c.a.o.Version, roleUpstream, "")
+		ch <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, truth(c.a.upstream.Ready()))
+		c.collectUpstream(ch)
+		return
+	}
 	storage := ""
 	if c.a.quorum.voter != nil {
 		storage = string(c.a.cfg.Storage)

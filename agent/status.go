@@ -16,12 +16,10 @@ const staleContact = 3 * time.Second
 
 // status answers from memory; it is the body of the status route.
 func (a *agent) status() wire.Status {
-	m := a.quorum.keeper.Status()
 	s := wire.Status{
-		Node: a.identity.node, Host: a.cfg.NodeName, Role: a.quorum.role(), Version: a.o.Version,
-		Advertise: a.quorum.advertise, Socket: a.cfg.Socket, Dev: a.cfg.Dev,
-		UptimeMS: time.Since(a.started).Milliseconds(), Leader: a.forward.Leader(),
-		ClusterID: m.Cluster, Kahuna: a.kahuna.status(a.cfg.Kahuna),
+		Node: a.identity.node, Host: a.cfg.NodeName, Version: a.o.Version,
+		Advertise: a.advertised(), Socket: a.cfg.Socket, Dev: a.cfg.Dev,
+		UptimeMS: time.Since(a.started).Milliseconds(),
 	}
 	for _, h := range a.holds.List() {
 		switch localapi.HoldEventType(h.State) {
@@ -33,6 +31,11 @@ func (a *agent) status() wire.Status {
 			s.Holds.Held++
 		}
 	}
+	if a.upstream != nil {
+		return a.upstreamStatus(s)
+	}
+	m := a.quorum.keeper.Status()
+	s.Role, s.Leader, s.ClusterID, s.Kahuna = a.quorum.role(), a.forward.Leader(), m.Cluster, a.kahuna.status(a.cfg.Kahuna)
 	names := map[string]string{a.identity.node: a.cfg.NodeName}
 	for _, p := range m.Peers { // the address book has voters only
 		names[p.Node] = p.Name

@@ -29,11 +29,18 @@ func clusterRoutes() []route {
 	return rows
 }
 
-var errNoCluster = wire.Refuse(wire.NotFound, "this agent knows of no cluster")
+// errNoCluster says why there is nothing to show or change.
+func (s *Server) errNoCluster() error {
+	why := s.cfg.NoCluster
+	if why == "" {
+		why = "this agent knows of no cluster"
+	}
+	return wire.Refuse(wire.NotFound, why)
+}
 
 func (s *Server) getCluster(x *exchange) error {
 	if s.cfg.Cluster == nil {
-		return errNoCluster
+		return s.errNoCluster()
 	}
 	return x.writeJSON(http.StatusOK, s.cfg.Cluster.Members())
 }
@@ -43,7 +50,7 @@ func (s *Server) postCluster(x *exchange, action wire.ClusterAction) error {
 		return err
 	}
 	if s.cfg.Cluster == nil {
-		return errNoCluster
+		return s.errNoCluster()
 	}
 	var in wire.ClusterChange
 	if x.r.ContentLength != 0 {

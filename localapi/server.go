@@ -28,8 +28,10 @@ type Config struct {
 	// Status is called for each request of the status and readiness routes and
 	// must answer from memory.
 	Status func() wire.Status
-	// Cluster is who takes part. Optional: its routes are refused without.
-	Cluster Cluster
+	// Cluster is who takes part. Optional: its routes are refused without, with
+	// NoCluster as the reason.
+	Cluster   Cluster
+	NoCluster string
 	// Registry gets the server's metrics, and is what /metrics shows.
 	Registry *prometheus.Registry
 	Logger   *slog.Logger

@@ -74,6 +74,7 @@ type Config struct {
 	MakeSecret bool
 	HTTP       string // HOST:PORT, empty: off
 	Kahuna     Kahuna
+	Upstream   Upstream // with URLs the role is proxy, of a Kahuna cluster
 	Dev        bool
 	LogLevel   slog.Level
 	LogFormat  LogFormat

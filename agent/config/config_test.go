@@ -126,6 +126,8 @@ func TestSampleIsTheDefaults(t *testing.T) {
 		"timeouts": map[string]any{"request": d.Timeouts.Request, "shutdown": d.Timeouts.Shutdown, "grant-ack": d.Timeouts.GrantAck, "replace-voter": d.Timeouts.ReplaceVoter,
 			"kahuna-header": d.Timeouts.KahunaHeader, "kahuna-idle": d.Timeouts.KahunaIdle, "kahuna-silence": d.Timeouts.KahunaSilence, "kahuna-unread": d.Timeouts.KahunaUnread},
 		"voters": d.Voters, "zone": d.Zone, "gossip": d.Gossip,
+		"upstream": []any{}, "upstream-ca-file": d.UpstreamCAFile, "upstream-cert-file": d.UpstreamCertFile,
+		"upstream-key-file": d.UpstreamKeyFile, "upstream-token-file": d.UpstreamTokenFile,
 	}
 	if d := cmp.Diff(want, fromSample); d != "" {
 		t.Fatal(d)

@@ -8,27 +8,34 @@ import (
 // File is configuration as it was written: one field for each key of the YAML
 // file, with texts not yet understood. The zero text "" means "choose for me".
 type File struct {
-	NodeName        string       `koanf:"node-name"`
-	DataDir         string       `koanf:"data-dir"`
-	Socket          string       `koanf:"socket"`
-	Role            string       `koanf:"role"`
-	Storage         string       `koanf:"storage"`
-	Bind            string       `koanf:"bind"`
-	Advertise       string       `koanf:"advertise"`
-	Join            []string     `koanf:"join"`
-	BootstrapExpect int          `koanf:"bootstrap-expect"`
-	Voters          int          `koanf:"voters"`
-	Zone            string       `koanf:"zone"`
-	Gossip          string       `koanf:"gossip"`
-	SecretFile      string       `koanf:"secret-file"`
-	HTTP            string       `koanf:"http"`
-	KahunaListen    []string     `koanf:"kahuna-listen"`
-	KahunaTLSCert   string       `koanf:"kahuna-tls-cert"`
-	KahunaTLSKey    string       `koanf:"kahuna-tls-key"`
-	KahunaClientCA  string       `koanf:"kahuna-client-ca"`
-	KahunaTokenFile string       `koanf:"kahuna-token-file"`
-	KahunaInsecure  bool         `koanf:"kahuna-insecure"`
-	KahunaAdvertise string       `koanf:"kahuna-advertise"`
+	NodeName        string   `koanf:"node-name"`
+	DataDir         string   `koanf:"data-dir"`
+	Socket          string   `koanf:"socket"`
+	Role            string   `koanf:"role"`
+	Storage         string   `koanf:"storage"`
+	Bind            string   `koanf:"bind"`
+	Advertise       string   `koanf:"advertise"`
+	Join            []string `koanf:"join"`
+	BootstrapExpect int      `koanf:"bootstrap-expect"`
+	Voters          int      `koanf:"voters"`
+	Zone            string   `koanf:"zone"`
+	Gossip          string   `koanf:"gossip"`
+	SecretFile      string   `koanf:"secret-file"`
+	HTTP            string   `koanf:"http"`
+	KahunaListen    []string `koanf:"kahuna-listen"`
+	KahunaTLSCert   string   `koanf:"kahuna-tls-cert"`
+	KahunaTLSKey    string   `koanf:"kahuna-tls-key"`
+	KahunaClientCA  string   `koanf:"kahuna-client-ca"`
+	KahunaTokenFile string   `koanf:"kahuna-token-file"`
+	KahunaInsecure  bool     `koanf:"kahuna-insecure"`
+	KahunaAdvertise string   `koanf:"kahuna-advertise"`
+
+	Upstream          []string `koanf:"upstream"`
+	UpstreamCAFile    string   `koanf:"upstream-ca-file"`
+	UpstreamCertFile  string   `koanf:"upstream-cert-file"`
+	UpstreamKeyFile   string   `koanf:"upstream-key-file"`
+	UpstreamTokenFile string   `koanf:"upstream-token-file"`
+
 	Dev             bool         `koanf:"dev"`
 	AllowVolatile   bool         `koanf:"allow-volatile"`
 	FeatureLevelCap int          `koanf:"feature-level-cap"`
@@ -117,6 +124,7 @@ func Defaults() File {
 		Gossip:  string(GossipLAN),
 
 		KahunaListen: []string{},
+		Upstream:     []string{},
 
 		LogLevel:  "info",
 		LogFormat: string(LogText),

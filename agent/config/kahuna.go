@@ -3,7 +3,6 @@ package config
 import (
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -236,17 +235,18 @@ func isPublic(a netip.Addr) bool {
 func (c *checker) kahunaAdvertise() {
 	k := &c.cfg.Kahuna
 	if text := c.f.KahunaAdvertise; text != "" {
-		u, err := url.Parse(text)
+		base, ok := baseURL(text)
+		scheme, address, _ := strings.Cut(base, "://")
+		host, _, _ := net.SplitHostPort(address)
 		switch {
-		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || u.Port() == "0" ||
-			strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		case !ok:
 			c.problem("kahuna-advertise", "%q is not scheme, address and port; write for example https://192.0.2.7:2071", text)
-		case u.Scheme == "http" && !slices.ContainsFunc(k.Listen, func(l KahunaListen) bool { return l.clear(k.Insecure) }):
+		case scheme == "http" && !slices.ContainsFunc(k.Listen, func(l KahunaListen) bool { return l.clear(k.Insecure) }):
 			c.problem("kahuna-advertise", "%s is clear text, which is only spoken with kahuna-insecure or at http:// of kahuna-listen; write https", text)
-		case isWildcard(u.Hostname()):
+		case isWildcard(host):
 			c.problem("kahuna-advertise", "%s means every address; name the one that clients use", text)
 		default:
-			k.Advertise = u.Scheme + "://" + u.Host
+			k.Advertise = base
 		}
 		return
 	}

@@ -53,6 +53,11 @@ type Config struct {
 	MaxHolds   int                   // optional: 65,536
 	MaxPidfds  int                   // optional: half of what the process may open
 
+	// Adopt, optional, is told of each session that New takes up from the table, with
+	// everything that may hang from it, before its first renewal: by a Coordinator
+	// whose sessions end with this process. It must not block.
+	Adopt func(id []byte, ttl time.Duration, holds []*replication.SessionHold)
+
 	// TablePath is the file that lets this agent's successor take its holds up
 	// again (table.go). Optional: without one, holds end with the agent.
 	TablePath string

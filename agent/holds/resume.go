@@ -70,6 +70,11 @@ func (h *Holds) resume() error {
 		}
 		h.resumeHold(s, r)
 	}
+	if h.cfg.Adopt != nil {
+		for _, s := range sessions {
+			h.cfg.Adopt(s.id, s.ttl, s.remembered())
+		}
+	}
 	if left > 0 {
 		h.cfg.Logger.Info("holds of another boot, host or data directory are left to their lease", "holds", left)
 	}
@@ -77,6 +82,15 @@ func (h *Holds) resume() error {
 		h.cfg.Logger.Info("taking up holds again", "holds", n, "sessions", len(sessions))
 	}
 	return nil
+}
+
+// remembered is everything that may hang from a session that is taken up. mu is held.
+func (s *session) remembered() []*replication.SessionHold {
+	out := make([]*replication.SessionHold, 0, len(s.holds))
+	for _, o := range s.holds {
+		out = append(out, &replication.SessionHold{Owner: []byte(o.id), Name: o.lock, Durability: o.durability})
+	}
+	return out
 }
 
 // resumeSession goes on with a session that was opened before. mu is held.

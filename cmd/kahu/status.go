@@ -213,9 +213,14 @@ func writeStatus(l *lines, s wire.Status) {
 	p("role", "%s", role)
 	p("version", "%s, up %s", s.Version, millis(s.UptimeMS))
 	p("socket", "%s", s.Socket)
-	p("address", "%s", dash(s.Advertise))
-	p("cluster", "%s", dash(s.ClusterID))
-	p("leader", "%s", dash(s.Leader))
+	if len(s.Upstream) == 0 {
+		p("address", "%s", dash(s.Advertise))
+		p("cluster", "%s", dash(s.ClusterID))
+		p("leader", "%s", dash(s.Leader))
+	}
+	for _, u := range s.Upstream {
+		p("kahuna", "%s  %s", u.URL, upstreamState(u))
+	}
 	if k := s.Kahuna; k != nil {
 		p("kahuna", "%s, %s", strings.Join(k.Listen, " "), kahunaTrust(k))
 		p("", "certificate sha256 %s, until %s", k.CertificateSHA256, k.CertificateExpires.Format(time.DateOnly))
@@ -249,6 +254,19 @@ func writeStatus(l *lines, s wire.Status) {
 		}
 		p("peer", "%s  %s  %s  %s", peer.Node, dash(peer.Role), dash(peer.Address), connected)
 	}
+}
+
+// upstreamState says how a server of a Kahuna cluster is.
+func upstreamState(u wire.UpstreamServer) string {
+	switch {
+	case u.Healthy && u.InUse:
+		return fmt.Sprintf("healthy, in use, answers in %d ms", u.LatencyMS)
+	case u.Healthy:
+		return fmt.Sprintf("healthy, answers in %d ms", u.LatencyMS)
+	case u.Failure != "":
+		return "NOT HEALTHY: " + printable(u.Failure)
+	}
+	return "not asked yet"
 }
 
 // kahunaTrust says who may come over TCP.

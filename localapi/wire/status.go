@@ -6,7 +6,7 @@ import "time"
 type Status struct {
 	Node      string `json:"node"` // node id
 	Host      string `json:"host"` // node name, for people
-	Role      string `json:"role"` // voter, proxy
+	Role      string `json:"role"` // voter, proxy, standby; upstream in front of a Kahuna cluster
 	Version   string `json:"version"`
 	ClusterID string `json:"cluster_id,omitempty"`
 	Advertise string `json:"advertise,omitempty"`
@@ -24,6 +24,18 @@ type Status struct {
 	// Kahuna is where Kahuna's clients come over TCP; absent when only the socket
 	// speaks their wire.
 	Kahuna *KahunaStatus `json:"kahuna,omitempty"`
+	// Upstream are the servers of the Kahuna cluster that this agent stands in front
+	// of (upstream mode).
+	Upstream []UpstreamServer `json:"upstream,omitempty"`
+}
+
+// UpstreamServer is one server of a Kahuna cluster, as this agent sees it.
+type UpstreamServer struct {
+	URL       string `json:"url"`
+	Healthy   bool   `json:"healthy"`           // its last word was an answer, not long ago
+	InUse     bool   `json:"in_use"`            // it is asked first
+	Failure   string `json:"failure,omitempty"` // of the last call, when that was not answered
+	LatencyMS int64  `json:"latency_ms"`        // of the last probe
 }
 
 // KahunaStatus describes the TCP listeners of the Kahuna wire.

@@ -151,6 +151,9 @@ func NewTxSecret() string {
 // TxName writes a transaction as MS-COUNTER-SECRET, without the last when it is empty.
 func TxName(id *replication.Timestamp, secret string) string {
 	name := fmt.Sprintf("%d-%d", id.GetPhysicalMs(), id.GetCounter())
+	if id.GetNode() != 0 { // of a Kahuna cluster behind this agent
+		name += fmt.Sprintf(".%d", id.GetNode())
+	}
 	if secret != "" {
 		name += "-" + secret
 	}
@@ -161,12 +164,18 @@ func TxName(id *replication.Timestamp, secret string) string {
 func ParseTxName(name string) (id *replication.Timestamp, secret string, err error) {
 	ms, rest, ok := strings.Cut(name, "-")
 	counter, secret, _ := strings.Cut(rest, "-")
+	counter, number, ofNode := strings.Cut(counter, ".")
 	physical, err1 := strconv.ParseInt(ms, 10, 64)
 	count, err2 := strconv.ParseUint(counter, 10, 32)
-	if !ok || err1 != nil || err2 != nil || physical <= 0 || len(secret) > 64 || strings.HasSuffix(name, "-") {
+	var node uint64
+	var err3 error
+	if ofNode {
+		node, err3 = strconv.ParseUint(number, 10, 31)
+	}
+	if !ok || err1 != nil || err2 != nil || err3 != nil || physical <= 0 || len(secret) > 64 || strings.HasSuffix(name, "-") {
 		return nil, "", Refuse(Invalid, fmt.Sprintf("%.80q is no name of a transaction", name))
 	}
-	return &replication.Timestamp{PhysicalMs: physical, Counter: uint32(count)}, secret, nil
+	return &replication.Timestamp{PhysicalMs: physical, Counter: uint32(count), Node: int32(node)}, secret, nil
 }
 
 func optionalMS(what, text string) (int64, error) {
