@@ -2,6 +2,7 @@ package history
 
 import (
 	"math"
+	"slices"
 
 	"github.com/anishathalye/porcupine"
 )
@@ -44,6 +45,9 @@ type pruned struct {
 // alone would, and the history with its mark of the end.
 func withoutDetours(kind string, ops []porcupine.Operation) (porcupine.Model, []porcupine.Operation) {
 	model, known := models[kind], factsOf[kind](ops)
+	if kind == kindLock {
+		ops = withoutStrangers(ops)
+	}
 	ops = append(ops[:len(ops):len(ops)], porcupine.Operation{Input: ended{}, Call: math.MaxInt64 - 1, Return: math.MaxInt64 - 1})
 	return porcupine.Model{
 		Init: func() any { return pruned{state: model.Init()} },
@@ -129,6 +133,22 @@ func (f lockFacts) effect(state, input any) bool {
 	// Who has a lock and tries again is told the token that it has.
 	owner, given := f[state.(lockState).token+1]
 	return !given || owner == in.owner
+}
+
+// withoutStrangers leaves out who gives back a lock that it never tried, and is told
+// that it did not hold it: true in every state, so that a hundred of them at once
+// only double the search a hundred times.
+func withoutStrangers(ops []porcupine.Operation) []porcupine.Operation {
+	tried := map[string]bool{}
+	for _, op := range ops {
+		if in, try := op.Input.(lockTry); try {
+			tried[in.owner] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(ops), func(op porcupine.Operation) bool {
+		in, unlock := op.Input.(lockUnlock)
+		return unlock && !tried[in.owner] && op.Output != (lockUnlockAnswer{true})
+	})
 }
 
 type sequenceFacts struct {

@@ -188,6 +188,19 @@ func sequenceRun(t *rapid.T, r *history.Recorder) {
 // happened anywhere, and every choice was tried before an early one was undone.
 func TestManyUnknownOutcomesAreJudged(t *testing.T) {
 	r := history.NewRecorder()
+	// An unlock without an answer, and a hundred strangers before it took effect.
+	r.Try("crowded", "x").Granted(0)
+	r.Unlock("crowded", "x").Unknown()
+	var strangers []*history.Pending
+	for i := range 100 {
+		strangers = append(strangers, r.Unlock("crowded", fmt.Sprint("stranger", i)))
+	}
+	for _, p := range strangers {
+		p.Unlocked(false)
+	}
+	r.Try("crowded", "y").Busy()
+	r.Unlock("crowded", "x").Unlocked(true)
+
 	token, revision, value := int64(0), int64(0), int64(1)
 	for i := range 40 {
 		dead := fmt.Sprintf("dead%d", i)

@@ -132,8 +132,9 @@ func (a *Asker) pair(ctx, life context.Context, c *client.Client, owner string) 
 		p.Busy()
 		return true, nil
 	case err != nil:
-		err = unanswered(p, err)
-		a.returns.Go(func() { a.giveBack(life, c.Socket(), lock, owner) }) // it may be ours, and nobody else would ever get it
+		if err = unanswered(p, err); !certainlyNot(err) {
+			a.returns.Go(func() { a.giveBack(life, c.Socket(), lock, owner) }) // it may be ours, and nobody else would ever get it
+		}
 		return false, err
 	}
 	p.Granted(got.Token)
@@ -178,10 +179,15 @@ func (a *Asker) giveBack(life context.Context, socket, lock, owner string) {
 
 // unanswered records a change without an answer, and returns the error.
 func unanswered(p *history.Pending, err error) error {
-	if errors.Is(err, client.ErrNoAgent) || errors.Is(err, client.ErrUnavailable) {
+	if certainlyNot(err) {
 		p.Never()
 	} else {
 		p.Unknown()
 	}
 	return err
+}
+
+// certainlyNot says that a change with this error has not happened, and will not.
+func certainlyNot(err error) bool {
+	return errors.Is(err, client.ErrNoAgent) || errors.Is(err, client.ErrUnavailable)
 }
