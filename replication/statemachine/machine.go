@@ -80,6 +80,10 @@ var (
 	// ErrNewer wraps Result.Diverged and New's error when entry or store were
 	// written under rules that this binary does not know.
 	ErrNewer = errors.New("written by a newer kahu")
+	// ErrFirstLayout is New's error when the store is of the first days, before rows
+	// had the layout that every later kahu reads. Nothing is wrong with it.
+	ErrFirstLayout = errors.New("written by a kahu from before its formats were kept, whose rows this one cannot read: " +
+		"read what is needed with that kahu, and start this one with an empty data directory")
 )
 
 // digestsKept is how many past hashes a Machine remembers in memory, to compare

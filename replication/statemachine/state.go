@@ -82,10 +82,31 @@ func loadState(r Reader) state {
 		return state{level: 1}
 	}
 	s, ok := decodeState(b)
-	if !ok {
-		panic(damaged(metaKey, "the position of the state machine"))
+	switch {
+	case ok:
+		return s
+	case isFirstLayout(b):
+		panic(damage{ErrFirstLayout})
 	}
-	return s
+	panic(damaged(metaKey, "the position of the state machine"))
+}
+
+// isFirstLayout reports whether b is the machine's row as it was before formats
+// were kept: with the highest revision dropped where the counts of history stand.
+func isFirstLayout(b []byte) bool {
+	d := decode(b)
+	for range 3 {
+		d.uvarint() // level, index, term
+	}
+	d.varint()
+	d.hlc()
+	for range 7 {
+		d.uvarint()
+	}
+	d.varint()
+	d.hlc()
+	d.take(16)
+	return d.done()
 }
 
 // tick gives the next command its label (contract/decisions.md 3).

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -26,6 +27,10 @@ type Agent struct {
 	Dir    string // holds data/, kahu.sock and agent.log
 	Socket string
 	Bind   string // address that it listens on
+	// What the next start takes: a kahu other than Options.Binary, empty for that
+	// one, and arguments after those of all agents.
+	Binary string
+	Args   []string
 
 	namespace string // see Place
 	cluster   *Cluster
@@ -57,7 +62,7 @@ func (a *Agent) Start() error {
 		return fmt.Errorf("opening the log of agent %s: %w", a.Name, err)
 	}
 	defer log.Close() // the child has its own descriptor
-	line := append([]string{a.cluster.binary}, a.args()...)
+	line := append([]string{cmp.Or(a.Binary, a.cluster.binary)}, a.args()...)
 	if a.namespace != "" {
 		line = append([]string{"ip", "netns", "exec", a.namespace}, line...) // ip becomes the agent: one process
 	}
@@ -91,7 +96,7 @@ func (a *Agent) args() []string {
 	} else {
 		args = append(args, "--role", "proxy")
 	}
-	return append(args, c.options.Args...)
+	return append(append(args, c.options.Args...), a.Args...)
 }
 
 // Kill ends the process by SIGKILL and waits until it is reaped.
