@@ -115,11 +115,12 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("reading this boot's id: %w", err)
 	}
+	keeper, settle := a.pidfdKeeper(&stops)
 	a.holds, err = holds.New(holds.Config{
 		Coordinator: a.coordinator, Adopt: a.adopt(), Node: a.identity.node, Host: cfg.NodeName,
 		LeaseNow: boottime.Now, Boottime: boottime.Boottime, BootID: bootID,
 		Logger: a.log, Registerer: a.registry, AckTimeout: cfg.Timeouts.GrantAck,
-		AskTimeout: cfg.Timeouts.Request, MaxHolds: cfg.Limits.Holds, TablePath: a.leaseTable(),
+		AskTimeout: cfg.Timeouts.Request, MaxHolds: cfg.Limits.Holds, TablePath: a.leaseTable(), Pidfds: keeper,
 	})
 	if err != nil {
 		var newer *holds.NewerTableError
@@ -128,6 +129,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		}
 		return fmt.Errorf("preparing to keep holds: %w", err)
 	}
+	settle()
 
 	if a.backups, err = newBackups(a); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/coreos/go-systemd/v22/activation"
 )
@@ -17,14 +18,21 @@ const (
 	AdminSocket = "admin" // kahu-admin.socket: administration
 )
 
-// Sockets are the listening Unix sockets that the service manager made.
+// Sockets are what the service manager passed: the listening Unix sockets that it
+// made, and what the agent before had it keep.
 type Sockets struct {
 	App, Admin *net.UnixListener // nil: not passed
+	// Stored are descriptors from its store, by name: see NewFDStore.
+	Stored map[string]*os.File
 }
 
-// Close closes what was passed. Their files stay: they are systemd's.
+// Close closes the sockets, and what is stored unless NewFDStore has it. The
+// sockets' files stay: they are systemd's.
 func (s Sockets) Close() error {
 	var errs []error
+	for _, f := range s.Stored {
+		_ = f.Close() // often taken and closed already; a pidfd has nothing to lose
+	}
 	for _, l := range []*net.UnixListener{s.App, s.Admin} {
 		if l != nil {
 			errs = append(errs, l.Close())
@@ -50,6 +58,16 @@ func Inherit() (Sockets, error) {
 }
 
 func (s *Sockets) take(f *os.File) error {
+	if strings.HasPrefix(f.Name(), storedPrefix) {
+		if s.Stored == nil {
+			s.Stored = map[string]*os.File{}
+		}
+		if s.Stored[f.Name()] != nil { // systemd lets names repeat; ours do not
+			return f.Close()
+		}
+		s.Stored[f.Name()] = f
+		return nil
+	}
 	defer f.Close() // FileListener has a duplicate
 	var place **net.UnixListener
 	switch f.Name() {

@@ -19,6 +19,10 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("KAHU_TEST_ACTIVATED") != "" {
 		os.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
+		if os.Getenv("KAHU_TEST_ACTIVATED") == "stored" {
+			inheritedStore(os.Stdout)
+			return
+		}
 		activated()
 		return
 	}
