@@ -94,6 +94,10 @@
 //
 //   - A lock's extend never brings its end nearer: end = max(old, now + ms). Kahuna's
 //     source shortens it silently (decision 16).
+//   - A lock's end, as GetLock shows it, is the wall clock and what remains, both in
+//     whole milliseconds as of the last entry of the log: two extends by as much that
+//     are less than two milliseconds apart may show one end. What decides is the lease
+//     clock, in nanoseconds, where the second always ends later.
 //   - Extending a key by 0 ms makes it eternal, as the documentation says; the source
 //     kills it (decision 16).
 //   - Delete and extend of an expired key say DoesNotExist, swept or not (decision 17).
@@ -118,4 +122,7 @@
 //     trailer that makes the client's exception; Unavailable, which Kahuna sends,
 //     makes clients call again for seconds.
 //   - Values above the limit are refused; Kahuna has no limit but that of a message.
+//   - MembershipVersion and SnapshotVersion are the log index at which the quorum's
+//     servers changed last: they rise with each change, and not by one. A proxy does
+//     not know it and says 0. No client compares them.
 package kahuna
