@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,7 @@ import (
 	"github.com/kahu-sh/kahu/integrations/boottime"
 	"github.com/kahu-sh/kahu/integrations/systemd"
 	"github.com/kahu-sh/kahu/localapi"
+	"github.com/kahu-sh/kahu/localapi/policy"
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/forward"
 	"github.com/kahu-sh/kahu/replication/upstream"
@@ -36,6 +38,9 @@ type Options struct {
 	// Sockets are those that the service manager has opened; Run closes them.
 	Sockets systemd.Sockets
 
+	// Reload takes over changed configurations; the zero value never does.
+	Reload Reload
+
 	// Set by tests: whether nothing of gossip passes now, and who hears how many
 	// members it has given up.
 	cutGossip  func() bool
@@ -48,10 +53,12 @@ const drainTime = 500 * time.Millisecond
 
 // agent is what Run builds, in the order of its fields.
 type agent struct {
-	cfg     config.Config
-	o       Options
-	log     *slog.Logger
-	started time.Time
+	cfg       config.Config
+	written   config.File               // as of the last reload; of its goroutine alone
+	unsettled atomic.Pointer[unsettled] // never nil
+	o         Options
+	log       *slog.Logger
+	started   time.Time
 
 	registry *prometheus.Registry
 	identity *identity // data directory, node id, secret
@@ -65,7 +72,8 @@ type agent struct {
 	coordinator replication.Coordinator // one of the two
 	holds       *holds.Holds
 	backups     *backups
-	kahuna      *kahunaWire // what Kahuna's clients speak, on the socket and over TCP
+	policy      *policy.Policy // of the sockets
+	kahuna      *kahunaWire    // what Kahuna's clients speak, on the socket and over TCP
 	local       *localapi.Server
 }
 
@@ -73,7 +81,8 @@ type agent struct {
 // cfg.Timeouts.Shutdown. It returns nil after an orderly stop, else one line
 // that says what is wrong and what to do.
 func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
-	a := &agent{cfg: cfg, o: o, log: o.Logger, started: time.Now(), registry: prometheus.NewRegistry()}
+	a := &agent{cfg: cfg, written: cfg.Written, o: o, log: o.Logger, started: time.Now(), registry: prometheus.NewRegistry()}
+	a.unsettled.Store(&unsettled{})
 	for _, w := range cfg.Warnings {
 		a.log.Warn(w)
 	}
@@ -208,6 +217,16 @@ func (a *agent) serve(ctx context.Context, sockets []func() error) error {
 	}
 	if m := a.o.ServiceManager; m != nil {
 		a.report(m.Ready())
+	}
+	if a.o.Reload.Asked != nil {
+		var reloading sync.WaitGroup
+		reloading.Go(func() { a.reloads(ctx) }) // ends with ctx
+		defer func() {
+			cancel(nil)
+			reloading.Wait()
+		}()
+	}
+	if m := a.o.ServiceManager; m != nil {
 		var informing sync.WaitGroup
 		informing.Go(func() { a.supervised(ctx) }) // ends with ctx
 		defer func() {

@@ -30,6 +30,7 @@ type kahunaWire struct {
 	grpc    *grpchttp.Server
 	rest    *rest.Handler
 	metrics *kahunaMetrics
+	policy  *policy.Policy
 
 	doors       *doors.Server // nil: only the socket speaks it, and so the next five
 	listeners   []net.Listener
@@ -53,18 +54,19 @@ func openKahuna(a *agent, rules *policy.Policy) (w *kahunaWire, err error) {
 		if w.tokens, err = token.Open(cfg.TokenFile, time.Now, a.log); err != nil {
 			return nil, &UnusableError{err}
 		}
-		rules = rules.WithTokens(w.tokens)
 	}
-	if cfg.Insecure && a.cfg.Policy == nil { // else the policy says it: config checks that it does
-		if rules, err = rules.And(policy.Rule{Anonymous: true, Allow: []policy.Verb{policy.Admin}}); err != nil {
-			return nil, err
-		}
+	if rules, err = remotePolicy(cfg.Insecure, a.cfg, rules); err != nil {
+		return nil, err
+	}
+	w.policy = rules.WithTokens(nil) // of its own: see reload
+	if w.tokens != nil {
+		w.policy = rules.WithTokens(w.tokens)
 	}
 	if w.metrics, err = newKahunaMetrics(a.registry); err != nil {
 		return nil, err
 	}
 	w.service, err = kahuna.New(kahuna.Config{
-		Coordinator: a.forward, Policy: rules, Cluster: kahunaCluster{a}, Logger: a.log, Backups: a.backups.forKahuna(),
+		Coordinator: a.forward, Policy: w.policy, Cluster: kahunaCluster{a}, Logger: a.log, Backups: a.backups.forKahuna(),
 		Host: a.cfg.NodeName, Node: a.identity.node, Observer: w.metrics,
 		LeaderWait: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes,
 		MaxMessageBytes: int(cfg.Limits.MessageSizeBytes), AnswerBytes: cfg.Limits.UnreadSizeBytes,

@@ -10,7 +10,6 @@ import (
 	"github.com/kahu-sh/kahu/integrations/boottime"
 	"github.com/kahu-sh/kahu/localapi"
 	"github.com/kahu-sh/kahu/localapi/caller"
-	"github.com/kahu-sh/kahu/localapi/policy"
 	"github.com/kahu-sh/kahu/replication/scriptrun"
 )
 
@@ -25,18 +24,14 @@ const (
 // serves them.
 func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 	gid := lookupGroup(socketGroup)
-	rules := a.cfg.Policy
-	if rules == nil {
-		rules = policy.Default(uint32(os.Geteuid()), gid)
-		if admins := lookupGroup(adminGroup); admins != nil && a.o.Sockets.Admin != nil {
-			var err error
-			if rules, err = rules.And(policy.Rule{GIDs: []uint32{*admins}, Allow: []policy.Verb{policy.Admin}}); err != nil {
-				return nil, fmt.Errorf("letting group %s administer: %w", adminGroup, err)
-			}
-		}
+	rules, err := a.socketPolicy(a.cfg)
+	if err != nil {
+		return nil, err
 	}
+	// A copy: what a reload replaces in it is this agent's alone.
+	a.policy = rules.WithTokens(nil)
 	options := localapi.Config{
-		Holder: a.holds, Policy: rules, Status: a.status, Host: a.cfg.NodeName, Node: a.identity.node,
+		Holder: a.holds, Policy: a.policy, Status: a.status, Host: a.cfg.NodeName, Node: a.identity.node,
 		Registry: a.registry, Logger: a.log, Boottime: boottime.Boottime, BootID: bootID,
 		RequestTimeout: a.cfg.Timeouts.Request, MaxValueBytes: a.cfg.Limits.ValueSizeBytes,
 	}
@@ -44,7 +39,6 @@ func (a *agent) listenLocally(bootID string) ([]func() error, error) {
 		// Scripts run there as they are, and Kahuna's clients go there themselves.
 		options.Coordinator, options.Backup, options.NoCluster = a.upstream, noBackup, noCluster
 	} else {
-		var err error
 		if a.kahuna, err = openKahuna(a, rules); err != nil {
 			return nil, err
 		}

@@ -21,6 +21,8 @@ func (a *agent) status() wire.Status {
 		Advertise: a.advertised(), Socket: a.cfg.Socket, Dev: a.cfg.Dev,
 		UptimeMS: time.Since(a.started).Milliseconds(),
 	}
+	left := a.unsettled.Load()
+	s.NeedsRestart, s.ConfigProblem = left.restart, left.problem
 	for _, h := range a.holds.List() {
 		switch localapi.HoldEventType(h.State) {
 		case localapi.HoldQueued:

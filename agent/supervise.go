@@ -5,13 +5,15 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
 // ServiceManager is told how the agent is: systemd, by its notify protocol.
 // Its methods do not block for long.
 type ServiceManager interface {
-	Ready() error
+	Ready() error     // also when a reload is done
+	Reloading() error // Ready follows
 	Stopping() error
 	Alive() error
 	Status(line string) error
@@ -76,7 +78,14 @@ func (a *agent) statusLine() string {
 	if s.Voter != nil {
 		role += " (" + s.Voter.Raft + ")"
 	}
-	return fmt.Sprintf("%s; %s; %d held, %d waiting, %d at risk", state, role, s.Holds.Held, s.Holds.Queued, s.Holds.AtRisk)
+	line := fmt.Sprintf("%s; %s; %d held, %d waiting, %d at risk", state, role, s.Holds.Held, s.Holds.Queued, s.Holds.AtRisk)
+	switch {
+	case s.ConfigProblem != "":
+		return line + "; NOT RELOADED: " + s.ConfigProblem
+	case len(s.NeedsRestart) > 0:
+		return line + "; a restart is needed for " + strings.Join(s.NeedsRestart, ", ")
+	}
+	return line
 }
 
 // answers asks this agent for its health over its own socket.

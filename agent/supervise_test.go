@@ -16,10 +16,12 @@ import (
 // manager is a service manager with a watchdog.
 type manager struct {
 	ready, stopping atomic.Bool
+	reloads         atomic.Int64
 	alive           chan struct{}
 }
 
 func (m *manager) Ready() error                    { m.ready.Store(true); return nil }
+func (m *manager) Reloading() error                { m.ready.Store(false); m.reloads.Add(1); return nil }
 func (m *manager) Stopping() error                 { m.stopping.Store(true); return nil }
 func (m *manager) Status(string) error             { return nil }
 func (m *manager) WatchdogInterval() time.Duration { return 150 * time.Millisecond }

@@ -21,7 +21,7 @@ const (
 // Check converts f. It goes through all keys and returns everything that is
 // wrong; the Config is only usable when there are no Problems.
 func Check(f File, host Host) (Config, Problems) {
-	c := &checker{f: f, host: host}
+	c := &checker{f: f, host: host, cfg: Config{Written: f}}
 	c.cfg.Dev, c.cfg.AllowVolatile = f.Dev, f.AllowVolatile
 	c.names()
 	c.upstream()

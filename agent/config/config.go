@@ -92,6 +92,8 @@ type Config struct {
 	Backup       Backup
 	Limits       Limits
 	Timeouts     Timeouts
+	// Written is what all of it was understood from, file, environment and flags.
+	Written File
 	// Path is the file that was read, empty when none.
 	Path string
 	// Warnings are lines for the log: allowed, but probably not meant.

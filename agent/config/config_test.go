@@ -87,7 +87,7 @@ func TestDefaults(t *testing.T) {
 		Role: config.Auto, Storage: config.SQLite, Bind: "127.0.0.1:7350", Advertise: "127.0.0.1:7350",
 		Voters: 3, Gossip: config.GossipLAN,
 		BootstrapExpect: 1, SecretFile: h.HomeDir + "/.local/state/kahu/secret", MakeSecret: true,
-		LogLevel: slog.LevelInfo, LogFormat: config.LogText,
+		LogLevel: slog.LevelInfo, LogFormat: config.LogText, Written: config.Defaults(),
 		MinFreeBytes: 256 << 20, Backup: config.Backup{Interval: 24 * time.Hour, Keep: 7},
 		Limits:   config.Limits{ValueSizeBytes: 1 << 20, MemtableSizeBytes: 64 << 20, TrailingLogSizeBytes: 256 << 20, Holds: 65536},
 		Timeouts: config.Timeouts{Request: 10 * time.Second, Shutdown: 10 * time.Second, GrantAck: 5 * time.Second, ReplaceVoter: 10 * time.Minute},

@@ -68,3 +68,10 @@ func (h *Holds) discharge(o *hold) {
 	}
 	h.usage[uid] = u
 }
+
+// SetMaxHolds changes the bound on holds and waiters together; those above it stay.
+func (h *Holds) SetMaxHolds(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cfg.MaxHolds = n
+}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +17,7 @@ import (
 )
 
 func newAgentCommand(g *globals) *cobra.Command {
-	var printConfig bool
+	var printConfig, check bool
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Run the agent of this host",
@@ -24,12 +26,20 @@ func newAgentCommand(g *globals) *cobra.Command {
 Alone and without flags it makes what it needs, its secret included, and is a
 quorum of one. Others join it with the same secret file. Settings come from the
 flags, the environment (KAHU_DATA_DIR for --data-dir), and the file that --config
-names, in this order.`,
+names, in this order.
+
+On SIGHUP (systemctl reload kahu) it reads them again and takes over what it can:
+the level of the log, the policy, and the limit on holds. What else was changed
+waits for a restart, which costs no lock; kahu status says what that is. Certificates,
+tokens and secrets are read again by themselves when their files change.
+
+--check reads the configuration, says what is wrong with it, and ends.`,
 		Example: `  kahu agent
   kahu agent --dev
   kahu agent --bind 10.0.0.1:7350 --join 10.0.0.2:7350,10.0.0.3:7350 --bootstrap-expect 3 --secret-file /etc/kahu/secret
   kahu agent --role proxy --join 10.0.0.1:7350 --secret-file /etc/kahu/secret
-  kahu agent --print-config >kahu.yaml`,
+  kahu agent --print-config >kahu.yaml
+  kahu agent --config kahu.yaml --check`,
 		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if printConfig {
@@ -46,6 +56,12 @@ names, in this order.`,
 			if cfg, err = agent.SettleRole(cfg); err != nil {
 				return withCode(exitConfig, err)
 			}
+			if check {
+				for _, w := range cfg.Warnings {
+					fmt.Fprintln(g.stderr, "kahu: warning: "+w)
+				}
+				return nil
+			}
 			limitMemory(cfg)
 			sockets, err := systemd.Inherit()
 			if err != nil {
@@ -57,9 +73,16 @@ names, in this order.`,
 			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
+			hangups := make(chan os.Signal, 1)
+			signal.Notify(hangups, syscall.SIGHUP)
+			defer signal.Stop(hangups)
+			level := new(slog.LevelVar)
+			level.Set(cfg.LogLevel)
 			err = agent.Run(ctx, cfg, agent.Options{
-				Version: programVersion(), Logger: newLogger(cfg, g.stderr), Exit: os.Exit, Ready: func() {},
+				Version: programVersion(), Logger: newLogger(cfg, level, g.stderr), Exit: os.Exit, Ready: func() {},
 				ServiceManager: manager, Sockets: sockets,
+				Reload: agent.Reload{Asked: hangups, SetLevel: level.Set,
+					Load: func() (config.Config, error) { return config.Load(config.ThisHost(), cmd.Flags()) }},
 			})
 			var unusable *agent.UnusableError
 			switch {
@@ -73,12 +96,13 @@ names, in this order.`,
 	}
 	config.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&printConfig, "print-config", false, "print the configuration file with every key at its default, and end")
+	cmd.Flags().BoolVar(&check, "check", false, "read the configuration, say what is wrong with it, and end")
 	return cmd
 }
 
 // newLogger writes to stderr: systemd and containers keep it.
-func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: cfg.LogLevel}
+func newLogger(cfg config.Config, level slog.Leveler, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == config.LogJSON {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}

@@ -49,7 +49,7 @@ term and last index; empty the data directories of the others.`,
 			if err != nil {
 				return withCode(exitConfig, err)
 			}
-			r, err := agent.Recover(cfg, agent.RecoverOptions{Version: programVersion(), Logger: newLogger(cfg, g.stderr), DryRun: dryRun, TokenFloor: tokenFloor})
+			r, err := agent.Recover(cfg, agent.RecoverOptions{Version: programVersion(), Logger: newLogger(cfg, cfg.LogLevel, g.stderr), DryRun: dryRun, TokenFloor: tokenFloor})
 			var unusable *agent.UnusableError
 			switch {
 			case errors.As(err, &unusable):

@@ -66,6 +66,7 @@ func Diagnose(s wire.Status, members []wire.ClusterMember, now time.Time) Report
 	d.disk()
 	d.behind()
 	d.certificate()
+	d.settings()
 	d.silentOthers()
 	d.versions()
 	d.secrets()
@@ -212,6 +213,16 @@ func (d *patient) certificate() {
 	}
 	if k.Insecure {
 		d.notice("set kahuna-token-file or kahuna-client-ca in place of kahuna-insecure, when the clients can", "whoever reaches %s is trusted, in clear text", strings.Join(k.Listen, " "))
+	}
+}
+
+// settings of the file that do not count yet.
+func (d *patient) settings() {
+	if d.ConfigProblem != "" {
+		d.problem("mend it, and systemctl reload kahu: this agent would not start again with it", "the configuration cannot be used: %s", d.ConfigProblem)
+	}
+	if len(d.NeedsRestart) > 0 {
+		d.notice("systemctl restart kahu, when it suits: locks stay held", "settings that were changed and wait for a restart: %s", strings.Join(d.NeedsRestart, ", "))
 	}
 }
 

@@ -91,6 +91,10 @@ func TestDiagnose(t *testing.T) {
 			[]string{"used by h3", "drop the old one"}},
 		"a silent proxy": {func(_ *wire.Status, m *[]wire.ClusterMember) { *m = append(*m, member("p1", wire.MemberProxy, false)) }, diagnosis.Healthy, nil,
 			[]string{"1 agent without a vote not heard lately: p1"}},
+		"a wrong file": {func(s *wire.Status, _ *[]wire.ClusterMember) { s.ConfigProblem = "voters: 4 is not 3 or 5" }, diagnosis.Degraded,
+			[]string{"cannot be used: voters: 4 is not", "systemctl reload kahu"}, nil},
+		"settings that wait": {func(s *wire.Status, _ *[]wire.ClusterMember) { s.NeedsRestart = []string{"bind", "http"} }, diagnosis.Healthy, nil,
+			[]string{"wait for a restart: bind, http", "systemctl restart kahu"}},
 		"a hostile name": {func(_ *wire.Status, m *[]wire.ClusterMember) { (*m)[2].Alive, (*m)[2].Host = false, "a\x1b[2J" }, diagnosis.Degraded,
 			[]string{`voter "a\x1b[2J" (h3:7350)`, `remove "a\x1b[2J"`}, nil},
 		"members not told": {func(s *wire.Status, m *[]wire.ClusterMember) {

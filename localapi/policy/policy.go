@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/kahu-sh/kahu/localapi/caller"
 )
@@ -49,11 +50,24 @@ type Rule struct {
 	Allow     []Verb
 }
 
-// Policy is a set of rules. It is immutable and safe for concurrent use.
+// Policy is a set of rules. It is safe for concurrent use; nothing but Replace
+// changes it.
 type Policy struct {
-	rules  []Rule
-	tokens Tokens // nil: no token is valid
+	rules  atomic.Pointer[[]Rule] // never nil
+	tokens Tokens                 // nil: no token is valid
 }
+
+func withRules(rules []Rule, t Tokens) *Policy {
+	p := &Policy{tokens: t}
+	p.rules.Store(&rules)
+	return p
+}
+
+func (p *Policy) list() []Rule { return *p.rules.Load() }
+
+// Replace gives p the rules of another Policy, for decisions from here on, also
+// about callers who are connected already. Which tokens are valid stays.
+func (p *Policy) Replace(with *Policy) { p.rules.Store(with.rules.Load()) }
 
 // Tokens knows the bearer tokens that are valid now. It is called for each
 // decision about one and must answer from memory.
@@ -65,7 +79,7 @@ type Tokens interface {
 }
 
 // WithTokens returns a Policy with the rules of p for which those tokens are valid.
-func (p *Policy) WithTokens(t Tokens) *Policy { return &Policy{rules: p.rules, tokens: t} }
+func (p *Policy) WithTokens(t Tokens) *Policy { return withRules(p.list(), t) }
 
 // New checks the rules and returns the Policy, or an error that names every
 // rule that is wrong, counted from 1.
@@ -101,7 +115,7 @@ func New(rules []Rule) (*Policy, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	return &Policy{rules: slices.Clone(rules)}, nil
+	return withRules(slices.Clone(rules), nil), nil
 }
 
 // Default lets the agent's own user, root and the members of gid (group kahu;
@@ -111,7 +125,7 @@ func Default(uid uint32, gid *uint32) *Policy {
 	if gid != nil {
 		r.GIDs = []uint32{*gid}
 	}
-	return &Policy{rules: []Rule{r}}
+	return withRules([]Rule{r}, nil)
 }
 
 // And returns a Policy that allows what p allows and what the rules do. The
@@ -121,13 +135,13 @@ func (p *Policy) And(rules ...Rule) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Policy{rules: slices.Concat(p.rules, more.rules), tokens: p.tokens}, nil
+	return withRules(slices.Concat(p.list(), more.list()), p.tokens), nil
 }
 
 // NamesRemote reports whether a rule is for callers of that kind, which come
 // from the network.
 func (p *Policy) NamesRemote(kind caller.Kind) bool {
-	return slices.ContainsFunc(p.rules, func(r Rule) bool {
+	return slices.ContainsFunc(p.list(), func(r Rule) bool {
 		switch kind {
 		case caller.Certificate:
 			return len(r.Certificates) > 0
@@ -166,8 +180,9 @@ func (p *Policy) grants(c *caller.Caller) (own *Policy, ok bool) {
 }
 
 func (p *Policy) allows(c *caller.Caller, verb Verb, name string) bool {
-	for i := range p.rules {
-		if r := &p.rules[i]; r.allows(verb) && r.covers(name) && r.matches(c) {
+	rules := p.list()
+	for i := range rules {
+		if r := &rules[i]; r.allows(verb) && r.covers(name) && r.matches(c) {
 			return true
 		}
 	}
@@ -184,8 +199,9 @@ func (p *Policy) AllowsSomewhere(c *caller.Caller, verb Verb) bool {
 }
 
 func (p *Policy) allowsSomewhere(c *caller.Caller, verb Verb) bool {
-	for i := range p.rules {
-		if r := &p.rules[i]; r.allows(verb) && r.matches(c) {
+	rules := p.list()
+	for i := range rules {
+		if r := &rules[i]; r.allows(verb) && r.matches(c) {
 			return true
 		}
 	}

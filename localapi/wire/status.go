@@ -15,12 +15,17 @@ type Status struct {
 	UptimeMS  int64  `json:"uptime_ms"`
 	Storage   string `json:"storage,omitempty"` // voters
 	// Ready says that a quorum answered lately; NotReady is why not, in one line.
-	Ready    bool         `json:"ready"`
-	NotReady string       `json:"not_ready,omitempty"`
-	Leader   string       `json:"leader,omitempty"` // node id, as far as this agent knows
-	Peers    []Peer       `json:"peers,omitempty"`
-	Holds    HoldCounts   `json:"holds"`
-	Voter    *VoterStatus `json:"voter,omitempty"` // voters
+	Ready    bool       `json:"ready"`
+	NotReady string     `json:"not_ready,omitempty"`
+	Leader   string     `json:"leader,omitempty"` // node id, as far as this agent knows
+	Peers    []Peer     `json:"peers,omitempty"`
+	Holds    HoldCounts `json:"holds"`
+	// NeedsRestart are settings that were changed in the file and count after a
+	// restart; ConfigProblem is why the file could not be taken over, in one line.
+	// Both are of the last reload.
+	NeedsRestart  []string     `json:"needs_restart,omitempty"`
+	ConfigProblem string       `json:"config_problem,omitempty"`
+	Voter         *VoterStatus `json:"voter,omitempty"` // voters
 	// Kahuna is where Kahuna's clients come over TCP; absent when only the socket
 	// speaks their wire.
 	Kahuna *KahunaStatus `json:"kahuna,omitempty"`
