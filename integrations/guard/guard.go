@@ -41,6 +41,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -70,7 +71,7 @@ type Options struct {
 	Contain Containment
 	// RequireContain refuses a weaker rung than Contain; with Auto, than PIDNS.
 	RequireContain bool
-	Command        []string // at least one word
+	Command        []string // at least one word: the last ones of os.Args
 	Socket         string   // the agent's, for the command's environment
 	OnLost         OnLost
 	// PIDFile and TokenFile, optional, have the face's pid and the fencing token
@@ -143,10 +144,13 @@ func run(o Options, face *stage.Link) outcome {
 		}
 		return failure(ExitNotFound, "%v", err)
 	}
+	if len(o.Command) > len(os.Args) || !slices.Equal(o.Command, os.Args[len(os.Args)-len(o.Command):]) {
+		return failure(ExitOS, "the command %q is not what this program was started with", o.Command[0])
+	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return failure(ExitOS, "become a subreaper: %v", err)
 	}
-	t, err := contain(o.Contain, o.RequireContain, file, o.Command)
+	t, err := contain(o.Contain, o.RequireContain)
 	if err != nil {
 		return failure(ExitOS, "%v", err)
 	}
@@ -161,7 +165,7 @@ func run(o Options, face *stage.Link) outcome {
 	_ = face.Send(contained)
 	leaveJob()
 
-	k := &keeper{Options: o, face: face, tree: t}
+	k := &keeper{Options: o, face: face, tree: t, file: file}
 	if err := k.arm(); err != nil {
 		t.kill()
 		return failure(ExitOS, "%v", err)

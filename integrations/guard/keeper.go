@@ -49,6 +49,7 @@ const (
 type keeper struct {
 	Options
 	face *stage.Link
+	file string // the command's
 	tree *tree
 	hold *hold
 
@@ -77,6 +78,7 @@ func (k *keeper) arm() (err error) {
 // run is the life of the keeper, from the tree's empty place to its end.
 func (k *keeper) run() outcome {
 	defer k.wake.Close()
+	stage.RestLater()
 	k.tree.watch()
 	witnesses, err := k.tree.witnesses()
 	if err != nil {
@@ -316,7 +318,7 @@ func (k *keeper) start() {
 	k.phase = starting
 	// Before the command can run: a face that outlives us then knows that it may have.
 	_ = k.face.Send(stage.Message{Kind: stage.Started})
-	k.tree.send(stage.Message{Kind: stage.Start, At: k.deadline, Text: k.environment(k.token)})
+	k.tree.send(stage.Message{Kind: stage.Start, At: k.deadline, Number: len(k.Command), Text: k.file + "\x00" + k.environment(k.token)})
 }
 
 // finish ends the guard when nothing runs.

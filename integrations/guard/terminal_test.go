@@ -103,7 +103,9 @@ func (term *terminal) shows(want string) {
 }
 
 // stopped waits until a process with the variable and the words in its command
-// line is there and stopped.
+// line is there and stopped, with each of its threads: /proc/PID/stat shows the
+// first alone, and another may be in the middle of a read that was woken by the
+// signal and still takes the line that is typed next.
 func stopped(t *testing.T, variable, words string) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); runtime.Gosched() {
@@ -115,14 +117,25 @@ func stopped(t *testing.T, variable, words string) {
 				continue
 			}
 			env, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
-			stat, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
-			_, state, _ := strings.Cut(string(stat), ") ")
-			if strings.Contains(string(env), variable+"\x00") && strings.HasPrefix(state, "T") && !strings.Contains(string(line), "exec\x00") {
+			if strings.Contains(string(env), variable+"\x00") && !strings.Contains(string(line), "exec\x00") && allStopped(filepath.Join("/proc", e.Name(), "task")) {
 				return
 			}
 		}
 	}
 	t.Fatalf("no %q was stopped", words)
+}
+
+// allStopped looks at the threads in /proc/PID/task.
+func allStopped(task string) bool {
+	threads, err := os.ReadDir(task)
+	for _, thread := range threads {
+		stat, _ := os.ReadFile(filepath.Join(task, thread.Name(), "stat"))
+		_, state, _ := strings.Cut(string(stat), ") ")
+		if !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return err == nil && len(threads) > 0
 }
 
 func TestJobControl(t *testing.T) {

@@ -36,25 +36,30 @@ const (
 // rungs are tried in this order.
 var rungs = []struct {
 	name  Containment
-	start func(file string, args []string) (*stage.Init, *cgroup.Group, error)
+	start func() (*stage.Init, *cgroup.Group, error)
 }{
-	{PIDNS, func(file string, args []string) (*stage.Init, *cgroup.Group, error) {
-		in, err := stage.StartInit(file, args, true, nil)
-		return in, nil, err
-	}},
+	{PIDNS, startInNamespace},
 	{CGroup, startInGroup},
-	{PGroup, func(file string, args []string) (*stage.Init, *cgroup.Group, error) {
-		in, err := stage.StartInit(file, args, false, nil)
+	{PGroup, func() (*stage.Init, *cgroup.Group, error) {
+		in, err := stage.StartInit(stage.Place{})
 		return in, nil, err
 	}},
 }
 
-func startInGroup(file string, args []string) (*stage.Init, *cgroup.Group, error) {
+func startInNamespace() (*stage.Init, *cgroup.Group, error) {
+	if in := stage.TakeEarly(); in != nil {
+		return in, nil, nil
+	}
+	in, err := stage.StartInit(stage.Place{Namespace: true})
+	return in, nil, err
+}
+
+func startInGroup() (*stage.Init, *cgroup.Group, error) {
 	group, err := cgroup.Make()
 	if err != nil {
 		return nil, nil, err
 	}
-	in, err := stage.StartInit(file, args, false, group)
+	in, err := stage.StartInit(stage.Place{Group: group})
 	if err != nil {
 		_ = group.Remove() // nobody is in it
 		_ = group.Close()
@@ -86,7 +91,7 @@ type tree struct {
 // contain starts the init on the strongest rung that works and may be used. Each
 // attempt happens in the child that would be the init, so that one that dies of it
 // (a seccomp filter) costs nothing.
-func contain(want Containment, require bool, file string, args []string) (*tree, error) {
+func contain(want Containment, require bool) (*tree, error) {
 	var reasons []error
 	reached := want == Auto
 	for _, rung := range rungs {
@@ -94,7 +99,7 @@ func contain(want Containment, require bool, file string, args []string) (*tree,
 		if !reached {
 			continue
 		}
-		in, group, err := rung.start(file, args)
+		in, group, err := rung.start()
 		if err == nil {
 			if err = ready(in); err == nil {
 				return newTree(rung.name, in, group), nil

@@ -33,6 +33,7 @@ func Face() int {
 	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err == unix.ECHILD {
 		f.reaps = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil
 	}
+	RestLater()
 	for forwarding := false; ; {
 		pid, link, err := start(claim{stage: keeperName, ignored: f.ignored}, os.Args[1:], nil)
 		if err != nil {

@@ -71,6 +71,7 @@ func runInit(link *Link, pid1 bool, group string) int {
 }
 
 func (in *initStage) loop(messages <-chan Message, signals chan os.Signal) int {
+	RestLater()
 	var reaped <-chan death
 	for {
 		select {
@@ -130,11 +131,12 @@ func (in *initStage) contain() error {
 	return nil
 }
 
-// start runs the command: os.Args[1] is its file, os.Args[2:] its arguments from
-// the zeroth on.
+// start runs the command.
 func (in *initStage) start(m Message) error {
 	in.deadline(m.At)
-	in.env = environment(os.Environ(), strings.Split(m.Text, "\x00"))
+	file, set, _ := strings.Cut(m.Text, "\x00")
+	args := os.Args[max(len(os.Args)-m.Number, 0):]
+	in.env = environment(os.Environ(), strings.Split(set, "\x00"))
 	attr := &syscall.ProcAttr{
 		Env:   in.env,
 		Files: []uintptr{0, 1, 2},
@@ -143,7 +145,6 @@ func (in *initStage) start(m Message) error {
 	if !in.pid1 {
 		attr.Sys.Pdeathsig = unix.SIGKILL
 	}
-	file, args := os.Args[1], os.Args[2:]
 	pid, err := syscall.ForkExec(file, args, attr)
 	if errors.Is(err, unix.ENOEXEC) {
 		// A script without a first line: what execvp and every shell do.

@@ -38,7 +38,10 @@ const (
 	Ready  Kind = 'r' // init → keeper: contained, waiting for Start
 	Failed Kind = 'f' // init → keeper: Number is the errno, Text says of what
 
-	Start    Kind = 'b' // keeper → init: run the command; Text is its environment, At the deadline
+	// Start is keeper → init: run the command, which is the last Number words of
+	// os.Args. Text is its file, and after it, each behind a zero, its environment.
+	// At is the deadline.
+	Start    Kind = 'b'
 	Deadline Kind = 'd' // keeper → init: At is the new deadline
 	Stop     Kind = 't' // keeper → init: signal Number to the tree, 0 is SIGTERM; or Text for sh
 )

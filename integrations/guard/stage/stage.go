@@ -11,8 +11,9 @@
 //   - os.Args[1] is "exec" and no marker is set: the face. It starts the keeper
 //     with the same arguments and never returns to main.
 //   - A marker is set, and what it claims is true (the parent's pid, a socket at
-//     the descriptor): the keeper, which returns to main and gets at its face
-//     through Keeper; or the init, which never returns to main.
+//     the descriptor): the keeper, which starts its init in the meantime where it
+//     can, returns to whoever asks for Keeper, and gets at its face through that;
+//     or the init, which never returns to main.
 //   - Otherwise nothing happens. A marker whose claims are false, for instance
 //     because it was copied by accident, is removed and has no other effect.
 //
@@ -26,7 +27,6 @@
 package stage
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -34,7 +34,6 @@ import (
 	"syscall"
 	"unsafe"
 
-	"github.com/kahu-sh/kahu/integrations/cgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -83,6 +82,7 @@ func init() {
 	case keeperName:
 		setComm(keeperName)
 		keeper = newLink(m.fd)
+		startEarly()
 	case initName:
 		setComm(initName)
 		syscall.Exit(runInit(newLink(m.fd), m.pid1, m.cgroup))
@@ -167,42 +167,6 @@ func start(c claim, args []string, sys *syscall.SysProcAttr) (pid int, link *Lin
 		return 0, nil, fmt.Errorf("start %s: %w", c.stage, err)
 	}
 	return pid, link, nil
-}
-
-// An Init is a started init stage.
-type Init struct {
-	PID   int
-	Pidfd int // owned by the caller
-	Link  *Link
-}
-
-// StartInit starts the init that will run file with args (the zeroth included),
-// in its own pid and mount namespace if asked, and in a control group unless that
-// is nil. Its first message is Ready or Failed. Inside a namespace it is killed with the calling thread: the caller
-// locks its goroutine to the thread for as long as the init lives.
-func StartInit(file string, args []string, namespace bool, group *cgroup.Group) (*Init, error) {
-	in := &Init{Pidfd: -1}
-	sys := &syscall.SysProcAttr{PidFD: &in.Pidfd}
-	if namespace {
-		sys.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNS
-		sys.Pdeathsig = unix.SIGKILL
-	}
-	c := claim{stage: initName, pid1: namespace, ignored: inherited}
-	if group != nil {
-		sys.UseCgroupFD, sys.CgroupFD, c.cgroup = true, group.FD(), group.Path()
-	}
-	var err error
-	in.PID, in.Link, err = start(c,
-		append([]string{file}, args...), sys)
-	if err != nil {
-		return nil, err
-	}
-	if in.Pidfd < 0 {
-		in.Link.Close() // the init ends of it
-		_, _ = unix.Wait4(in.PID, nil, 0, nil)
-		return nil, errors.New("the kernel has no pidfds: Linux 5.4 or newer is needed")
-	}
-	return in, nil
 }
 
 // setComm makes the process known by its stage in ps and top, where it would be
