@@ -1,13 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 )
@@ -51,9 +53,13 @@ func dialKahuna(address, socket string, streams int, ephemeral bool, access kahu
 	for range streams {
 		kv, err1 := pb.NewKeyValuerClient(conn).BatchClientKeyValueRequests(ctx)
 		locks, err2 := pb.NewLockerClient(conn).BatchClientLockRequests(ctx)
-		if err := errors.Join(err1, err2); err != nil {
+		if err := cmp.Or(err1, err2); err != nil {
 			_ = t.Close() // the reason is what counts
-			return nil, fmt.Errorf("opening a stream at %s: %w", address, err)
+			err = fmt.Errorf("opening a stream at %s: %w", address, err)
+			if status.Code(err) == codes.Unavailable {
+				err = withCode(exitUnavailable, err)
+			}
+			return nil, err
 		}
 		keyStream, lockStream := newBatchStream(kv), newBatchStream(locks)
 		t.keys, t.locks = append(t.keys, keyStream), append(t.locks, lockStream)

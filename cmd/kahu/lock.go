@@ -185,14 +185,22 @@ func newLockInfoCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
+// holderUID is the user of a holder, if it is a process: who came over TCP has none.
+func holderUID(h wire.Holder) string {
+	if h.PID == 0 {
+		return dash("")
+	}
+	return strconv.FormatInt(h.UID, 10)
+}
+
 // writeLock is one lock for people.
 func writeLock(w io.Writer, l wire.Lock) error {
 	kept := "a lease of its own"
 	if l.Kept {
 		kept = "kept alive by the agent"
 	}
-	_, err := fmt.Fprintf(w, "lock           %s (%s)\nfencing token  %d\nholder         %s\nreason         %s\nuid            %d\nsince          %s\nremaining      %s, %s\nwaiting        %d\n",
-		printable(l.Name), l.Durability, l.Token, holderText(l.Holder), dash(printable(l.Holder.Reason)), l.Holder.UID, dash(l.Holder.Since), millis(l.RemainingMS), kept, l.QueueLength)
+	_, err := fmt.Fprintf(w, "lock           %s (%s)\nfencing token  %d\nholder         %s\nreason         %s\nuid            %s\nsince          %s\nremaining      %s, %s\nwaiting        %d\n",
+		printable(l.Name), l.Durability, l.Token, holderText(l.Holder), dash(printable(l.Holder.Reason)), holderUID(l.Holder), dash(l.Holder.Since), millis(l.RemainingMS), kept, l.QueueLength)
 	for _, q := range l.Queue {
 		if err == nil {
 			_, err = fmt.Fprintf(w, "  %4d  %s\n", q.Position, holderText(q.Holder))

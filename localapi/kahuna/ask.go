@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -116,7 +117,7 @@ func (s *Service) holderInfo(ctx context.Context) *replication.HolderInfo {
 	case who.Kind == caller.Process:
 		info.Pid, info.Uid, info.Command = int64(who.PID), int64(who.UID), who.Command
 	default:
-		info.Reason = fmt.Sprintf("%s %.100s at %.60s", who.Kind, first(who.Names), who.Remote)
+		info.Reason = fmt.Sprintf("%s at %.60s", strings.TrimSpace(fmt.Sprintf("%s %.100s", who.Kind, first(who.Names))), who.Remote)
 	}
 	return info
 }
