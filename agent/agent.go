@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -154,7 +155,20 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	a.log.Info("agent started", "node", a.identity.node, "name", cfg.NodeName, "role", string(cfg.Role),
 		"socket", a.cfg.Socket, "advertise", a.advertised(), "version", o.Version)
 	o.Ready()
+	if !cfg.Dev {
+		defer time.AfterFunc(startOver, a.forgetStart).Stop()
+	}
 	return a.serve(ctx, sockets)
+}
+
+// startOver is when an agent has found its place, and start is behind it.
+const startOver = 10 * time.Second
+
+func (a *agent) forgetStart() {
+	debug.FreeOSMemory()
+	if err := forgetStart(a.cfg.Role == config.Proxy); err != nil {
+		a.log.Debug("the memory of the start stays in use", "error", err)
+	}
 }
 
 // joinQuorum makes this agent one of kahu's own cluster, and the forwarder the

@@ -17,3 +17,17 @@ func (o *Options) CutGossip(cut func() bool, givenUp func(int64)) {
 func Answers(ctx context.Context, socket string, limit time.Duration) error {
 	return (&agent{cfg: config.Config{Socket: socket}}).answers(ctx, limit)
 }
+
+// ForgetStart is forgetStart.
+var ForgetStart = forgetStart
+
+// GivenBack is where the mappings begin that ForgetStart gives back, of a smaps file.
+func GivenBack(path string) (from []uintptr, err error) {
+	maps, err := readMappings(path)
+	for _, m := range maps {
+		if m.isProgram && m.anonymous == 0 {
+			from = append(from, m.from)
+		}
+	}
+	return from, err
+}

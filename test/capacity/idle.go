@@ -24,6 +24,10 @@ const (
 	requestsRenewedEvery = 15 * time.Second
 )
 
+// settling is until an agent has given back what its start took, and the first
+// looks around are over.
+const settling = 20 * time.Second
+
 // holds measures agents that keep locks alive: a voter that follows, and a proxy.
 func holds(ctx context.Context, s settings, r *report, binary string) (err error) {
 	r.section("%d holds with a TTL of %s, watched for %s", s.holds, holdTTL, s.watch)
@@ -133,7 +137,7 @@ func idle(ctx context.Context, s settings, r *report, binary string) (err error)
 		return err
 	}
 	// What starting cost is not what idling costs: the measure begins after it.
-	if _, _, err := watch(ctx, 2*time.Second, c.Agents...); err != nil {
+	if _, _, err := watch(ctx, settling, c.Agents...); err != nil {
 		return err
 	}
 	agents := slices.Compact([]*cluster.Agent{leader, follower(c, leader), c.Proxies()[0]}) // a voter alone is both
@@ -163,7 +167,7 @@ func idle(ctx context.Context, s settings, r *report, binary string) (err error)
 		if !a.Voter {
 			most = targetProxyBytes
 		}
-		r.target(name+": resident", megabytes(m.resident), megabytes(most), m.resident >= most)
+		r.limit(name+": resident", megabytes(m.resident), megabytes(most), m.resident >= most)
 		r.target(name+": share of a core", percent(share), percent(targetVoterShare), share >= targetVoterShare)
 	}
 	return nil
