@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -35,6 +36,9 @@ the host of a voter, as somebody whom the policy lets administer.`,
   kahu backup verify /srv/backups/kahu-2026-11-23.kahubackup`,
 		Args: arguments("FILE|-"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if slices.Contains([]string{"ls", "list", "rm", "remove", "delete", "gc", "create", "take", "full"}, args[0]) {
+				return usageError(fmt.Sprintf("kahu backup writes to the file that it is given, and %q looks like a command; for a file of that name write ./%s", args[0], args[0]))
+			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			c := client.New(client.Options{Socket: g.socket})
