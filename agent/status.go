@@ -24,6 +24,12 @@ func (a *agent) status() wire.Status {
 	left := a.unsettled.Load()
 	s.NeedsRestart, s.ConfigProblem = left.restart, left.problem
 	for _, h := range a.holds.List() {
+		if c := h.Holder.Contain; c != "" {
+			if s.Holds.Contain == nil {
+				s.Holds.Contain = map[string]int{}
+			}
+			s.Holds.Contain[c]++
+		}
 		switch localapi.HoldEventType(h.State) {
 		case localapi.HoldQueued:
 			s.Holds.Queued++

@@ -48,7 +48,10 @@ type HoldRequest struct {
 	// Pidfds are the witnesses of a process hold; the Holder owns and closes
 	// them. TreeEnds says that the tree is dead for certain once all of them
 	// have ended (the first is PID 1 of a pid namespace). Otherwise their end
-	// only stops the renewals: the lease then ends by itself.
+	// only stops the renewals: the lease then ends by itself. The last two may be of
+	// the control group that the tree is in, cgroup.kill open for writing and
+	// cgroup.events: what is left in it is ended once all pidfds have, and when the
+	// deadline passes, and the lock is free when it is empty.
 	Pidfds   []*os.File
 	TreeEnds bool
 	// LastEndsTree says that the last of two or more pidfds is of PID 1 of a pid

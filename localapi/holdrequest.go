@@ -19,6 +19,7 @@ func (s *Server) holdRequest(who *caller.Caller, in *wire.HoldRequest) (HoldRequ
 	}
 	out = HoldRequest{Lock: in.Lock, TTL: wire.DefaultHoldTTL, Witness: in.Witness, TreeEnds: in.TreeEnds, LastEndsTree: in.LastEnds, NeedAck: in.NeedAck, Resume: in.Resume,
 		Info: s.holderInfo(who, in.Command, in.Reason)}
+	out.Info.Contain = wire.Text(in.Contain)
 	d, err := wire.ParseDurability(string(in.Durability))
 	out.Durability = d.Replicated()
 	if err == nil && in.TTL != "" {
@@ -109,10 +110,15 @@ func takePidfds(conn *caller.Conn) ([]*os.File, error) {
 	return files, err
 }
 
-// passedPidfds is takePidfds without the demand that there are any.
+// passedPidfds is takePidfds without the demand that there are any. Behind the
+// pidfds there may be the two files of a control group (HoldRequest.Pidfds).
 func passedPidfds(conn *caller.Conn) ([]*os.File, error) {
 	files, err := conn.TakeFiles()
-	for _, f := range files {
+	pidfds := files
+	if n := len(files) - 2; n > 0 && caller.GroupFile(files[n]) == caller.GroupKill && caller.GroupFile(files[n+1]) == caller.GroupEvents {
+		pidfds = files[:n]
+	}
+	for _, f := range pidfds {
 		if err == nil && !caller.IsPidfd(f) {
 			err = errors.New("a file descriptor was passed that is not a pidfd")
 		}

@@ -2254,6 +2254,7 @@ type HolderInfo struct {
 	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	Node          string                 `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`                       // id of the agent that asked
 	SinceMs       int64                  `protobuf:"varint,7,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"` // wall clock of the grant, set by the state machine
+	Contain       string                 `protobuf:"bytes,8,opt,name=contain,proto3" json:"contain,omitempty"`                 // what keeps the holder's processes together: a rung of the guard's ladder
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2335,6 +2336,13 @@ func (x *HolderInfo) GetSinceMs() int64 {
 		return x.SinceMs
 	}
 	return 0
+}
+
+func (x *HolderInfo) GetContain() string {
+	if x != nil {
+		return x.Contain
+	}
+	return ""
 }
 
 // LockTry takes the lock for an owner with a lease of its own, or answers BUSY.
@@ -7294,7 +7302,7 @@ const file_replication_replication_proto_rawDesc = "" +
 	"durability\x12\x18\n" +
 	"\agranted\x18\x04 \x01(\bR\agranted\x12\x14\n" +
 	"\x05token\x18\x05 \x01(\x03R\x05token\x12\x1a\n" +
-	"\bposition\x18\x06 \x01(\rR\bposition\"\xa5\x01\n" +
+	"\bposition\x18\x06 \x01(\rR\bposition\"\xbf\x01\n" +
 	"\n" +
 	"HolderInfo\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x10\n" +
@@ -7303,7 +7311,8 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\acommand\x18\x04 \x01(\tR\acommand\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04node\x18\x06 \x01(\tR\x04node\x12\x19\n" +
-	"\bsince_ms\x18\a \x01(\x03R\asinceMs\"\xc0\x01\n" +
+	"\bsince_ms\x18\a \x01(\x03R\asinceMs\x12\x18\n" +
+	"\acontain\x18\b \x01(\tR\acontain\"\xc0\x01\n" +
 	"\aLockTry\x12?\n" +
 	"\n" +
 	"durability\x18\x01 \x01(\x0e2\x1f.kahu.replication.v1.DurabilityR\n" +

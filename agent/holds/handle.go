@@ -252,7 +252,7 @@ func (o *hold) describe() localapi.HoldInfo {
 		Hold: o.id, Lock: o.lock, Durability: wire.Persistent, State: string(o.shown()), Position: o.position,
 		TTLMS: o.s.ttl.Milliseconds(), Witness: o.witness, Connected: !o.handle.closed,
 		Holder: wire.Holder{Host: o.info.GetHost(), PID: o.info.GetPid(), UID: o.info.GetUid(),
-			Command: o.info.GetCommand(), Reason: o.info.GetReason(), Node: o.info.GetNode()},
+			Command: o.info.GetCommand(), Reason: o.info.GetReason(), Contain: o.info.GetContain(), Node: o.info.GetNode()},
 	}
 	if o.durability == replication.Durability_DURABILITY_EPHEMERAL {
 		info.Durability = wire.Ephemeral

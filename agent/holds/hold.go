@@ -60,6 +60,7 @@ type hold struct {
 	resume    bool          // its client takes it up again after a restart of the agent
 	recorded  *session      // under which the table has it; nil: not at all
 	processes []process     // of its pidfds
+	group     groupID       // of the control group that its processes are in
 	waitUntil time.Duration // boot time at which the place in line is given up; 0: never
 	// Of a hold that the agent before this one kept, see resume.go.
 	restored   bool   // the quorum has not said yet whether it has it
@@ -271,6 +272,10 @@ func (o *hold) deadlinePassed() {
 	o.h.metrics.lost.Inc()
 	o.endStory(true, ReasonDeadline)
 	stopTimer(o.ackTimer)
+	if o.witnesses != nil && o.witnesses.group != nil {
+		_, left := o.deadline()
+		o.after(left, o.endGroup)
+	}
 	if o.witness == localapi.WitnessConnection {
 		o.afterTimer = o.after(o.margin(), func() { o.end(unlock, ReasonDeadline) })
 	}

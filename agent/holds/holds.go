@@ -175,8 +175,9 @@ func (h *Holds) open(req localapi.HoldRequest) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	processes := make([]process, len(req.Pidfds))
-	for i, f := range req.Pidfds {
+	pidfds, group := splitGroup(req.Pidfds)
+	processes := make([]process, len(pidfds))
+	for i, f := range pidfds {
 		processes[i] = processOf(f)
 	}
 	h.mu.Lock()
@@ -192,9 +193,9 @@ func (h *Holds) open(req localapi.HoldRequest) (*handle, error) {
 		return nil, err
 	}
 	o := newHold(h, id, req)
-	o.processes = processes
+	o.processes, o.group = processes, group.id()
 	if req.Witness == localapi.WitnessProcess {
-		if err := h.watchWitnesses(o, req.Pidfds); err != nil {
+		if err := h.watchWitnesses(o, pidfds, group); err != nil {
 			return nil, err
 		}
 		if h.cfg.Pidfds != nil {

@@ -110,8 +110,8 @@ func (h *Holds) resumeHold(s *session, r record) {
 		h: h, s: s, id: r.ID, lock: r.Lock, durability: replication.Durability_DURABILITY_PERSISTENT,
 		witness: localapi.Witness(r.Witness), grace: time.Duration(r.GraceMS) * time.Millisecond,
 		treeEnds: r.TreeEnds, lastEnds: r.LastEnds, pidfds: len(r.Processes), needAck: r.NeedAck, noQueue: r.NoQueue, resume: r.Resume,
-		info: &replication.HolderInfo{Host: r.Host, Node: r.Node, Pid: r.PID, Uid: r.UID, Command: r.Command, Reason: r.Reason},
-		over: make(chan struct{}), acked: r.Acked, recorded: s, processes: r.Processes, bootID: r.BootID, restored: true,
+		info: &replication.HolderInfo{Host: r.Host, Node: r.Node, Pid: r.PID, Uid: r.UID, Command: r.Command, Reason: r.Reason, Contain: r.Contain},
+		over: make(chan struct{}), acked: r.Acked, recorded: s, processes: r.Processes, group: r.Group, bootID: r.BootID, restored: true,
 		waitUntil: time.Duration(r.WaitUntilNS),
 	}
 	if r.Ephemeral {
@@ -139,8 +139,10 @@ func (o *hold) findWitnesses(space string) {
 		o.orphaned()
 		return
 	}
-	live, unknown, last := kept, false, o.lastEnds
+	live, group := splitGroup(kept)
+	unknown, last := false, o.lastEnds
 	if len(kept) == 0 {
+		group = o.group.reopen()
 		for i, p := range o.processes {
 			f, err := p.reopen()
 			if last && err == nil && f == nil && i == len(o.processes)-1 {
@@ -155,20 +157,21 @@ func (o *hold) findWitnesses(space string) {
 			}
 		}
 	}
+	nobody := len(live) == 0 || last && len(live) == 1 // PID 1 of its namespace is no sign of life
 	switch {
 	case unknown:
-		closeAll(live)
+		closeAll(append(live, group.files()...))
 		o.orphaned()
-	case o.deadOnes:
-		closeAll(live)
-	case len(live) == 0, last && len(live) == 1:
-		closeAll(live) // PID 1 of its namespace is no sign of life
+	case o.deadOnes, nobody && group == nil:
+		closeAll(append(live, group.files()...))
 		o.deadOnes = true
 	default:
-		if err := h.watchWitnesses(o, live); err != nil {
+		if err := h.watchWitnesses(o, live, group); err != nil {
 			h.cfg.Logger.Warn("a process cannot be watched", "lock", o.lock, "hold", o.id, "error", err)
-			closeAll(live)
+			closeAll(append(live, group.files()...))
 			o.orphaned()
+		} else if nobody {
+			o.endGroup() // the guard ended while no agent ran, and its command may not have
 		}
 	}
 }
@@ -189,12 +192,20 @@ func (o *hold) orphaned() {
 
 // takenUp takes note that the holder has come back, with pidfds of its witnesses
 // if it is a process hold. mu is held.
-func (o *hold) takenUp(pidfds []*os.File) {
-	if o.state == gone || o.witness != localapi.WitnessProcess || o.witnesses != nil || len(pidfds) == 0 {
-		closeAll(pidfds) // those of Open are watched, or nothing is left to be watched
-	} else if err := o.h.watchWitnesses(o, pidfds); err != nil {
-		o.h.cfg.Logger.Warn("a process cannot be watched", "lock", o.lock, "hold", o.id, "error", err)
+func (o *hold) takenUp(files []*os.File) {
+	pidfds, group := splitGroup(files)
+	switch {
+	case o.state != gone && o.witnesses != nil && o.witnesses.group == nil && group != nil:
+		// Its processes were found again, and their group could not be opened.
 		closeAll(pidfds)
+		o.h.watchGroup(o.witnesses, group)
+	case o.state == gone || o.witness != localapi.WitnessProcess || o.witnesses != nil || len(pidfds) == 0:
+		closeAll(files) // those of Open are watched, or nothing is left to be watched
+	default:
+		if err := o.h.watchWitnesses(o, pidfds, group); err != nil {
+			o.h.cfg.Logger.Warn("a process cannot be watched", "lock", o.lock, "hold", o.id, "error", err)
+			closeAll(files)
+		}
 	}
 	if o.orphan && (o.witness == localapi.WitnessConnection || o.witnesses != nil) {
 		o.orphan = false
@@ -330,10 +341,10 @@ func (o *hold) record(s *session) record {
 		Ephemeral: o.durability == replication.Durability_DURABILITY_EPHEMERAL,
 		Witness:   string(o.witness), GraceMS: o.grace.Milliseconds(), TreeEnds: o.treeEnds, LastEnds: o.lastEnds, NeedAck: o.needAck,
 		NoQueue: o.noQueue, Resume: o.resume, Acked: o.acked, WaitUntilNS: o.waitUntil.Nanoseconds(),
-		BootID: o.bootID, Place: o.h.place, Namespaces: o.h.space, Processes: o.processes,
+		BootID: o.bootID, Place: o.h.place, Namespaces: o.h.space, Processes: o.processes, Group: o.group,
 	}
 	if i := o.info; i != nil {
-		r.Host, r.Node, r.PID, r.UID, r.Command, r.Reason = i.GetHost(), i.GetNode(), i.GetPid(), i.GetUid(), i.GetCommand(), i.GetReason()
+		r.Host, r.Node, r.PID, r.UID, r.Command, r.Reason, r.Contain = i.GetHost(), i.GetNode(), i.GetPid(), i.GetUid(), i.GetCommand(), i.GetReason(), i.GetContain()
 	}
 	return r
 }

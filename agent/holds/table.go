@@ -98,6 +98,7 @@ type record struct {
 	Place      string    `json:"place,omitempty"` // placeOf the table's directory
 	Namespaces string    `json:"namespaces"`      // in which the processes have these ids
 	Processes  []process `json:"processes,omitempty"`
+	Group      groupID   `json:"group,omitzero"` // the control group that they are in
 
 	Host    string `json:"host,omitempty"`
 	Node    string `json:"node,omitempty"`
@@ -105,6 +106,7 @@ type record struct {
 	UID     int64  `json:"uid"`
 	Command string `json:"command,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	Contain string `json:"contain,omitempty"`
 }
 
 // table is the open file. Its methods may be called concurrently. put blocks for

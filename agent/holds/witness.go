@@ -16,7 +16,10 @@ const maxWitnesses = 16
 type witnesses struct {
 	o    *hold
 	live map[uint64]*os.File // by the reaper's key
-	last uint64              // key of the one whose end is the tree's and whose life counts for nothing; 0: none
+	// group is the control group that all of them are in with their tree, or nil.
+	group    *group
+	groupKey uint64
+	last     uint64 // key of the one whose end is the tree's and whose life counts for nothing; 0: none
 }
 
 // reaper watches the pidfds of all holds with one goroutine and one epoll
@@ -54,7 +57,7 @@ func (h *Holds) startReaper() error {
 
 // watchWitnesses registers all pidfds of a hold, or none. The files are owned by
 // the reaper when it succeeds. mu is held.
-func (h *Holds) watchWitnesses(o *hold, files []*os.File) error {
+func (h *Holds) watchWitnesses(o *hold, files []*os.File, g *group) error {
 	if h.reaper == nil {
 		if err := h.startReaper(); err != nil {
 			return fmt.Errorf("watching processes: %w", err)
@@ -64,9 +67,9 @@ func (h *Holds) watchWitnesses(o *hold, files []*os.File) error {
 	w := &witnesses{o: o, live: make(map[uint64]*os.File, len(files))}
 	for _, f := range files {
 		r.next++
-		if err := r.control(unix.EPOLL_CTL_ADD, r.next, f); err != nil {
+		if err := r.control(unix.EPOLL_CTL_ADD, r.next, f, unix.EPOLLIN); err != nil {
 			for key, f := range w.live {
-				_ = r.control(unix.EPOLL_CTL_DEL, key, f)
+				_ = r.control(unix.EPOLL_CTL_DEL, key, f, 0)
 				delete(r.of, key)
 			}
 			return refuse(invalidCode, "one of the pidfds cannot be watched: %v", err)
@@ -78,6 +81,9 @@ func (h *Holds) watchWitnesses(o *hold, files []*os.File) error {
 		w.last = r.next
 	}
 	o.witnesses = w
+	if g != nil {
+		h.watchGroup(w, g)
+	}
 	return nil
 }
 
@@ -89,6 +95,7 @@ func (h *Holds) unwatch(o *hold) {
 	for key, f := range o.witnesses.live {
 		h.reaper.drop(key, f)
 	}
+	h.unwatchGroup(o.witnesses)
 	o.witnesses = nil
 }
 
@@ -96,7 +103,7 @@ func (h *Holds) unwatch(o *hold) {
 func (r *reaper) drop(key uint64, f *os.File) {
 	// Closing alone would not do: another process may have the same open file,
 	// which then stays registered.
-	if err := r.control(unix.EPOLL_CTL_DEL, key, f); err != nil && !errors.Is(err, os.ErrClosed) {
+	if err := r.control(unix.EPOLL_CTL_DEL, key, f, 0); err != nil && !errors.Is(err, os.ErrClosed) {
 		r.h.cfg.Logger.Warn("a pidfd stays watched", "error", err)
 	}
 	_ = f.Close() // a pidfd has nothing to lose
@@ -105,7 +112,7 @@ func (r *reaper) drop(key uint64, f *os.File) {
 
 // control adds a pidfd to the epoll instance or takes it off. The key is the
 // event's 64 bits of user data.
-func (r *reaper) control(op int, key uint64, f *os.File) error {
+func (r *reaper) control(op int, key uint64, f *os.File, events uint32) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -117,7 +124,7 @@ func (r *reaper) control(op int, key uint64, f *os.File) error {
 	var result error
 	err = ep.Control(func(epfd uintptr) {
 		result = conn.Control(func(fd uintptr) {
-			e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(uint32(key)), Pad: int32(uint32(key >> 32))}
+			e := unix.EpollEvent{Events: events, Fd: int32(uint32(key)), Pad: int32(uint32(key >> 32))}
 			err = unix.EpollCtl(int(epfd), op, int(fd), &e)
 		})
 		result = errors.Join(result, err)
@@ -162,11 +169,17 @@ func (r *reaper) ended(events []unix.EpollEvent) {
 		if w == nil {
 			continue // its hold ended meanwhile
 		}
+		if w.group != nil && key == w.groupKey {
+			w.o.groupChanged()
+			continue
+		}
 		r.drop(key, w.live[key])
 		delete(w.live, key)
 		switch {
 		case key == w.last:
 			w.o.treeEnded()
+		case w.signsOfLife() == 0 && w.group != nil:
+			w.o.endGroup()
 		case w.signsOfLife() == 0:
 			w.o.witnessesEnded()
 		}
@@ -190,7 +203,11 @@ func (r *reaper) close() {
 	r.h.mu.Lock()
 	defer r.h.mu.Unlock()
 	for key, w := range r.of {
-		_ = w.live[key].Close()
+		if w.group != nil && key == w.groupKey {
+			closeAll(w.group.files())
+		} else {
+			_ = w.live[key].Close()
+		}
 		delete(r.of, key)
 	}
 }

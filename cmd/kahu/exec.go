@@ -41,8 +41,9 @@ follows after --grace and before the deadline, whatever is asked for.
 --contain says what keeps the command's processes together: pidns is a pid
 namespace with a private /proc, needs root, and leaves nothing behind even when
 all of kahu exec is killed at once; cgroup is a control group, needs root or a unit
-with Delegate=yes, and ends also what runs as another user; pgroup needs no
-privilege and follows the processes by their parents. auto is the strongest that
+with Delegate=yes, and ends also what runs as another user (the agent does it when
+all of kahu exec is killed at once); pgroup needs no privilege and follows the
+processes by their parents. auto is the strongest that
 works. In a container all of them end with the container, and the lock is free
 at once.`,
 		Example: `  kahu exec --lock nightly-report -- /usr/local/bin/report --all

@@ -199,8 +199,8 @@ func writeLock(w io.Writer, l wire.Lock) error {
 	if l.Kept {
 		kept = "kept alive by the agent"
 	}
-	_, err := fmt.Fprintf(w, "lock           %s (%s)\nfencing token  %d\nholder         %s\nreason         %s\nuid            %s\nsince          %s\nremaining      %s, %s\nwaiting        %d\n",
-		printable(l.Name), l.Durability, l.Token, holderText(l.Holder), dash(printable(l.Holder.Reason)), holderUID(l.Holder), dash(l.Holder.Since), millis(l.RemainingMS), kept, l.QueueLength)
+	_, err := fmt.Fprintf(w, "lock           %s (%s)\nfencing token  %d\nholder         %s\nreason         %s\ncontained by   %s\nuid            %s\nsince          %s\nremaining      %s, %s\nwaiting        %d\n",
+		printable(l.Name), l.Durability, l.Token, holderText(l.Holder), dash(printable(l.Holder.Reason)), dash(printable(l.Holder.Contain)), holderUID(l.Holder), dash(l.Holder.Since), millis(l.RemainingMS), kept, l.QueueLength)
 	for _, q := range l.Queue {
 		if err == nil {
 			_, err = fmt.Fprintf(w, "  %4d  %s\n", q.Position, holderText(q.Holder))
@@ -231,10 +231,10 @@ func newLockListCommand(g *globals) *cobra.Command {
 					return err
 				}
 				defer g.more(all.Next)
-				return g.show(all, table("LOCK\tTOKEN\tREMAINING\tWAITING\tHOLDER", func(add func(...string)) {
+				return g.show(all, table("LOCK\tTOKEN\tREMAINING\tWAITING\tCONTAIN\tHOLDER", func(add func(...string)) {
 					for _, l := range all.Locks {
 						add(printable(l.Name), strconv.FormatInt(l.Token, 10), millis(l.RemainingMS),
-							strconv.FormatUint(uint64(l.QueueLength), 10), holderText(l.Holder))
+							strconv.FormatUint(uint64(l.QueueLength), 10), dash(printable(l.Holder.Contain)), holderText(l.Holder))
 					}
 				}))
 			})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,7 +124,7 @@ func writeReport(w io.Writer, s wire.Status, members []wire.ClusterMember, r dia
 	l.add("agent", "%s (%s), version %s, up %s", s.Host, s.Node, s.Version, millis(s.UptimeMS))
 	l.add("role", "%s", roleText(s, members))
 	l.add("cluster", "%s", clusterText(s, members))
-	l.add("holds", "%d held, %d waiting, %d at risk", s.Holds.Held, s.Holds.Queued, s.Holds.AtRisk)
+	l.add("holds", "%s", holdsText(s.Holds))
 	if v := s.Voter; v != nil {
 		free := ""
 		if v.FreeBytes != nil {
@@ -231,7 +233,7 @@ func writeStatus(l *lines, s wire.Status) {
 			p("WARNING", "%s", warning)
 		}
 	}
-	p("holds", "%d held, %d waiting, %d at risk", s.Holds.Held, s.Holds.Queued, s.Holds.AtRisk)
+	p("holds", "%s", holdsText(s.Holds))
 	if v := s.Voter; v != nil {
 		serving := ""
 		if !v.Serving {
@@ -280,4 +282,13 @@ func kahunaTrust(k *wire.KahunaStatus) string {
 		return "for certificates of " + k.ClientCA
 	}
 	return fmt.Sprintf("for %d tokens of %s", k.Tokens, k.TokenFile)
+}
+
+// holdsText counts holds, and how those of kahu exec are contained.
+func holdsText(h wire.HoldCounts) string {
+	text := fmt.Sprintf("%d held, %d waiting, %d at risk", h.Held, h.Queued, h.AtRisk)
+	for i, c := range slices.Sorted(maps.Keys(h.Contain)) {
+		text += []string{"; contained by ", ", "}[min(i, 1)] + fmt.Sprintf("%s %d", printable(c), h.Contain[c])
+	}
+	return text
 }

@@ -89,6 +89,22 @@ func (g *Group) Path() string { return g.path }
 // FD is the group's directory, for CLONE_INTO_CGROUP. It stays the group's.
 func (g *Group) FD() int { return int(g.dir.Fd()) }
 
+// Files opens what another process needs to end the group in the place of its
+// maker, whatever its own rights: cgroup.kill for writing, and cgroup.events. The
+// caller closes them.
+func (g *Group) Files() ([]*os.File, error) {
+	kill, err := os.OpenFile(path.Join(g.path, "cgroup.kill"), os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("pass a control group on: %w", err)
+	}
+	events, err := os.Open(path.Join(g.path, "cgroup.events"))
+	if err != nil {
+		kill.Close()
+		return nil, fmt.Errorf("pass a control group on: %w", err)
+	}
+	return []*os.File{kill, events}, nil
+}
+
 // Kill sends SIGKILL to every process in the group and below it, and to what they
 // fork meanwhile. It does not wait. A group that is gone is dead.
 func (g *Group) Kill() error { return ignoreGone(g.write("cgroup.kill", "1")) }

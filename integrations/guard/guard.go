@@ -28,9 +28,12 @@
 //
 // Without one (CGroup, PGroup), the init and after it the keeper and the face, subreapers
 // all, kill the descendants in the place of the kernel. Killing the three of them
-// at one instant leaves the command's descendants behind, but not the command; in
-// a container it leaves nothing when the container ends with them, and the agent
-// sees that (Witnesses.LastEndsTree).
+// at one instant leaves the command's descendants behind, but not the command. Of
+// a control group the agent then ends the rest (Witnesses.Group), and keeps the
+// lock until it has; in a container it leaves nothing when the container ends with
+// them, and the agent sees that (Witnesses.LastEndsTree). On PGroup elsewhere they
+// run on, and the lease ends without a renewal: only the fencing token tells them
+// from the next holder.
 package guard
 
 import (

@@ -45,6 +45,12 @@ type Witnesses struct {
 	// TreeEnds says that the end of all of them proves that nothing of the tree
 	// is left. Otherwise it only ends the renewals.
 	TreeEnds bool
+	// Group, optional, has the control group that the tree is in: cgroup.kill open for
+	// writing, and cgroup.events. The agent ends what is left in it when all of
+	// Pidfds have ended. They stay the guard's.
+	Group []*os.File
+	// Contain names the rung, for whoever asks who holds the lock.
+	Contain Containment
 	// LastEndsTree says that the last of Pidfds is of PID 1 of the pid namespace
 	// that the guard lives in, a container's: its end alone proves that nothing of
 	// the tree is left, and its life proves nothing.

@@ -25,7 +25,8 @@ const (
 	PIDNS Containment = "pidns"
 	// CGroup is a control group (v2), which ends also what runs as another user. It
 	// needs root, or a unit with Delegate=. When the face, the keeper and the init
-	// are killed at one instant, descendants run until the next guard starts here.
+	// are killed at one instant, the agent ends the descendants; when it is killed
+	// with them, its successor does, or the next guard here.
 	CGroup Containment = "cgroup"
 	// PGroup is a subreaper: every descendant is found by its parent links. It
 	// needs no privilege, and leaves descendants behind when the face, the
@@ -187,9 +188,15 @@ func (t *tree) watch() {
 // witnesses are for the agent. Without a namespace the end of the init and of the
 // keeper proves little.
 func (t *tree) witnesses() (Witnesses, error) {
-	w := Witnesses{Pidfds: []*os.File{t.pidfd}, TreeEnds: t.rung == PIDNS}
+	w := Witnesses{Pidfds: []*os.File{t.pidfd}, TreeEnds: t.rung == PIDNS, Contain: t.rung}
 	if w.TreeEnds {
 		return w, nil
+	}
+	if t.group != nil {
+		var err error
+		if w.Group, err = t.group.Files(); err != nil {
+			return w, err
+		}
 	}
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {

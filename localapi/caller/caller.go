@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -74,6 +75,33 @@ func pidfdEnded(fd int) bool {
 		}
 		return err == nil && n == 1 && fds[0].Revents&unix.POLLIN != 0
 	}
+}
+
+// The files of a control group that a guard passes.
+const (
+	GroupKill   = "cgroup.kill"
+	GroupEvents = "cgroup.events"
+)
+
+// GroupFile names the file of a control group (v2) that f is, empty for any other
+// file. Whoever passes one open has the right that it stands for.
+func GroupFile(f *os.File) (name string) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return ""
+	}
+	if err := raw.Control(func(fd uintptr) {
+		var fs unix.Statfs_t
+		if unix.Fstatfs(int(fd), &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+			return
+		}
+		if at, err := os.Readlink("/proc/self/fd/" + itoa(int(fd))); err == nil {
+			name = filepath.Base(at)
+		}
+	}); err != nil {
+		return ""
+	}
+	return name
 }
 
 // IsPidfd reports whether f is a pidfd and not some other file.

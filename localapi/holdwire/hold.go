@@ -59,6 +59,7 @@ type HoldRequest struct {
 	Resume     bool       `json:"resume,omitempty"`         // see localapi.HoldRequest
 	Command    string     `json:"command,omitempty"`        // shown to others; cut at MaxTextBytes
 	Reason     string     `json:"reason,omitempty"`         // shown to others; cut at MaxTextBytes
+	Contain    string     `json:"contain,omitempty"`        // shown to others; cut at MaxTextBytes
 	// Attach takes up the hold of this id again, with pidfds as for Open if it is a
 	// process hold (on the stream only); everything else is left empty.
 	Attach string `json:"attach,omitempty"`

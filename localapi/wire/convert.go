@@ -51,7 +51,7 @@ func OwnerBytes(text string) ([]byte, error) {
 // HolderOf converts a HolderInfo, which may be nil.
 func HolderOf(i *replication.HolderInfo) Holder {
 	return Holder{Host: i.GetHost(), PID: i.GetPid(), UID: i.GetUid(), Command: i.GetCommand(),
-		Reason: i.GetReason(), Node: i.GetNode(), Since: timeText(i.GetSinceMs())}
+		Reason: i.GetReason(), Contain: i.GetContain(), Node: i.GetNode(), Since: timeText(i.GetSinceMs())}
 }
 
 // LockOf converts a Lock. An owner that was left out stays out.

@@ -65,6 +65,8 @@ type HoldCounts struct {
 	Held   int `json:"held"`
 	Queued int `json:"queued"`
 	AtRisk int `json:"at_risk"`
+	// Contain counts those of kahu exec by what keeps their processes together.
+	Contain map[string]int `json:"contain,omitempty"`
 }
 
 // Peer is another agent that this one knows.

@@ -35,8 +35,9 @@ type Holder struct {
 	UID     int64  `json:"uid"`
 	Command string `json:"command,omitempty"`
 	Reason  string `json:"reason,omitempty"`
-	Node    string `json:"node,omitempty"`  // id of the agent that asked
-	Since   string `json:"since,omitempty"` // RFC 3339 with milliseconds, UTC: wall clock of the grant, a label
+	Contain string `json:"contain,omitempty"` // what keeps the processes of kahu exec together: pidns, cgroup, …
+	Node    string `json:"node,omitempty"`    // id of the agent that asked
+	Since   string `json:"since,omitempty"`   // RFC 3339 with milliseconds, UTC: wall clock of the grant, a label
 }
 
 // Lock is one held lock.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/kahu-sh/kahu/integrations/guard"
@@ -24,13 +26,17 @@ var _ guard.Agent = (*agent)(nil)
 func (a *agent) Open(ctx context.Context, w guard.Witnesses) (guard.Lock, error) {
 	o := a.hold
 	o.Wait = a.waitLeft()
-	o.Pidfds, o.TreeEnds, o.LastEndsTree = w.Pidfds, w.TreeEnds, w.LastEndsTree
+	o.Pidfds, o.TreeEnds, o.LastEndsTree = files(w), w.TreeEnds, w.LastEndsTree
+	o.Contain = string(w.Contain)
 	h, err := hold.Dial(ctx, a.where, o)
 	if err != nil {
 		return nil, guardError(err)
 	}
 	return lock{h}, nil
 }
+
+// files are the witnesses in the order in which the agent takes them.
+func files(w guard.Witnesses) []*os.File { return slices.Concat(w.Pidfds, w.Group) }
 
 // waitLeft is what is left of --wait: an agent that was restarted is asked anew,
 // and the user's patience is not.
@@ -47,7 +53,7 @@ func (a *agent) waitLeft() time.Duration {
 // Attach hands the witnesses over again: an agent that was restarted may not find
 // them by itself.
 func (a *agent) Attach(ctx context.Context, id string, w guard.Witnesses) (guard.Lock, error) {
-	h, err := hold.Attach(ctx, a.where, id, w.Pidfds...)
+	h, err := hold.Attach(ctx, a.where, id, files(w)...)
 	if errors.Is(err, hold.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %w", guard.ErrUnknownHold, err)
 	}

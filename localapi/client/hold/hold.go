@@ -38,9 +38,11 @@ type Options struct {
 	Grace     time.Duration // what the holder needs to stop; part of the margin before the deadline
 	Command   string        // shown to others
 	Reason    string        // shown to others
+	Contain   string        // shown to others: what keeps the holder's processes together
 
 	// Process makes processes the witness (DialHold only): Pidfds[0] and so on
-	// are handed to the agent with the request and stay the caller's. TreeEnds and
+	// are handed to the agent with the request and stay the caller's; the last two
+	// may be files of a control group (localapi.HoldRequest). TreeEnds and
 	// LastEndsTree: see localapi.HoldRequest.
 	Process      bool
 	Pidfds       []*os.File
@@ -150,7 +152,7 @@ func Open(ctx context.Context, conn *stream.Conn, o Options, autoAck bool, conne
 }
 
 func (o Options) request() holdwire.HoldRequest {
-	r := holdwire.HoldRequest{Lock: o.Lock, TreeEnds: o.TreeEnds, LastEnds: o.LastEndsTree, NeedAck: o.NeedAck, Command: o.Command, Reason: o.Reason}
+	r := holdwire.HoldRequest{Lock: o.Lock, TreeEnds: o.TreeEnds, LastEnds: o.LastEndsTree, NeedAck: o.NeedAck, Command: o.Command, Reason: o.Reason, Contain: o.Contain}
 	if o.Ephemeral {
 		r.Durability = holdwire.Ephemeral
 	}
