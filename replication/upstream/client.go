@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -26,6 +27,8 @@ type Config struct {
 	// concurrently, and never goes back.
 	LeaseNow func() time.Duration
 	Logger   *slog.Logger
+	// Dial, optional, connects to HOST:PORT instead of TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
 // Client implements replication.Coordinator over a Kahuna cluster. All methods may

@@ -93,6 +93,9 @@ func dial(text string, c *Config) (*endpoint, error) {
 	if c.Token != nil && scheme == "https" { // a token in clear text is anybody's
 		options = append(options, grpc.WithPerRPCCredentials(bearer{c.Token}))
 	}
+	if c.Dial != nil {
+		options = append(options, grpc.WithContextDialer(c.Dial))
+	}
 	conn, err := grpc.NewClient("dns:///"+host, options...)
 	if err != nil {
 		return nil, fmt.Errorf("preparing connections to %s: %w", text, err)

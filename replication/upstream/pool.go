@@ -153,7 +153,7 @@ func (c *Client) probe(ctx context.Context) {
 			asking.Go(func() { c.probeOne(ctx, e) })
 		}
 		asking.Wait()
-		if !sleep(ctx, next*3/4+rand.N(next/4+1)) {
+		if !sleep(ctx, next+rand.N(next/8+time.Millisecond)) {
 			return
 		}
 	}

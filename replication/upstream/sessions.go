@@ -53,6 +53,7 @@ type session struct {
 	// acked is the s of the newest renewal that was acknowledged.
 	acked    time.Duration
 	adopted  bool // from the agent before this one, and not renewed yet
+	bereft   bool // something was lost since the last renewal was acknowledged
 	over     bool
 	watchers map[*watcher]bool
 }
@@ -151,7 +152,13 @@ func (x *sessions) renew(ctx context.Context, op *replication.SessionRenew) (*re
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		x.mu.Lock()
 		due := s.due(began)
-		if len(due) == 0 || s.over {
+		bereft := s.bereft
+		x.mu.Unlock()
+		if len(due) == 0 && bereft {
+			x.settle(ctx, s)
+		}
+		x.mu.Lock()
+		if due = s.due(began); len(due) == 0 || s.over {
 			defer x.mu.Unlock()
 			return x.renewed(s, began, op)
 		}
@@ -186,8 +193,10 @@ func (x *sessions) renewed(s *session, began time.Duration, op *replication.Sess
 	}
 	s.acked = max(s.acked, began)
 	x.index++
-	differs := op.GetCheckHolds() && s.adopted
-	s.adopted = false
+	// What was lost is told before the deadline of the session moves, and by the same
+	// answer to those who have not been told: their own must not move with it.
+	differs := s.bereft || op.GetCheckHolds() && s.adopted
+	s.adopted, s.bereft = false, false
 	if op.GetCheckHolds() && !differs {
 		count, hash := uint32(0), uint64(0)
 		for owner := range s.holds {
@@ -280,6 +289,7 @@ func (x *sessions) sacrifice(s *session, began time.Duration) {
 // lose tells that a lock or a place in line is gone. mu is held.
 func (x *sessions) lose(h *hold, reason string) {
 	sh := x.describeHold(h)
+	h.s.bereft = true
 	x.drop(h)
 	x.tell(h.s, &replication.Event{Kind: replication.Event_KIND_LOST, Hold: sh, Reason: reason, Index: x.index})
 }

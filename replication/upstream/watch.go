@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/kahu-sh/kahu/replication"
 )
@@ -18,7 +19,24 @@ var errLagging = errors.New("the watcher does not keep up")
 type watcher struct {
 	more   chan struct{} // capacity 1: there are events
 	events []*replication.Event
+	busy   bool // fn is being called
 	broken error
+}
+
+// settle waits a moment until those who watch a session were told everything: they
+// have the reasons of what was lost, and a renewal has none.
+func (x *sessions) settle(ctx context.Context, s *session) {
+	for range 50 {
+		x.mu.Lock()
+		telling := false
+		for w := range s.watchers {
+			telling = telling || w.busy || len(w.events) > 0
+		}
+		x.mu.Unlock()
+		if !telling || !sleep(ctx, time.Millisecond) {
+			return
+		}
+	}
 }
 
 // tell adds an event for those who watch a session. mu is held.
@@ -65,11 +83,14 @@ func (x *sessions) watch(ctx context.Context, id []byte, fn func(*replication.Ev
 		}
 		x.mu.Lock()
 		events, broken := w.events, w.broken
-		w.events = nil
+		w.events, w.busy = nil, true
 		x.mu.Unlock()
 		for _, ev := range events {
 			fn(ev)
 		}
+		x.mu.Lock()
+		w.busy = false
+		x.mu.Unlock()
 		if broken != nil {
 			return broken
 		}
