@@ -32,7 +32,8 @@ type Agent struct {
 	Binary string
 	Args   []string
 
-	namespace string // see Place
+	namespace string   // see Place
+	upstream  []string // see AddUpstream
 	cluster   *Cluster
 	process   atomic.Pointer[process] // nil before the first start
 }
@@ -80,6 +81,10 @@ func (a *Agent) Start() error {
 // args is the command line.
 func (a *Agent) args() []string {
 	c := a.cluster
+	if len(a.upstream) > 0 {
+		return []string{"agent", "--node-name", a.Name, "--data-dir", filepath.Join(a.Dir, "data"), "--socket", a.Socket,
+			"--upstream", strings.Join(a.upstream, ","), "--log-level", "debug"}
+	}
 	args := []string{
 		"agent",
 		"--node-name", a.Name,

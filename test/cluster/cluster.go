@@ -136,6 +136,18 @@ func (c *Cluster) joins(a *Agent) []string {
 	return addresses
 }
 
+// AddUpstream makes one more agent, not started, that is no part of the cluster but
+// stands in front of servers of Kahuna's wire, whose URLs are given.
+func (c *Cluster) AddUpstream(name string, urls ...string) (*Agent, error) {
+	a := &Agent{Name: name, Dir: filepath.Join(c.Dir, name), cluster: c, upstream: urls}
+	a.Socket = filepath.Join(a.Dir, "kahu.sock")
+	if err := os.Mkdir(a.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the folder of agent %s: %w", a.Name, err)
+	}
+	c.Agents = append(c.Agents, a)
+	return a, nil
+}
+
 // Voters are the agents that vote.
 func (c *Cluster) Voters() []*Agent { return c.Agents[:c.options.Voters] }
 
