@@ -123,7 +123,12 @@ func writeReport(w io.Writer, s wire.Status, members []wire.ClusterMember, r dia
 	}
 	l.add("agent", "%s (%s), version %s, up %s", s.Host, s.Node, s.Version, millis(s.UptimeMS))
 	l.add("role", "%s", roleText(s, members))
-	l.add("cluster", "%s", clusterText(s, members))
+	if len(s.Upstream) == 0 {
+		l.add("cluster", "%s", clusterText(s, members))
+	}
+	for _, u := range s.Upstream {
+		l.add("kahuna", "%s  %s", u.URL, upstreamState(u))
+	}
 	l.add("holds", "%s", holdsText(s.Holds))
 	if v := s.Voter; v != nil {
 		free := ""
@@ -132,7 +137,11 @@ func writeReport(w io.Writer, s wire.Status, members []wire.ClusterMember, r dia
 		}
 		l.add("state", "%d entries applied, log of %s%s", v.AppliedIndex, bytesText(v.LogBytes), free)
 	}
-	l.add("address", "%s; for applications %s", dash(s.Advertise), s.Socket)
+	if len(s.Upstream) == 0 {
+		l.add("address", "%s; for applications %s", dash(s.Advertise), s.Socket)
+	} else {
+		l.add("address", "for applications %s", s.Socket)
+	}
 	if k := s.Kahuna; k != nil {
 		l.add("kahuna", "%s, %s", strings.Join(k.Listen, " "), kahunaTrust(k))
 	}
@@ -146,6 +155,8 @@ func roleText(s wire.Status, members []wire.ClusterMember) string {
 		text += " on " + s.Storage
 	}
 	switch {
+	case len(s.Upstream) > 0:
+		return text + ", in front of a Kahuna cluster"
 	case s.Leader == s.Node:
 		return text + ", leads"
 	case s.Leader == "":

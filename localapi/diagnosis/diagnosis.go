@@ -60,6 +60,7 @@ func Diagnose(s wire.Status, members []wire.ClusterMember, now time.Time) Report
 	d := &patient{Status: s, members: members, now: now}
 	d.voters()
 	d.readiness()
+	d.silentServers()
 	d.silentVoters()
 	d.fewVoters()
 	d.holds()
@@ -132,6 +133,9 @@ func (d *patient) readiness() {
 	}
 	v := d.Voter
 	switch {
+	case len(d.Upstream) > 0:
+		d.problem("check that the Kahuna cluster runs and has a leader, and that this host reaches the servers that upstream names, with the certificates and the token that they ask for",
+			"%s", d.NotReady)
 	case v != nil && v.StalledMS > 0:
 		d.problem("look at the disk of the data directory (dmesg, df); another voter leads meanwhile",
 			"the disk or the state machine of this voter has not gone on for %s", text(v.StalledMS))
@@ -147,6 +151,16 @@ func (d *patient) readiness() {
 		d.problem("check that this host reaches the voters on TCP (kahu cluster members lists their addresses); journalctl -u kahu says what it tries", "%s", d.NotReady)
 	}
 	d.down = true
+}
+
+// silentServers are those of a Kahuna cluster that this agent stands in front of.
+func (d *patient) silentServers() {
+	for _, u := range d.Upstream {
+		if !u.Healthy && u.Failure != "" && d.Ready {
+			d.problem("look at that server and at the network to it; the others are asked meanwhile",
+				"server %s of the Kahuna cluster does not answer: %s", u.URL, printable(u.Failure))
+		}
+	}
 }
 
 func (d *patient) silentVoters() {
@@ -287,6 +301,8 @@ func (d *patient) summary(r Report) string {
 		return "requests are served; " + count(len(r.Problems), "problem") + " to mend"
 	}
 	switch {
+	case len(d.Upstream) > 0:
+		return "requests are served by a Kahuna cluster"
 	case d.seats == 0:
 		return "requests are served"
 	case d.seats == 1:

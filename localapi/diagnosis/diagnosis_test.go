@@ -97,6 +97,20 @@ func TestDiagnose(t *testing.T) {
 			[]string{"wait for a restart: bind, http", "systemctl restart kahu"}},
 		"a hostile name": {func(_ *wire.Status, m *[]wire.ClusterMember) { (*m)[2].Alive, (*m)[2].Host = false, "a\x1b[2J" }, diagnosis.Degraded,
 			[]string{`voter "a\x1b[2J" (h3:7350)`, `remove "a\x1b[2J"`}, nil},
+		"in front of a Kahuna cluster": {func(s *wire.Status, m *[]wire.ClusterMember) {
+			*s = wire.Status{Node: "node-h1", Role: "upstream", Ready: true, Upstream: []wire.UpstreamServer{{URL: "https://k1:8082", Healthy: true}}}
+			*m = nil
+		}, diagnosis.Healthy, []string{"served by a Kahuna cluster"}, nil},
+		"one of its servers does not answer": {func(s *wire.Status, m *[]wire.ClusterMember) {
+			*s = wire.Status{Node: "node-h1", Role: "upstream", Ready: true, Upstream: []wire.UpstreamServer{
+				{URL: "https://k1:8082", Healthy: true}, {URL: "https://k2:8082", Failure: "connection refused"}}}
+			*m = nil
+		}, diagnosis.Degraded, []string{"server https://k2:8082 of the Kahuna cluster does not answer", "connection refused", "look at that server"}, nil},
+		"none of its servers answers": {func(s *wire.Status, m *[]wire.ClusterMember) {
+			*s = wire.Status{Node: "node-h1", Role: "upstream", NotReady: "no server of the Kahuna cluster answers",
+				Upstream: []wire.UpstreamServer{{URL: "https://k1:8082", Failure: "connection refused"}}}
+			*m = nil
+		}, diagnosis.Down, []string{"no server of the Kahuna cluster answers", "that this host reaches the servers"}, nil},
 		"members not told": {func(s *wire.Status, m *[]wire.ClusterMember) {
 			*m = nil
 			s.Peers = []wire.Peer{{Node: "node-h1", Role: "voter"}, {Node: "node-h2", Role: "voter", Connected: true}, {Node: "node-h3", Host: "h3", Role: "voter"}}

@@ -87,6 +87,13 @@ func (c *Client) snapshotFloor(ctx context.Context) (*replication.Answer, error)
 func (c *Client) keySpaceSet(ctx context.Context, op *replication.KeySpaceSet) (*replication.Answer, error) {
 	changed, done := false, false
 	var last error
+	if !op.GetRanged() { // the answer does not say whether there was a record
+		a, err := c.keySpaceList(ctx, &replication.KeySpaceList{Name: op.GetName()})
+		if err != nil {
+			return nil, err
+		}
+		changed = len(a.GetKeySpaces().GetNames()) > 0
+	}
 	for _, e := range c.pool.list {
 		seeded, err := c.keySpaceOn(ctx, e, op)
 		var refused *replication.RefusedError

@@ -82,8 +82,8 @@ func (a *Agent) Start() error {
 func (a *Agent) args() []string {
 	c := a.cluster
 	if len(a.upstream) > 0 {
-		return []string{"agent", "--node-name", a.Name, "--data-dir", filepath.Join(a.Dir, "data"), "--socket", a.Socket,
-			"--upstream", strings.Join(a.upstream, ","), "--log-level", "debug"}
+		return append([]string{"agent", "--node-name", a.Name, "--data-dir", filepath.Join(a.Dir, "data"), "--socket", a.Socket,
+			"--upstream", strings.Join(a.upstream, ",")}, a.Args...)
 	}
 	args := []string{
 		"agent",
