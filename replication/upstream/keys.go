@@ -28,8 +28,6 @@ const (
 	kvHeld        = pb.GrpcKeyValueResponseType_TYPE_ALREADY_LOCKED
 	kvNotAdmitted = pb.GrpcKeyValueResponseType_TYPE_ADMISSION_REFUSED
 
-	keyPersistent = pb.GrpcKeyValueDurability_PERSISTENT
-
 	// newest asks for the newest revision: 0 is the first one.
 	newest = -1
 )
