@@ -33,11 +33,28 @@ the level of the log, the policy, and the limit on holds. What else was changed
 waits for a restart, which costs no lock; kahu status says what that is. Certificates,
 tokens and secrets are read again by themselves when their files change.
 
---check reads the configuration, says what is wrong with it, and ends.`,
+--check reads the configuration, says what is wrong with it, and ends.
+
+With --upstream the agent is no part of a cluster of kahu's own: it stands in front of
+a Kahuna cluster (kahunakv/kahuna) and speaks its gRPC. Socket, kahu exec and the
+commands for locks, keys, sequences, scripts, limits and transactions are the same.
+What is different in this upstream mode:
+  - Who waits for a lock stands in one line on each host, and the first of each asks
+    the cluster again and again, for up to a second between two times.
+  - A change whose answer was lost, or was MustRetry, has an unknown outcome (exit
+    code 4): Kahuna does not say whether it was made. Reads, locks, values of
+    sequences and transactions are asked for again, safely.
+  - kahu lock break unlocks with the owner that the cluster shows; its holder learns of
+    it with the next renewal, a quarter of its TTL later at most.
+  - Leases end by the clocks of the cluster's servers, and early when one jumps ahead.
+  - Lists of locks, sequences and transactions, lists of 4,096 keys and more by prefix
+    (by bucket there is no bound), conditions on deletes, the history of deleted keys,
+    kahu cluster and kahu backup are refused.`,
 		Example: `  kahu agent
   kahu agent --dev
   kahu agent --bind 10.0.0.1:7350 --join 10.0.0.2:7350,10.0.0.3:7350 --bootstrap-expect 3 --secret-file /etc/kahu/secret
   kahu agent --role proxy --join 10.0.0.1:7350 --secret-file /etc/kahu/secret
+  kahu agent --upstream https://kahuna-1:8082,https://kahuna-2:8082 --upstream-ca-file /etc/kahu/kahuna-ca.pem
   kahu agent --print-config >kahu.yaml
   kahu agent --config kahu.yaml --check`,
 		Args: arguments(),
