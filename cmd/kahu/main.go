@@ -79,6 +79,7 @@ func newRootCommand(g *globals) *cobra.Command {
 		newLimitCommand(g),
 		newSnapshotCommand(g),
 		newKeySpaceCommand(g),
+		newRunUnitCommand(g),
 		newStatusCommand(g),
 		newTopCommand(g),
 		newTokenCommand(g),

@@ -99,7 +99,7 @@ var rows = []row{
 		"the live view shows what the local socket tells; a screen is a function of it"},
 	{"cmd/kahu/guarded", []string{"integrations/guard", "integrations/guard/stage", "localapi/client/hold", "localapi/holdwire"},
 		"kahu exec runs before the rest of the program is initialised, and the rest must not come with it"},
-	{"cmd/kahu", []string{"agent", "agent/config", "agent/secret", "cmd/kahu/guarded", "cmd/kahu/load", "cmd/kahu/top", "localapi/client", "localapi/diagnosis", "localapi/kahuna/kahunapb", "localapi/token", "localapi/wire", "replication", "replication/script", "integrations/..."},
+	{"cmd/kahu", []string{"agent", "agent/config", "agent/secret", "cmd/kahu/guarded", "cmd/kahu/load", "cmd/kahu/top", "localapi/client", "localapi/client/hold", "localapi/diagnosis", "localapi/kahuna/kahunapb", "localapi/token", "localapi/wire", "replication", "replication/script", "integrations/..."},
 		"main turns flags into a call and an error into an exit code: what it does itself cannot be reused or tested"},
 
 	{"packaging/...", nil,
