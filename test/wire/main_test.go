@@ -23,7 +23,7 @@ var agents struct {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f != nil {
-		_ = f.Value.Set("24") // they mostly wait for leases to end
+		_ = f.Value.Set("12") // they mostly wait for leases to end
 	}
 	code, err := run(m)
 	if err != nil {

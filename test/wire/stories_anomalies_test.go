@@ -404,9 +404,10 @@ func locksAreFreed(e *env) {
 			e.throws(err, errored)
 		},
 		"Timeout": func(key string) {
-			witness, s := random(), e.begin(sessionOptions{pessimistic: true, timeoutMS: 100, async: e.async})
+			// A staged write that comes after the end of its lock would take another one.
+			witness, s := random(), e.begin(sessionOptions{pessimistic: true, timeoutMS: 2000, async: e.async})
 			e.writes(s, key, "temp")
-			e.is("witness", e.set(witness, "v", write{ms: 200}), true, 0)
+			e.is("witness", e.set(witness, "v", write{ms: 2100}), true, 0)
 			wait(e.T, "so long a lease is over", func() bool { return !e.get(witness).success })
 		},
 		"FailedPrepareConflict": func(key string) {
