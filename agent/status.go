@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/kahu-sh/kahu/agent/config"
-	"github.com/kahu-sh/kahu/localapi"
 	"github.com/kahu-sh/kahu/localapi/wire"
 	"github.com/kahu-sh/kahu/replication/voter"
 )
@@ -23,22 +22,7 @@ func (a *agent) status() wire.Status {
 	}
 	left := a.unsettled.Load()
 	s.NeedsRestart, s.ConfigProblem = left.restart, left.problem
-	for _, h := range a.holds.List() {
-		if c := h.Holder.Contain; c != "" {
-			if s.Holds.Contain == nil {
-				s.Holds.Contain = map[string]int{}
-			}
-			s.Holds.Contain[c]++
-		}
-		switch localapi.HoldEventType(h.State) {
-		case localapi.HoldQueued:
-			s.Holds.Queued++
-		case localapi.HoldAtRisk:
-			s.Holds.AtRisk++
-		default:
-			s.Holds.Held++
-		}
-	}
+	s.Holds = a.holds.Counts()
 	if a.upstream != nil {
 		return a.upstreamStatus(s)
 	}

@@ -218,6 +218,15 @@ func (h *holder) List() []localapi.HoldInfo {
 	return out
 }
 
+func (h *holder) Find(id string) (localapi.HoldInfo, bool) {
+	for _, one := range h.List() {
+		if one.Hold == id {
+			return one, true
+		}
+	}
+	return localapi.HoldInfo{}, false
+}
+
 type hold struct {
 	id       string
 	boot     string

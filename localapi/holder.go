@@ -80,6 +80,9 @@ type Holder interface {
 	Attach(ctx context.Context, id string, pidfds []*os.File) (Hold, error)
 	// List shows the holds of this agent in order of lock name. It does not block.
 	List() []HoldInfo
+	// Find shows the one of this id, if List would. It does not block, and costs the
+	// same however many there are.
+	Find(id string) (HoldInfo, bool)
 }
 
 // Hold is one hold, used by one connection at a time.

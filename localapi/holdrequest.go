@@ -93,10 +93,8 @@ func (s *Server) ownedHold(who *caller.Caller, in *wire.HoldRequest) (HoldInfo, 
 	if b, err := hex.DecodeString(in.Attach); err != nil || len(b) != 16 {
 		return HoldInfo{}, invalidf("the hold id must be 32 hexadecimal digits")
 	}
-	for _, h := range s.cfg.Holder.List() {
-		if h.Hold == in.Attach && s.ownHold(who, h) {
-			return h, (admission{s, who}).need(policy.Lock, h.Lock)
-		}
+	if h, ok := s.cfg.Holder.Find(in.Attach); ok && s.ownHold(who, h) {
+		return h, (admission{s, who}).need(policy.Lock, h.Lock)
 	}
 	return HoldInfo{}, wire.Refuse(wire.NotFound, "this agent has no such hold of yours")
 }

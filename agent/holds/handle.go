@@ -73,7 +73,7 @@ func (c *handle) step() (e localapi.HoldEvent, ready bool, err error) {
 		return e, false, errTakenUp
 	case c.ended:
 		return e, false, io.EOF
-	case o.story == nil && o.runs() && o.h.cfg.LeaseNow() >= o.stopAt():
+	case o.story == nil && o.runs() && o.h.glance().lease >= o.stopAt():
 		o.deadlinePassed() // the session's own look is late, after a suspend
 	}
 	switch {
@@ -220,9 +220,31 @@ func (o *hold) event(t localapi.HoldEventType) localapi.HoldEvent {
 // enough if that clock is slewed from now on, and what is left of it. Boot time
 // is read first, so that a pause between the two makes it earlier. mu is held.
 func (o *hold) deadline() (boot, left time.Duration) {
-	boot = o.h.cfg.Boottime()
-	left = o.leaseEnd() - tail(o.s.ttl) - o.h.cfg.LeaseNow()
-	return boot + left - slew(max(left, 0)), max(left, 0)
+	g := o.h.glance()
+	left = o.leaseEnd() - tail(o.s.ttl) - g.lease
+	return g.boot + left - slew(max(left, 0)), max(left, 0)
+}
+
+// glance is one look at both clocks.
+type glance struct {
+	boot, lease time.Duration
+	at          time.Time // with the process's own clock, which costs no call of the kernel
+}
+
+// glanceFor is how long a look counts for those that come after it. A renewal wakes
+// everybody who holds under a session at once, and each would read four clocks. What
+// is told is absolute, so that an older look never makes a deadline later; and what
+// is looked for is late by no more than this, of time in which the process runs.
+const glanceFor = 5 * time.Millisecond
+
+// glance looks at the clocks, unless somebody just has. mu is held.
+func (h *Holds) glance() glance {
+	now := time.Now()
+	if g := h.glanced; !g.at.IsZero() && now.Sub(g.at) < glanceFor {
+		return g
+	}
+	h.glanced = glance{boot: h.cfg.Boottime(), lease: h.cfg.LeaseNow(), at: now}
+	return h.glanced
 }
 
 func (o *hold) addDeadline(e *localapi.HoldEvent) {
@@ -245,6 +267,45 @@ func (h *Holds) List() []localapi.HoldInfo {
 		return cmp.Or(cmp.Compare(a.Lock, b.Lock), cmp.Compare(a.Hold, b.Hold))
 	})
 	return out
+}
+
+// Find implements localapi.Holder.
+func (h *Holds) Find(id string) (localapi.HoldInfo, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	o := h.byID[id]
+	if o == nil {
+		o = h.ended[id]
+	}
+	if o == nil {
+		return localapi.HoldInfo{}, false
+	}
+	return o.describe(), true
+}
+
+// Counts sums up what List shows. It does not block.
+func (h *Holds) Counts() (n wire.HoldCounts) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, all := range []map[string]*hold{h.byID, h.ended} {
+		for _, o := range all {
+			switch o.shown() {
+			case localapi.HoldQueued:
+				n.Queued++
+			case localapi.HoldAtRisk:
+				n.AtRisk++
+			default:
+				n.Held++
+			}
+			if c := o.info.GetContain(); c != "" {
+				if n.Contain == nil {
+					n.Contain = map[string]int{}
+				}
+				n.Contain[c]++
+			}
+		}
+	}
+	return n
 }
 
 func (o *hold) describe() localapi.HoldInfo {

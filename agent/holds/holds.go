@@ -93,6 +93,7 @@ type Holds struct {
 	// hundred nanoseconds, and a hold has a log entry to wait for anyway.
 	mu       sync.Mutex
 	closing  bool
+	glanced  glance // the last look at the clocks
 	byID     map[string]*hold
 	sessions map[time.Duration]*session
 	usage    map[int64]usage // by uid

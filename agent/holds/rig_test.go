@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,6 +44,8 @@ type rig struct {
 	// Of tests that restart the agent.
 	table, boot string
 	ackTimeout  time.Duration
+
+	looks *atomic.Int64 // at the boot clock
 }
 
 func (r *rig) now() time.Duration { return time.Since(r.began) + time.Hour }
@@ -55,9 +58,13 @@ func newRig(t testing.TB) *rig {
 }
 
 func (r *rig) newHolds() *holds.Holds {
+	if r.looks == nil {
+		r.looks = new(atomic.Int64)
+	}
+	looks := r.looks
 	h, err := holds.New(holds.Config{
 		Coordinator: r.q, Node: "n1", Host: "host", LeaseNow: r.now,
-		Boottime: func() time.Duration { return r.now() + bootAhead }, BootID: cmp.Or(r.boot, "boot"),
+		Boottime: func() time.Duration { looks.Add(1); return r.now() + bootAhead }, BootID: cmp.Or(r.boot, "boot"),
 		Logger: slog.New(slog.DiscardHandler), Registerer: r.registry, MaxHolds: 1000, MaxPidfds: r.maxPidfds,
 		TablePath: r.table, AckTimeout: r.ackTimeout,
 	})
