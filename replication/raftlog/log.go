@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,13 +38,14 @@ type Options struct {
 	Fatal  func(error)
 	Logger *slog.Logger
 
-	// wrapFiles lets tests break the disk.
-	wrapFiles func(types.SegmentFiler) types.SegmentFiler
+	// WrapFiles stands between the log and its files. Optional, for tests that
+	// break the disk.
+	WrapFiles func(types.SegmentFiler) types.SegmentFiler
 }
 
 func (o Options) files(f types.SegmentFiler) types.SegmentFiler {
-	if o.wrapFiles != nil {
-		return o.wrapFiles(f)
+	if o.WrapFiles != nil {
+		return o.WrapFiles(f)
 	}
 	return f
 }
@@ -61,6 +63,9 @@ type Log struct {
 	closers []func() error
 	fatal   func(error)
 	cache   cache
+	ahead   ahead
+
+	inMemory bool
 
 	start    time.Time    // base of running
 	running  atomic.Int64 // when the write that runs began, ns since start + 1; 0: none
@@ -109,7 +114,12 @@ func Open(o Options) (*Log, error) {
 
 // OpenMemory returns a Log that leaves nothing behind. o.Dir is not used.
 func OpenMemory(o Options) (*Log, error) {
-	return newLog(raft.NewInmemStore(), o, 0)
+	l, err := newLog(raft.NewInmemStore(), o, 0)
+	if err != nil {
+		return nil, err
+	}
+	l.inMemory = true
+	return l, nil
 }
 
 func newLog(b backend, o Options, knownBytes int64, closers ...func() error) (*Log, error) {
@@ -149,6 +159,7 @@ func (l *Log) Close() error {
 	}
 	l.closed = true
 	l.mu.Unlock()
+	l.closeAhead()
 	err := l.record.close(l)
 	for _, c := range l.closers {
 		err = errors.Join(err, c())
@@ -175,17 +186,28 @@ func (l *Log) LastIndex() (uint64, error) {
 }
 
 // GetLog implements raft.LogStore. An index outside of the log is
-// raft.ErrLogNotFound. Damage is fatal. The bytes of the entry are shared.
+// raft.ErrLogNotFound. Damage is fatal. The bytes of the entry are shared. On a
+// voter that does not lead it waits until an entry that is pending is durable:
+// Raft acknowledges to another leader what it finds here (RunAhead).
 func (l *Log) GetLog(index uint64, out *raft.Log) error {
+	if oldest := l.ahead.oldest.Load(); oldest != 0 && index >= oldest && !l.ahead.leadsNow() {
+		if err := l.AwaitDurable(context.Background(), index); err != nil {
+			return err
+		}
+	}
 	if l.cache.get(index, out) {
 		return nil
 	}
 	// raft-wal still finds entries that were cut off in the middle of a file.
 	l.mu.Lock()
 	outside := index < l.first || index > l.last
+	found := l.pendingEntryLocked(index, out)
 	l.mu.Unlock()
-	if outside {
+	switch {
+	case outside:
 		return raft.ErrLogNotFound
+	case found:
+		return nil
 	}
 	err := l.readEntry(index, out)
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) || errors.Is(err, wal.ErrClosed) {
@@ -209,7 +231,8 @@ func (l *Log) readEntry(index uint64, out *raft.Log) error {
 func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
 // StoreLogs implements raft.LogStore. It blocks for the disk: when it returns
-// nil, the entries are durable. Any error is fatal.
+// nil, the entries are durable, unless the log may run ahead of the disk
+// (RunAhead). Any error is fatal.
 func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if len(entries) == 0 {
 		return nil
@@ -217,13 +240,36 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if err := l.checkAppend(entries); err != nil {
 		return l.fail(err)
 	}
+	if l.mayRunAhead(entries) {
+		l.append(entries, true)
+		return nil
+	}
+	if err := l.Settle(); err != nil {
+		return err
+	}
+	if err := l.write(entries); err != nil {
+		return err
+	}
+	l.append(entries, false)
+	return nil
+}
+
+// write makes entries, which continue what is durable, durable. Any error is fatal.
+func (l *Log) write(entries []*raft.Log) error {
+	first, last := entries[0].Index, entries[len(entries)-1].Index
 	done := l.measure()
 	err := l.backend.StoreLogs(entries)
 	done()
 	if err != nil {
-		return l.fail(fmt.Errorf("writing raft log entries %d to %d: %w",
-			entries[0].Index, entries[len(entries)-1].Index, err))
+		return l.fail(fmt.Errorf("writing raft log entries %d to %d: %w", first, last, err))
 	}
+	l.record.fsynced(last)
+	return nil
+}
+
+// append takes entries into the log as others see it, and with pending hands them
+// to the writer.
+func (l *Log) append(entries []*raft.Log, pending bool) {
 	var bytes int64
 	l.mu.Lock()
 	if l.first == 0 {
@@ -236,11 +282,12 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	}
 	last := entries[len(entries)-1]
 	l.last, l.term = last.Index, last.Term
+	if pending {
+		l.handOverLocked(entries, bytes)
+	}
 	l.mu.Unlock()
 	l.appended.Add(bytes)
 	l.cache.add(entries)
-	l.record.fsynced(last.Index)
-	return nil
 }
 
 // checkAppend asserts that entries continue the log.
@@ -274,6 +321,11 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 	}
 	if last == 0 || hi < first || lo > last {
 		return nil
+	}
+	// The backend must have what it removes, and, of a prefix, one entry more:
+	// whoever removes its last one moves the end of the log.
+	if err := l.AwaitDurable(context.Background(), min(hi, last-1)+1); err != nil {
+		return err
 	}
 	remove := func() error {
 		l.cache.truncate(lo, hi)
@@ -355,6 +407,11 @@ func (l *Log) SetUint64(key []byte, value uint64) error {
 
 func (l *Log) setStable(set func() error) error {
 	if err := l.Err(); err != nil {
+		return err
+	}
+	// Not needed by Raft's rules, but then nobody need think about a term or vote
+	// that is newer than the log beside it.
+	if err := l.Settle(); err != nil {
 		return err
 	}
 	done := l.measure()

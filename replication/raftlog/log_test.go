@@ -325,9 +325,9 @@ func TestFailedWriteIsFatalOnceAndForGood(t *testing.T) {
 	var fatal []error
 	l := open(t, t.TempDir(), func(o *raftlog.Options) {
 		o.Fatal = func(err error) { fatal = append(fatal, err) }
-		o.WrapFiles(func(f types.SegmentFiler) types.SegmentFiler {
+		o.WrapFiles = func(f types.SegmentFiler) types.SegmentFiler {
 			return brokenDisk{f, func() error { return fail }}
-		})
+		}
 	})
 	mustStore(t, l, 1, 3)
 	fail = disk
@@ -349,9 +349,9 @@ func TestFailedWriteIsFatalOnceAndForGood(t *testing.T) {
 func TestHangingWriteHasAnAge(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	l := open(t, t.TempDir(), func(o *raftlog.Options) {
-		o.WrapFiles(func(f types.SegmentFiler) types.SegmentFiler {
+		o.WrapFiles = func(f types.SegmentFiler) types.SegmentFiler {
 			return brokenDisk{f, func() error { close(entered); <-leave; return nil }}
-		})
+		}
 	})
 	done := make(chan error)
 	go func() { done <- l.StoreLog(entry(1, 1, "")) }()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/types"
 
 	"github.com/kahu-sh/kahu/storage"
 )
@@ -103,6 +104,8 @@ type Config struct {
 
 	// timing is Raft's; tests shorten it.
 	timing timing
+	// logFiles lets tests break the disk of the log.
+	logFiles func(types.SegmentFiler) types.SegmentFiler
 }
 
 // timing is how fast elections go (HAZARDS.md 25: detection within 1 s).

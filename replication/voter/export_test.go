@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/types"
 
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/statemachine"
@@ -20,6 +21,15 @@ func (c *Config) Fast() { c.SetTiming(150*time.Millisecond, 5*time.Millisecond) 
 func (c *Config) SetTiming(timeout, commit time.Duration) {
 	c.timing = timing{heartbeat: timeout, election: timeout, lease: timeout, commit: commit}
 }
+
+// WrapLogFiles lets a test break the disk of the log.
+func (c *Config) WrapLogFiles(f func(types.SegmentFiler) types.SegmentFiler) { c.logFiles = f }
+
+// HeldAnswers is how many answers of followers wait for this voter's own disk.
+func (v *Voter) HeldAnswers() int { return int(v.transport.held.Load()) }
+
+// LogWriteAge is for how long a write of the log has been running.
+func (v *Voter) LogWriteAge() time.Duration { return v.log.WriteAge() }
 
 // VerifyLeader is what hashicorp/raft offers as a read barrier.
 func (v *Voter) VerifyLeader() error { return v.raft.VerifyLeader().Error() }

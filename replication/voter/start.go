@@ -103,7 +103,7 @@ func forgetHalfBootstrap(log *raftlog.Log, p statemachine.Position) error {
 
 // openLog opens the log of cfg's storage.
 func openLog(cfg Config, fail func(error)) (*raftlog.Log, error) {
-	o := raftlog.Options{Dir: cfg.Storage.LogDir(), Fatal: fail, Logger: cfg.Logger}
+	o := raftlog.Options{Dir: cfg.Storage.LogDir(), Fatal: fail, Logger: cfg.Logger, WrapFiles: cfg.logFiles}
 	if o.Dir == "" {
 		return raftlog.OpenMemory(o)
 	}

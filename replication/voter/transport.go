@@ -1,8 +1,10 @@
 package voter
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,7 +23,7 @@ const (
 	rpcPool = 3
 )
 
-// transport is what Raft sees of the network. It does three things:
+// transport is what Raft sees of the network. It does four things:
 //
 // Addresses are node ids. Where a node answers is looked up at each dial, so a
 // voter that moves stays the same voter (HAZARDS.md 23).
@@ -32,6 +34,9 @@ const (
 // (HAZARDS.md 10). While stalled reports true no AppendEntries leaves, neither
 // heartbeats nor entries. Votes and everything incoming pass.
 //
+// What a follower acknowledges counts only once this voter's own log is durable
+// as far (doc.go): the answer is held back until then.
+//
 // What comes in goes through an intake, which holds entries back while this
 // voter has not applied those before (intake.go).
 type transport struct {
@@ -40,9 +45,19 @@ type transport struct {
 	preVote raft.WithPreVote
 	node    raft.ServerAddress
 	stalled func() bool
+	log     ownLog
+	held    atomic.Int64 // answers in hold
 	intake  *intake
 
+	stopping context.Context // ends with cut
+	stop     context.CancelFunc
+
 	contacts contacts
+}
+
+// ownLog is what transport needs of *raftlog.Log.
+type ownLog interface {
+	AwaitDurable(ctx context.Context, index uint64) error
 }
 
 var (
@@ -52,7 +67,7 @@ var (
 )
 
 // newTransport wraps cfg.Transport, or makes one over cfg.Stream.
-func newTransport(cfg Config, stalled func() bool) (*transport, error) {
+func newTransport(cfg Config, log ownLog, stalled func() bool) (*transport, error) {
 	inner := cfg.Transport
 	var known *conns
 	if inner == nil {
@@ -71,8 +86,10 @@ func newTransport(cfg Config, stalled func() bool) (*transport, error) {
 	if !ok {
 		return nil, fmt.Errorf("raft transport %T cannot ask for pre-votes", inner)
 	}
-	return &transport{Transport: inner, conns: known, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled,
-		intake: newIntake(inner.Consumer())}, nil
+	t := &transport{Transport: inner, conns: known, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled,
+		log: log, intake: newIntake(inner.Consumer())}
+	t.stopping, t.stop = context.WithCancel(context.Background())
+	return t, nil
 }
 
 // addressProvider implements raft.ServerAddressProvider.
@@ -100,6 +117,7 @@ func (t *transport) Consumer() <-chan raft.RPC { return t.intake.to }
 
 // cut ends all exchanges with other voters. Raft is stopping.
 func (t *transport) cut() {
+	t.stop()
 	if t.conns != nil {
 		t.conns.cut()
 	}
@@ -111,10 +129,25 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 		return errStalled
 	}
 	err := t.Transport.AppendEntries(id, target, args, resp)
-	if err == nil {
-		t.contacts.heard(id)
+	if err != nil {
+		return err
 	}
-	return err
+	t.contacts.heard(id)
+	return t.hold(t.stopping, args, resp)
+}
+
+// hold blocks until what a follower has acknowledged may count. It gives up when
+// ctx ends, and after as long as the answer itself might have taken.
+func (t *transport) hold(ctx context.Context, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	n := len(args.Entries)
+	if n == 0 || !resp.Success {
+		return nil // nothing is acknowledged, and a newer term must not wait
+	}
+	t.held.Add(1)
+	defer t.held.Add(-1)
+	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
+	defer cancel()
+	return t.log.AwaitDurable(ctx, args.Entries[n-1].Index)
 }
 
 // AppendEntriesPipeline implements raft.Transport.
@@ -126,7 +159,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 	if err != nil {
 		return nil, err
 	}
-	return &pipeline{AppendPipeline: p, stalled: t.stalled}, nil
+	return newPipeline(t, p), nil
 }
 
 // RequestPreVote implements raft.WithPreVote.
@@ -136,6 +169,7 @@ func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 
 // Close implements raft.WithClose. Raft calls it when it has stopped.
 func (t *transport) Close() error {
+	t.stop()
 	t.intake.close()
 	c, ok := t.Transport.(raft.WithClose)
 	if !ok {
@@ -146,20 +180,6 @@ func (t *transport) Close() error {
 		streams.CloseStreams() // idle connections to the others
 	}
 	return err
-}
-
-// pipeline withholds what is sent through an open pipeline.
-type pipeline struct {
-	raft.AppendPipeline
-	stalled func() bool
-}
-
-// AppendEntries implements raft.AppendPipeline. An error ends the pipeline.
-func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	if p.stalled() {
-		return nil, errStalled
-	}
-	return p.AppendPipeline.AppendEntries(args, resp)
 }
 
 // flushStallFactor is how much longer than a log write or an apply a flush may

@@ -85,13 +85,14 @@ func Open(cfg Config) (*Voter, error) {
 		return undo(err)
 	}
 	v.snapshots = newSnapshots(v.fsm, cfg)
-	if v.transport, err = newTransport(cfg, func() bool { return v.stalledFor() > 0 }); err != nil {
+	if v.transport, err = newTransport(cfg, v.log, func() bool { return v.stalledFor() > 0 }); err != nil {
 		return undo(err)
 	}
 	opened = append(opened, v.transport.Close)
 	if v.raft, err = raft.NewRaft(raftConfig(cfg), v.fsm, v.log, v.log, v.snapshots, v.transport); err != nil {
 		return undo(fmt.Errorf("starting raft: %w", err))
 	}
+	v.log.RunAhead(v.leadsOthers)
 	v.transport.intake.start(v.awaitRoom) // ends with Raft
 	v.entries = &entries{raft: v.raft, stopped: v.raftGone}
 	v.proposer = proposer.New(v.entries, cfg.Wall)
@@ -141,8 +142,9 @@ func (v *Voter) shutdown(timeout time.Duration) error {
 	stopped := make(chan struct{})
 	stop := v.raft.Shutdown()
 	v.transport.cut()
-	go func() { // ends when Raft's goroutines have
-		_ = stop.Error() // always nil: a shutdown cannot fail, it can only hang
+	go func() { // ends when Raft's goroutines have, and no write is under way
+		_ = stop.Error()   // always nil: a shutdown cannot fail, it can only hang
+		_ = v.log.Settle() // Fatal was told
 		close(stopped)
 	}()
 	select {
@@ -186,6 +188,22 @@ func (v *Voter) handOver(ctx context.Context) error {
 		return nil
 	}
 	return v.TransferLeadership(ctx, "")
+}
+
+// leadsOthers reports whether this voter leads and can decide nothing alone. While
+// Raft stores an entry of its own it counts by this configuration, unless the
+// entry is itself a newer one (doc.go).
+func (v *Voter) leadsOthers() bool {
+	if v.raft.State() != raft.Leader {
+		return false
+	}
+	voters := 0
+	for _, s := range v.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			voters++
+		}
+	}
+	return voters > 1
 }
 
 // fail ends the process, once. It may run with locks held.
