@@ -100,7 +100,7 @@ func Open(o Options) (*Log, error) {
 		wal.WithSegmentSize(o.SegmentBytes),
 		wal.WithLogger(HCLog(o.Logger)),
 		wal.WithMetaStore(meta), // handed over, because raft-wal does not close its own
-		wal.WithSegmentFiler(namedSegments{o.files(segment.NewFiler(o.Dir, fs.New()))}),
+		wal.WithSegmentFiler(namedSegments{o.files(segment.NewFiler(o.Dir, zeroed{fs.New()}))}),
 	)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the raft log in %s: %w", o.Dir, err), meta.Close())

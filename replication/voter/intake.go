@@ -75,7 +75,28 @@ func (n *intake) hold(rpc raft.RPC) {
 		rpc.Respond(nil, errBehind)
 		return
 	}
+	a := rpc.Command.(*raft.AppendEntriesRequest)
+	if first := decided(a); first != nil {
+		n.pass(raft.RPC{Command: first, RespChan: make(chan raft.RPCResponse, 1)}) // nobody asks
+	}
 	n.pass(rpc)
+}
+
+// decided is the part of a that says what is committed, as a request of its own,
+// or nil when there is none. Raft stores the entries of a request before it looks
+// at its commit index, and so would apply only when the disk has them; when it is
+// told first, it applies while the disk is at work. A leader might have sent the
+// same. What a says of entries that come with it is left out, as of those between
+// them: they may not be here yet.
+func decided(a *raft.AppendEntriesRequest) *raft.AppendEntriesRequest {
+	commit := min(a.LeaderCommitIndex, a.PrevLogEntry)
+	if commit == 0 {
+		return nil
+	}
+	first := *a
+	first.Entries = nil
+	first.LeaderCommitIndex = commit
+	return &first
 }
 
 func (n *intake) pass(rpc raft.RPC) {
