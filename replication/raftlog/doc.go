@@ -13,7 +13,11 @@
 //     milliseconds of being written, by the senders to every follower and by apply
 //     (cache.go);
 //   - sizes, so that what stays for lagging followers is bounded in bytes (sizes.go);
-//   - the age of a running write, which tells a hung disk (HAZARDS.md 10).
+//   - the age of a running write, which tells a hung disk (HAZARDS.md 10);
+//   - for a leader, a log that runs ahead of the disk (ahead.go), which is safe only
+//     together with what package voter does;
+//   - files filled with zeros ahead of what is written, so that a sync need not wait
+//     for the file system's journal (zeroed.go).
 //
 // Any failure is final: it is reported to Options.Fatal once, and every later
 // write fails with the same error, because a disk that lost one fsync may lie
