@@ -127,6 +127,7 @@ func (cl *client) start(n *node, key, value string) *serving {
 func (s *serving) answered() (error, bool) {
 	select {
 	case err := <-s.answer:
+		s.answer <- err // for the next who asks
 		return err, true
 	default:
 		return nil, false
