@@ -3,11 +3,14 @@ package voter_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/hashicorp/raft-wal/types"
+	"pgregory.net/rapid"
 
 	"github.com/kahu-sh/kahu/replication/voter"
 )
@@ -313,4 +316,64 @@ func TestSingleVoterDoesNotRunAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	stays("alone again")
+}
+
+// A follower applies what it is told to be committed while its disk is at work on
+// the entries that come with it.
+func TestFollowerAppliesWhileItsDiskIsAtWork(t *testing.T) {
+	c, disks := withDisks(t, three, func(cfg *voter.Config) {
+		cfg.SetTiming(time.Second, time.Hour) // only the next entry tells of a commit
+	})
+	cl := c.client()
+	leader := c.leader()
+	follower := c.followers(leader)[0]
+	cl.put("k", "1")
+	eventually(t, "the follower has the entry", func() bool {
+		return follower.v.Load().Status().LastIndex == leader.v.Load().Status().LastIndex
+	})
+	index := leader.v.Load().Status().CommitIndex
+	disks[follower.id].hang()
+	cl.put("k", "2") // with the other follower
+	eventually(t, "the follower's disk is at work", func() bool { return follower.v.Load().LogWriteAge() > 0 })
+	eventually(t, "the follower has applied what was decided before", func() bool {
+		return follower.v.Load().Status().AppliedIndex >= index
+	})
+	if follower.v.Load().LogWriteAge() == 0 {
+		t.Error("its disk was not at work")
+	}
+}
+
+// What a follower is told first is part of what it is told, and says nothing of
+// entries that it may not have.
+func TestDecidedIsPartOfTheRequest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a := &raft.AppendEntriesRequest{
+			RPCHeader:         raft.RPCHeader{ProtocolVersion: 3, ID: []byte("a"), Addr: []byte("a")},
+			Term:              rapid.Uint64().Draw(t, "term"),
+			Leader:            []byte("a"),
+			PrevLogEntry:      rapid.Uint64Range(0, 20).Draw(t, "previous"),
+			PrevLogTerm:       rapid.Uint64().Draw(t, "term of the previous"),
+			LeaderCommitIndex: rapid.Uint64Range(0, 20).Draw(t, "committed"),
+		}
+		for i := range rapid.Uint64Range(1, 3).Draw(t, "entries") {
+			a.Entries = append(a.Entries, logEntry(a.PrevLogEntry+1+i, a.Term))
+		}
+		first := voter.Decided(a)
+		if first == nil {
+			if a.LeaderCommitIndex > 0 && a.PrevLogEntry > 0 {
+				t.Fatalf("nothing of %+v", a)
+			}
+			return
+		}
+		if len(a.Entries) == 0 || len(first.Entries) > 0 {
+			t.Fatalf("%d entries, of %d", len(first.Entries), len(a.Entries))
+		}
+		if first.LeaderCommitIndex > a.LeaderCommitIndex || first.LeaderCommitIndex > first.PrevLogEntry || first.LeaderCommitIndex == 0 {
+			t.Fatalf("%d is said to be committed, of %d, behind entry %d", first.LeaderCommitIndex, a.LeaderCommitIndex, first.PrevLogEntry)
+		}
+		first.Entries, first.LeaderCommitIndex = a.Entries, a.LeaderCommitIndex
+		if !reflect.DeepEqual(first, a) {
+			t.Fatalf("%+v is not of %+v", first, a)
+		}
+	})
 }

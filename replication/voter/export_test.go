@@ -180,3 +180,6 @@ func (v *Voter) SnapshotStream() ([]byte, error) {
 	b, err := io.ReadAll(stream)
 	return b, errors.Join(err, stream.Close())
 }
+
+// Decided is the part of a request with entries that is passed on first.
+var Decided = decided
