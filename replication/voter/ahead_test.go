@@ -126,14 +126,14 @@ func (cl *client) start(n *node, key, value string) *serving {
 	return s
 }
 
-// answered returns whether an answer is there.
-func (s *serving) answered() (error, bool) {
+// answered returns whether an answer is there, and which.
+func (s *serving) answered() (bool, error) {
 	select {
 	case err := <-s.answer:
 		s.answer <- err // for the next who asks
-		return err, true
+		return true, err
 	default:
-		return nil, false
+		return false, nil
 	}
 }
 
@@ -158,7 +158,7 @@ func TestLeaderDoesNotCountWhatItsDiskDoesNotHave(t *testing.T) {
 	if commit >= last {
 		t.Errorf("entry %d is committed, and the disk of the leader hangs since before it", last)
 	}
-	if err, ok := s.answered(); ok {
+	if ok, err := s.answered(); ok {
 		t.Errorf("answered (%v) while only one disk of three had it", err)
 	}
 	if got := followers[0].v.Load().Status().LastIndex; got < last {
@@ -171,7 +171,7 @@ func TestLeaderDoesNotCountWhatItsDiskDoesNotHave(t *testing.T) {
 	if err := <-leader.fatal; !errors.Is(err, errPowerCut) {
 		t.Fatal(err)
 	}
-	if err, ok := s.answered(); ok && err == nil {
+	if ok, err := s.answered(); ok && err == nil {
 		t.Error("answered although the leader has lost it")
 	}
 	followers[0].stop(0) // the only one that has it
@@ -200,7 +200,7 @@ func TestAnswerComesWithTheLeadersOwnDisk(t *testing.T) {
 		disks[leader.id].hang()
 		s := cl.start(leader, "k", value)
 		eventually(t, "both followers have acknowledged", func() bool { return leader.v.Load().HeldAnswers() == 2 })
-		if err, ok := s.answered(); ok {
+		if ok, err := s.answered(); ok {
 			t.Errorf("answered (%v) before the leader's disk has it", err)
 		}
 		disks[leader.id].goOn(nil)
@@ -251,7 +251,7 @@ func TestDeposedLeaderAcknowledgesOnlyWhatItsDiskHas(t *testing.T) {
 		index = status.LastIndex
 		return status.LastIndex > status.CommitIndex || status.Role != "leader"
 	})
-	if err, ok := late.answered(); ok && err == nil {
+	if ok, err := late.answered(); ok && err == nil {
 		t.Errorf("entry %d was decided by one disk of three", index)
 	}
 	disks[old.id].goOn(nil)
@@ -298,7 +298,7 @@ func TestSingleVoterDoesNotRunAhead(t *testing.T) {
 		if status := alone.v.Load().Status(); status.LastIndex != last || status.CommitIndex > last {
 			t.Errorf("%s: the log ends at %d, committed %d, and the disk has %d", what, status.LastIndex, status.CommitIndex, last)
 		}
-		if err, ok := s.answered(); ok {
+		if ok, err := s.answered(); ok {
 			t.Errorf("%s: answered (%v)", what, err)
 		}
 		disks[alone.id].goOn(nil)
@@ -350,7 +350,6 @@ func TestDecidedIsPartOfTheRequest(t *testing.T) {
 		a := &raft.AppendEntriesRequest{
 			RPCHeader:         raft.RPCHeader{ProtocolVersion: 3, ID: []byte("a"), Addr: []byte("a")},
 			Term:              rapid.Uint64().Draw(t, "term"),
-			Leader:            []byte("a"),
 			PrevLogEntry:      rapid.Uint64Range(0, 20).Draw(t, "previous"),
 			PrevLogTerm:       rapid.Uint64().Draw(t, "term of the previous"),
 			LeaderCommitIndex: rapid.Uint64Range(0, 20).Draw(t, "committed"),
