@@ -88,6 +88,10 @@ short: ## The tests that take seconds, without the race detector
 soak: ## The long tests: 20 leader kills, partitions of every shape and more, many times the size
 	KAHU_SOAK=1 $(GO) test -race -count=1 -timeout 60m -v ./test/e2e/... ./test/faults/... ./test/partitions/...
 
+.PHONY: overlap
+overlap: build ## 1,000 random faults on guards, agents and their network: no two commands at once (OVERLAP=N faults)
+	KAHU_TEST_BINARY=$(CURDIR)/$(BIN) KAHU_OVERLAP=$(or $(OVERLAP),1000) $(GO) test -count=1 -timeout 2h30m -v -run '^TestExecNeverOverlaps$$' ./test/e2e
+
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, and that generated code is fresh
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not formatted (run gofmt -w):'; gofmt -l $$(git ls-files '*.go'); exit 1; }

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -23,16 +24,28 @@ import (
 // Commands under one lock never run at once, and their tokens rise in the order
 // in which they ran, while guards, commands and agents are killed and stopped
 // for longer than the TTL, agents are restarted, and the quorum comes and goes.
+// KAHU_OVERLAP=N (make overlap) goes on until N faults were done, and cuts agents
+// off the network as well.
 func TestExecNeverOverlaps(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}
-	length := 30 * time.Second
+	length, faults := 25*time.Second, 0
 	if soak() {
 		length = 15 * time.Minute
 	}
-	c := startCluster(t, cluster.Options{Voters: 3, Proxies: 1})
+	o, net := cluster.Options{Voters: 3, Proxies: 1}, (*hosts)(nil)
+	if text := os.Getenv("KAHU_OVERLAP"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n <= 0 {
+			t.Fatalf("KAHU_OVERLAP is %q, not a number of faults", text)
+		}
+		length, faults = 2*time.Hour, n
+		net, o.Places = newHosts(t, 4)
+	}
+	c := startCluster(t, o)
 	k := newKennel(t, c)
+	k.net, k.faults, k.until = net, faults, time.Now().Add(length)
 	ctx := bounded(t, length+2*time.Minute)
 
 	var workers sync.WaitGroup
@@ -40,7 +53,7 @@ func TestExecNeverOverlaps(t *testing.T) {
 	defer stopWork()
 	for i, a := range c.Agents {
 		for j, lock := range []string{"first", "second"} {
-			w := &worker{kennel: k, agent: a, lock: lock, contain: []string{"pidns", "pgroup"}[(i+j)%2]}
+			w := &worker{kennel: k, agent: a, lock: lock, contain: []string{"pidns", "cgroup", "pgroup"}[(i+j)%3]}
 			k.workers = append(k.workers, w)
 		}
 	}
@@ -49,9 +62,8 @@ func TestExecNeverOverlaps(t *testing.T) {
 	}
 
 	var chaos sync.WaitGroup
-	over := time.Now().Add(length)
-	chaos.Go(func() { k.hurtGuards(ctx, over) })
-	chaos.Go(func() { k.hurtAgents(ctx, over) })
+	chaos.Go(func() { k.hurtGuards(ctx) })
+	chaos.Go(func() { k.hurtAgents(ctx) })
 	chaos.Wait()
 	stopWork()
 	workers.Wait()
@@ -67,10 +79,22 @@ type kennel struct {
 	random  *rand.Rand // of hurtGuards alone
 	workers []*worker
 	runs    atomic.Int64
+	net     *hosts // nil: nobody is cut off
+	faults  int    // how many shall be done; 0: as many as come until then
+	until   time.Time
 
 	mu    sync.Mutex
 	ends  map[int]int    // exit codes of kahu exec
+	codes map[string]int // the same by run
 	hurts map[string]int // what was done
+	done  int            // sum of hurts
+}
+
+// over reports whether enough was done.
+func (k *kennel) over() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return time.Now().After(k.until) || k.faults > 0 && k.done >= k.faults
 }
 
 func newKennel(t *testing.T, c *cluster.Cluster) *kennel {
@@ -78,7 +102,7 @@ func newKennel(t *testing.T, c *cluster.Cluster) *kennel {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	k := &kennel{t: t, cluster: c, traces: filepath.Join(c.Dir, "traces"), random: rand.New(rand.NewPCG(seed, 0)),
-		ends: map[int]int{}, hurts: map[string]int{}}
+		ends: map[int]int{}, codes: map[string]int{}, hurts: map[string]int{}}
 	if err := os.Mkdir(k.traces, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +113,7 @@ func (k *kennel) did(what string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.hurts[what]++
+	k.done++
 }
 
 // A worker runs one kahu exec after the other.
@@ -116,7 +141,8 @@ func (w *worker) run(work, ctx context.Context) {
 		if w.contain == "pidns" { // another /proc: by its path
 			cmd.Args[len(cmd.Args)-1] = os.Args[0]
 		}
-		cmd.Env = append(cmd.Env, jobDirVariable+"="+k.traces, jobRunVariable+"="+strconv.FormatInt(k.runs.Add(1), 10),
+		run := strconv.FormatInt(k.runs.Add(1), 10)
+		cmd.Env = append(cmd.Env, jobDirVariable+"="+k.traces, jobRunVariable+"="+run,
 			jobTimeVariable+"="+[]string{"30ms", "700ms", "4s"}[i%3])
 		if i%2 == 1 {
 			cmd.Env = append(cmd.Env, jobDeafVariable+"=1")
@@ -133,6 +159,7 @@ func (w *worker) run(work, ctx context.Context) {
 		code := cmd.ProcessState.ExitCode()
 		k.mu.Lock()
 		k.ends[code]++
+		k.codes[run] = code
 		k.mu.Unlock()
 		if code == 69 || code == 75 { // its agent is away
 			pause(work, 100*time.Millisecond)
@@ -164,8 +191,10 @@ type body struct {
 func (w *worker) bodies() (all []body) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.face == 0 || w.hurt && w.contain == "pgroup" {
-		return nil // pgroup promises nothing when several stages are gone at once
+	if w.face == 0 || w.hurt && w.contain != "pidns" {
+		// pgroup promises nothing when several stages are gone at once, and cgroup
+		// nothing when the agent is gone with them.
+		return nil
 	}
 	w.hurt = true
 	for _, pid := range append([]int{w.face}, descendants(w.kennel.t, w.face)...) {
@@ -202,11 +231,11 @@ func closeBodies(bodies []body) {
 }
 
 // hurtGuards kills and stops stages until the time is over.
-func (k *kennel) hurtGuards(ctx context.Context, over time.Time) {
+func (k *kennel) hurtGuards(ctx context.Context) {
 	var resumed sync.WaitGroup
 	defer resumed.Wait()
 	stages := []string{"face", "keeper", "init", "command", "all"}
-	for time.Now().Before(over) && ctx.Err() == nil {
+	for !k.over() && ctx.Err() == nil {
 		pause(ctx, time.Duration(k.random.IntN(400))*time.Millisecond)
 		w := k.workers[k.random.IntN(len(k.workers))]
 		if k.random.IntN(3) > 0 && !w.runsCommand() {
@@ -214,7 +243,7 @@ func (k *kennel) hurtGuards(ctx context.Context, over time.Time) {
 		}
 		stage, stop := stages[k.random.IntN(len(stages))], k.random.IntN(2) == 0
 		length := time.Duration(k.random.IntN(9000)) * time.Millisecond
-		if stage == "all" && w.contain == "pgroup" {
+		if stage == "all" && w.contain != "pidns" {
 			continue // see bodies
 		}
 		bodies := w.bodies()
@@ -245,14 +274,18 @@ func (k *kennel) hurtGuards(ctx context.Context, over time.Time) {
 
 // hurtAgents kills, stops, ends and restarts agents until the time is over, and
 // leaves all of them serving.
-func (k *kennel) hurtAgents(ctx context.Context, over time.Time) {
-	random := rand.New(rand.NewPCG(uint64(over.UnixNano()), 1))
-	for time.Now().Before(over) && ctx.Err() == nil {
+func (k *kennel) hurtAgents(ctx context.Context) {
+	random := rand.New(rand.NewPCG(uint64(k.until.UnixNano()), 1))
+	kinds := 5
+	if k.net != nil {
+		kinds = 7
+	}
+	for !k.over() && ctx.Err() == nil {
 		pause(ctx, time.Duration(random.IntN(1000))*time.Millisecond)
 		a := k.victim(random)
 		length := time.Duration(random.IntN(3500)) * time.Millisecond
 		var err error
-		switch random.IntN(5) {
+		switch random.IntN(kinds) {
 		case 0:
 			k.did("kill agent " + a.Name)
 			err = a.Kill()
@@ -271,6 +304,13 @@ func (k *kennel) hurtAgents(ctx context.Context, over time.Time) {
 			k.did("stop two voters")
 			first := random.IntN(3)
 			err = k.stopAgents(ctx, 2*length, k.cluster.Agents[first], k.cluster.Agents[(first+1)%3])
+		case 5:
+			k.did("cut off agent " + a.Name)
+			err = k.cutOff(ctx, 2*length, slices.Index(k.cluster.Agents, a))
+		case 6:
+			k.did("cut off two voters")
+			first := random.IntN(3)
+			err = k.cutOff(ctx, 2*length, first, (first+1)%3)
 		}
 		if err == nil && !a.Running() {
 			pause(ctx, length)
@@ -311,6 +351,19 @@ func (k *kennel) stopAgents(ctx context.Context, length time.Duration, agents ..
 		}
 	}
 	return nil
+}
+
+// cutOff takes hosts off the network for a while.
+func (k *kennel) cutOff(ctx context.Context, length time.Duration, hosts ...int) (err error) {
+	for _, in := range []bool{false, true} {
+		for _, i := range hosts {
+			err = errors.Join(err, k.net.cable(i, in))
+		}
+		if !in {
+			pause(ctx, length)
+		}
+	}
+	return err
 }
 
 // waitNobodyRuns waits until no job is left: a guard that was killed has nobody
@@ -356,6 +409,9 @@ func (k *kennel) judge() {
 		t.Fatal(err)
 	}
 	tokens := 0
+	var margins, afterFault []time.Duration // between the last instant of one and the first of the next
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	for _, lock := range []string{"first", "second"} {
 		byToken := map[int64]*trace{}
 		for _, tr := range all {
@@ -378,17 +434,26 @@ func (k *kennel) judge() {
 		}
 		slices.SortFunc(order, func(a, b *trace) int { return cmp.Compare(a.token, b.token) })
 		for i := 1; i < len(order); i++ {
-			if a, b := order[i-1], order[i]; a.last >= b.first {
+			a, b := order[i-1], order[i]
+			margins = append(margins, b.first-a.last)
+			if k.codes[a.run] != 0 { // it did not end by itself
+				afterFault = append(afterFault, b.first-a.last)
+			}
+			if a.last >= b.first {
 				t.Errorf("the lock %s: run %s with token %d was seen at %v, after run %s with token %d had begun at %v (%v too late)",
 					lock, a.run, a.token, a.last, b.run, b.token, b.first, a.last-b.first)
 			}
 		}
 		tokens += len(order)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	t.Logf("%d guards started, %d commands ran; exit codes: %v; done to them: %v", k.runs.Load(), tokens, k.ends, k.hurts)
-	if tokens < 10 || len(k.hurts) < 8 {
-		t.Errorf("only %d commands ran, and only %d kinds of faults happened: this shows nothing", tokens, len(k.hurts))
+	t.Logf("%d guards started, %d commands ran; exit codes: %v; %d faults done to them: %v", k.runs.Load(), tokens, k.ends, k.done, k.hurts)
+	t.Logf("from the last instant of a command to the first of the next under its lock, %d times: %s", len(margins), spread(margins))
+	t.Logf("of these, after one that did not end by itself, %d times: %s", len(afterFault), spread(afterFault))
+	if tokens < 10 || len(k.hurts) < 8 || len(afterFault) == 0 {
+		t.Errorf("only %d commands ran, only %d kinds of faults happened, and %d commands followed one that was ended by them: this shows nothing",
+			tokens, len(k.hurts), len(afterFault))
+	}
+	if k.faults > 0 && (k.done < k.faults || tokens < k.faults/4 || len(afterFault) < k.faults/20) {
+		t.Errorf("%d faults of %d, %d commands, %d after a fault: this shows too little", k.done, k.faults, tokens, len(afterFault))
 	}
 }
