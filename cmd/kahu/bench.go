@@ -57,6 +57,7 @@ func newBenchCommand(g *globals) *cobra.Command {
 		o.command(g, "lock", "Take and give back a lock, one per caller: a pair is one operation", o.lock),
 		o.command(g, "seq", "Take numbers from one hot sequence", o.seq),
 		newBenchHostsCommand(g, &o),
+		newBenchExecCommand(g, &o),
 		o.command(g, "script", "Increment one hot counter, all callers the same one, by script", o.script),
 	)
 	cmd.Long = `Put the agent under load and measure it.
