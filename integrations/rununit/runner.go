@@ -203,6 +203,9 @@ func (r *Runner) keep(ctx context.Context) error {
 			}
 			up = true
 			r.say("owns lock " + r.Lock)
+			if down, err := r.gaveBack(ctx); down {
+				return err
+			}
 		case e := <-r.hold.Events():
 			switch e.State {
 			case guard.Renewed:
@@ -226,26 +229,34 @@ func (r *Runner) keep(ctx context.Context) error {
 			if !up {
 				continue // its job says how it ends
 			}
-			u, err := r.look(ctx)
-			if err != nil {
-				r.Logger.Warn("systemd does not say where the unit stands", "unit", r.Unit, "error", err)
-				continue
-			}
-			if u.Stopping() || u.Down() {
-				r.Logger.Info("the unit is down, its lock is given back", "unit", r.Unit, "result", u.Result)
-				if err := r.release(); err != nil {
-					return err
-				}
-				if u.Result != "success" {
-					return fmt.Errorf("%s ended: %s", r.Unit, u.Result)
-				}
-				return nil
+			if down, err := r.gaveBack(ctx); down {
+				return err
 			}
 		case <-ctx.Done():
 			r.say("stops " + r.Unit)
 			return r.finish(ctx)
 		}
 	}
+}
+
+// gaveBack gives the lock back if the unit is down, and says how it ended.
+func (r *Runner) gaveBack(ctx context.Context) (down bool, err error) {
+	u, err := r.look(ctx)
+	switch {
+	case err != nil:
+		r.Logger.Warn("systemd does not say where the unit stands", "unit", r.Unit, "error", err)
+		return false, nil
+	case !u.Stopping() && !u.Down():
+		return false, nil
+	}
+	r.Logger.Info("the unit is down, its lock is given back", "unit", r.Unit, "result", u.Result)
+	if err := r.release(); err != nil {
+		return true, err
+	}
+	if u.Result != "success" {
+		return true, fmt.Errorf("%s ended: %s", r.Unit, u.Result)
+	}
+	return true, nil
 }
 
 // look asks systemd about the unit, and kills what outlived its stop.

@@ -77,7 +77,7 @@ func (h *host) Unit(context.Context, string) (rununit.Unit, error) {
 }
 
 func (h *host) Start(context.Context, string) error {
-	h.tell("start")
+	defer h.tell("start") // once it has happened
 	if err := rununit.Held(h.dir, unit, boottime.Boottime()); err != nil {
 		h.t.Errorf("the unit is started and may not be: %v", err)
 	}
