@@ -151,6 +151,7 @@ func TestThreeHosts(t *testing.T) {
 
 	t.Run("upgrade under held locks", func(t *testing.T) { upgrade(t, lab, hosts, package2) })
 	t.Run("singleton unit", func(t *testing.T) { singleton(t, lab, hosts) })
+	t.Run("cron", func(t *testing.T) { cron(t, lab, hosts) })
 	t.Run("purge", func(t *testing.T) {
 		for _, h := range hosts {
 			h.Run("apt-get", "purge", "-qqy", "kahu")

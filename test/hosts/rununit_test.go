@@ -23,6 +23,7 @@ func TestRunUnit(t *testing.T) {
 	}
 	h.Shell("mkdir -p /etc/systemd/system/app.service.d && kahu run-unit --print-drop-in >/etc/systemd/system/app.service.d/kahu.conf && systemctl daemon-reload")
 	h.Run("kahu", "lock", "ls") // the agent is up
+	t.Run("reload", func(t *testing.T) { reload(t, lab, h) })
 
 	is := func(unit, state string) func() bool {
 		return func() bool { return h.Shell("systemctl is-active "+unit+"; true") == state }
