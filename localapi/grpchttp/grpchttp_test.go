@@ -393,6 +393,41 @@ func TestStreamDeadline(t *testing.T) {
 	wantCode(t, <-ended, codes.DeadlineExceeded)
 }
 
+// doneObserver hears of calls that have ended.
+type doneObserver struct{ done chan codes.Code }
+
+func (doneObserver) Streaming(string, int)                             {}
+func (doneObserver) Message(string, bool)                              {}
+func (o doneObserver) Done(_ string, code codes.Code, _ time.Duration) { o.done <- code }
+
+// A handler that gives up while its last message is being written to a peer that does
+// not read: the call ends all the same, when the peer's time is over.
+func TestHandlerThatGivesUp(t *testing.T) {
+	o := doneObserver{make(chan codes.Code, 1)}
+	s := start(t, &handler{stream: func(st grpc.ServerStream) error {
+		if err := st.SendMsg(wrapperspb.Bytes(make([]byte, 1<<20))); err != nil {
+			return err
+		}
+		return status.Error(codes.ResourceExhausted, "the test gives up")
+	}}, func(c *grpchttp.Config) { c.WriteTimeout, c.Observer = 50*time.Millisecond, o })
+	st := open(t.Context(), t, s.dial(t))
+	select {
+	case code := <-o.done:
+		if code != codes.ResourceExhausted {
+			t.Errorf("it ended with %v", code)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it has not ended")
+	}
+	var err error
+	for err == nil {
+		_, err = receive(st)
+	}
+	if status.Code(err) == codes.OK {
+		t.Error("the stream of the one who did not read ended well")
+	}
+}
+
 // Who does not read loses the stream, and others on the connection are answered.
 func TestPeerThatDoesNotRead(t *testing.T) {
 	ended := make(chan error, 1)

@@ -43,7 +43,8 @@ type stream struct {
 	writing  bool        // the writer runs; it is the only one that touches w
 	sent     bool        // the response's headers are decided
 	broken   error       // why nothing more can be sent
-	finished bool        // the handler has returned: w is not to be touched
+	finished bool        // the handler has returned: nothing more is sent
+	ended    bool        // so has the writer: w is not to be touched
 	trailers metadata.MD // from SetTrailer
 	stuck    *time.Timer // runs while something is being written
 	writer   sync.WaitGroup
@@ -189,7 +190,7 @@ func (c *stream) watch() {
 	c.stuck = time.AfterFunc(c.server.cfg.WriteTimeout, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.writing && !c.finished {
+		if c.writing && !c.ended { // a handler that has given up waits for its writer in finish
 			c.breakWith(errUnread)
 			_ = c.rc.SetWriteDeadline(past()) // an error: it has ended already
 		}
@@ -246,6 +247,7 @@ func (c *stream) finish(err error) codes.Code {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.ended = true
 	if c.stuck != nil {
 		c.stuck.Stop()
 	}
