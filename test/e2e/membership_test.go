@@ -1,8 +1,10 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kahu-sh/kahu/localapi/client"
 	"github.com/kahu-sh/kahu/localapi/wire"
 	"github.com/kahu-sh/kahu/test/cluster"
 )
@@ -69,6 +72,28 @@ func TestOperatorsChangeWhoVotes(t *testing.T) {
 	must(t, one, "cluster", "promote", "voter2")
 	await("voter2 votes", one, "proxy1=proxy voter1=voter* voter2=voter voter3=voter")
 
+	id := func(a *cluster.Agent) string {
+		t.Helper()
+		s, err := a.Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.ClusterID
+	}
+	before, proxyClient := id(one), proxy.Dial()
+	defer proxyClient.Close()
+	tokenOf := func(lock string) int64 {
+		t.Helper()
+		g, err := proxyClient.LockTry(ctx, lock, []byte(lock), time.Minute, client.LockOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g.Token
+	}
+	if token := tokenOf("first"); token != 0 {
+		t.Errorf("the first token is %d", token)
+	}
+
 	// Two are lost.
 	for _, a := range []*cluster.Agent{two, three} {
 		if err := a.Kill(); err != nil {
@@ -111,6 +136,19 @@ func TestOperatorsChangeWhoVotes(t *testing.T) {
 		t.Errorf("after recovery: %q", got)
 	}
 	must(t, proxy, "kv", "set", "k", "after")
+	// Under a new id, which the proxy follows, and with tokens above all before.
+	after := id(one)
+	if after == before {
+		t.Error("the recovered cluster has the id of the lost one")
+	}
+	if err := cluster.Wait(ctx, "the proxy follows", func(context.Context) (bool, error) {
+		return id(proxy) == after, fmt.Errorf("it belongs to %s", id(proxy))
+	}); err != nil {
+		t.Error(err)
+	}
+	if token, least := tokenOf("second"), time.Now().Add(-time.Hour).Unix()<<20; token < least {
+		t.Errorf("after a recovery there is token %d, want more than %d", token, least)
+	}
 	if out, code := recoverOne("--yes"); code != 78 || !strings.Contains(out, "in use") {
 		t.Errorf("while the agent runs it ends with %d: %s", code, out)
 	}
