@@ -135,7 +135,7 @@ func writeReport(w io.Writer, s wire.Status, members []wire.ClusterMember, r dia
 		if v.FreeBytes != nil {
 			free = fmt.Sprintf(", %s free on its disk", bytesText(*v.FreeBytes))
 		}
-		l.add("state", "%d entries applied, log of %s%s", v.AppliedIndex, bytesText(v.LogBytes), free)
+		l.add("state", "%d entries applied, feature level %d, log of %s%s", v.AppliedIndex, v.Level, bytesText(v.LogBytes), free)
 	}
 	if len(s.Upstream) == 0 {
 		l.add("address", "%s; for applications %s", dash(s.Advertise), s.Socket)
