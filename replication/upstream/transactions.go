@@ -234,6 +234,9 @@ func (c *Client) txWrite(ctx context.Context, op *replication.TxWrite) (*replica
 	a := &replication.Answer{Result: &replication.Answer_Written{Written: out}}
 	for _, item := range op.GetItems() {
 		w, err := c.writeOne(ctx, tx.next(), item)
+		if w.GetCode() == replication.Code_CODE_ABORTED {
+			return nil, refuse(w.GetCode(), "the transaction has ended, or cannot commit any more")
+		}
 		var refused *replication.RefusedError
 		if errors.As(err, &refused) && len(op.GetItems()) > 1 {
 			w, err = &replication.WrittenItem{Code: refused.Code}, nil
