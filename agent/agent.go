@@ -152,6 +152,9 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		return err
 	}
 	a.registry.MustRegister(&collector{a: a})
+	if a.upstream != nil {
+		a.log.Info("in front of a Kahuna cluster", "upstream", cfg.Upstream.URLs)
+	}
 	a.log.Info("agent started", "node", a.identity.node, "name", cfg.NodeName, "role", string(cfg.Role),
 		"socket", a.cfg.Socket, "advertise", a.advertised(), "version", o.Version)
 	o.Ready()

@@ -31,3 +31,14 @@ func GivenBack(path string) (from []uintptr, err error) {
 	}
 	return from, err
 }
+
+// UpstreamTLS is upstreamTLS.
+var UpstreamTLS = upstreamTLS
+
+// UpstreamToken reads a token file by a clock; nil: the host's.
+func UpstreamToken(path string, now func() time.Time) func() (string, error) {
+	if now == nil {
+		now = time.Now
+	}
+	return (&tokenFile{path: path, now: now}).read
+}

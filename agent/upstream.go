@@ -35,7 +35,7 @@ func (a *agent) joinUpstream() (stops []func(context.Context) error, err error) 
 	}
 	c := upstream.Config{Endpoints: cfg.URLs, TLS: settings, LeaseNow: boottime.Now, Logger: a.log}
 	if cfg.TokenFile != "" {
-		token := &tokenFile{path: cfg.TokenFile}
+		token := &tokenFile{path: cfg.TokenFile, now: time.Now}
 		if _, err := token.read(); err != nil {
 			return nil, &UnusableError{err}
 		}
@@ -81,6 +81,7 @@ func upstreamTLS(cfg config.Upstream) (*tls.Config, error) {
 // tokenFile is a bearer token that is read again when its file changes.
 type tokenFile struct {
 	path string
+	now  func() time.Time
 
 	mu      sync.Mutex
 	looked  time.Time
@@ -93,10 +94,11 @@ type tokenFile struct {
 func (f *tokenFile) read() (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.token != "" && time.Since(f.looked) < time.Second {
+	now := f.now()
+	if f.token != "" && now.Sub(f.looked) < time.Second {
 		return f.token, nil
 	}
-	f.looked = time.Now()
+	f.looked = now
 	info, err := os.Stat(f.path)
 	if err == nil && f.token != "" && info.ModTime().Equal(f.changed) {
 		return f.token, nil

@@ -25,7 +25,7 @@ func (c *checker) cluster() {
 		if expect > 0 {
 			c.problem("bootstrap-expect", "a proxy never forms a cluster; leave it out, or set role to voter")
 		}
-		if !joins && len(c.f.Join) == 0 && !c.cfg.Upstream.On() {
+		if !joins && len(c.f.Join) == 0 && len(c.f.Upstream) == 0 {
 			c.problem("join", "a proxy asks the voters; name at least one of them")
 		}
 		return

@@ -46,6 +46,7 @@ type rig struct {
 	ackTimeout  time.Duration
 
 	looks *atomic.Int64 // at the boot clock
+	adopt func(id []byte, ttl time.Duration, holds []*replication.SessionHold)
 }
 
 func (r *rig) now() time.Duration { return time.Since(r.began) + time.Hour }
@@ -66,7 +67,7 @@ func (r *rig) newHolds() *holds.Holds {
 		Coordinator: r.q, Node: "n1", Host: "host", LeaseNow: r.now,
 		Boottime: func() time.Duration { looks.Add(1); return r.now() + bootAhead }, BootID: cmp.Or(r.boot, "boot"),
 		Logger: slog.New(slog.DiscardHandler), Registerer: r.registry, MaxHolds: 1000, MaxPidfds: r.maxPidfds,
-		TablePath: r.table, AckTimeout: r.ackTimeout,
+		TablePath: r.table, AckTimeout: r.ackTimeout, Adopt: r.adopt,
 	})
 	if err != nil {
 		r.t.Fatal(err)
