@@ -23,7 +23,7 @@ var ForgetStart = forgetStart
 
 // GivenBack is where the mappings begin that ForgetStart gives back, of a smaps file.
 func GivenBack(path string) (from []uintptr, err error) {
-	maps, err := readMappings(path)
+	maps, err := readMappings(path, "/usr/bin/kahu")
 	for _, m := range maps {
 		if m.isProgram && m.anonymous == 0 {
 			from = append(from, m.from)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -20,7 +21,7 @@ import (
 // mapping is one line of /proc/self/smaps with what was written to it.
 type mapping struct {
 	from, to  uintptr
-	isProgram bool // read-only, private, of a file
+	isProgram bool // read-only, private, of the program or a library
 	anonymous int  // kB of it that are this process's own
 }
 
@@ -29,7 +30,11 @@ type mapping struct {
 // the kernel maps no more than is used from then on, where it would map 2 MiB at
 // once: less memory for code that runs a little slower.
 func forgetStart(small bool) error {
-	maps, err := readMappings("/proc/self/smaps")
+	program, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	maps, err := readMappings("/proc/self/smaps", strings.TrimSuffix(program, " (deleted)"))
 	if err != nil {
 		return err
 	}
@@ -54,7 +59,8 @@ func (m mapping) advise(advice uintptr) error {
 	return nil
 }
 
-func readMappings(path string) (maps []mapping, err error) {
+// readMappings reads a smaps file of the program of this path.
+func readMappings(path, program string) (maps []mapping, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -71,7 +77,7 @@ func readMappings(path string) (maps []mapping, err error) {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
 		case len(fields) >= 5 && !strings.HasSuffix(fields[0], ":"):
-			m, err := parseMapping(fields)
+			m, err := parseMapping(fields, program)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
@@ -82,7 +88,7 @@ func readMappings(path string) (maps []mapping, err error) {
 
 // parseMapping reads the first line of a mapping: its bounds, rights, offset,
 // device, inode and path.
-func parseMapping(fields []string) (m mapping, err error) {
+func parseMapping(fields []string, program string) (m mapping, err error) {
 	from, to, _ := strings.Cut(fields[0], "-")
 	low, err := strconv.ParseUint(from, 16, 64)
 	if err != nil {
@@ -94,5 +100,9 @@ func parseMapping(fields []string) (m mapping, err error) {
 	}
 	rights := fields[1]
 	readOnly := rights == "r-xp" || rights == "r--p"
-	return mapping{from: uintptr(low), to: uintptr(high), isProgram: readOnly && len(fields) > 5 && strings.HasPrefix(fields[5], "/")}, nil
+	m = mapping{from: uintptr(low), to: uintptr(high)}
+	if readOnly && len(fields) > 5 {
+		m.isProgram = fields[5] == program || strings.Contains(filepath.Base(fields[5]), ".so")
+	}
+	return m, nil
 }

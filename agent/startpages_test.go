@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,7 +49,8 @@ func TestForgetStart(t *testing.T) {
 	}
 }
 
-// Only what is read-only, of a file, and was never written to is given back.
+// Only what is read-only, of the program or a library, and was never written to is
+// given back.
 func TestMappingsGivenBack(t *testing.T) {
 	const smaps = `00400000-00412000 r-xp 00000000 fe:00 1234                               /usr/bin/kahu
 Rss:                  72 kB
@@ -61,6 +63,10 @@ Anonymous:             0 kB
 Anonymous:             0 kB
 7fff0000-7fff2000 r-xp 00000000 00:00 0                                  [vdso]
 Anonymous:             0 kB
+7ffd3000-7ffd4000 r--p 00000000 fe:00 77                                 /usr/lib/libz.so.1.2
+Anonymous:             0 kB
+7ffe3000-7ffe4000 r--p 00000000 fe:00 78                                 /var/lib/kahu/mapped
+Anonymous:             0 kB
 7fff3000-7fff4000 r--p 00000000 00:00 0 
 Anonymous:             0 kB
 VmFlags: rd mr
@@ -70,7 +76,7 @@ VmFlags: rd mr
 		t.Fatal(err)
 	}
 	got, err := agent.GivenBack(path)
-	if err != nil || len(got) != 1 || got[0] != 0x400000 {
+	if err != nil || !slices.Equal(got, []uintptr{0x400000, 0x7ffd3000}) {
 		t.Errorf("%x, %v", got, err)
 	}
 	if err := os.WriteFile(path, []byte("zz-1 r-xp 0 0 0 /x\n"), 0o600); err != nil {
