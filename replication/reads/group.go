@@ -41,7 +41,9 @@ func NewGroup[T any](run func(context.Context) (T, error)) *Group[T] {
 // Close ends a run in flight through its context and blocks until it is over.
 // Callers get what it returned, or ErrClosed.
 func (g *Group[T]) Close() {
+	g.mu.Lock() // or a Do that has not seen it yet would start a worker beside Wait
 	g.cancel()
+	g.mu.Unlock()
 	g.workers.Wait()
 }
 
