@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft-wal/types"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/kahu-sh/kahu/replication"
@@ -24,7 +25,7 @@ import (
 )
 
 // Voters are killed, stopped, cut off, held up, seeded and made to hand over in
-// random order, and a fourth one comes and goes; the way to them loses, delays and
+// random order, their disks hang, and a fourth one comes and goes; the way to them loses, delays and
 // doubles requests, while forwarders on voters and proxies ask. What was answered must be explained by
 // one voter without faults, and all voters must end with the same state.
 //
@@ -53,6 +54,7 @@ type chaos struct {
 	*cluster
 	t       *testing.T
 	history *history.Recorder
+	disks   map[string]*logDisk
 	late    sync.WaitGroup // requests that are still on their way
 
 	mu   sync.Mutex
@@ -61,10 +63,16 @@ type chaos struct {
 }
 
 func runChaos(t *testing.T, engine string, seed uint64, duration time.Duration) {
-	ch := &chaos{t: t, history: history.NewRecorder(), away: map[string]bool{}}
+	ch := &chaos{t: t, history: history.NewRecorder(), disks: map[string]*logDisk{}, away: map[string]bool{}}
+	for _, id := range four {
+		ch.disks[id] = &logDisk{}
+	}
 	ch.cluster = newClusterOn(t, engine, three, func(cfg *voter.Config) {
 		cfg.TrailingEntries, cfg.CompactBytes = 20, 16<<10
+		cfg.StallAfter = 200 * time.Millisecond
 		self := cfg.NodeID
+		disk := ch.disks[self]
+		cfg.WrapLogFiles(func(f types.SegmentFiler) types.SegmentFiler { return logFiles{f, disk} })
 		term, index := cfg.AskTerm, cfg.AskReadIndex
 		cfg.AskTerm = func(ctx context.Context, node string) (uint64, error) {
 			if ch.apart(self, node) {
@@ -130,7 +138,7 @@ func (ch *chaos) apart(a, b string) bool {
 func (ch *chaos) fault(r *rand.Rand) {
 	n := ch.node(four[r.IntN(len(four))])
 	v := n.v.Load()
-	switch kind := r.IntN(11); {
+	switch kind := r.IntN(13); {
 	case v == nil:
 		n.start()
 	case kind <= 1:
@@ -157,6 +165,10 @@ func (ch *chaos) fault(r *rand.Rand) {
 		change := []func(context.Context, string) error{v.AddLearner, v.AddVoter, v.RemoveServer}[r.IntN(3)]
 		_ = change(ctx, four[3])
 		cancel()
+	case kind <= 10: // long enough for a leader to be deposed, now and then
+		ch.disks[n.id].hang()
+		ch.pause(r, 600*time.Millisecond)
+		ch.disks[n.id].goOn(nil)
 	default:
 		_ = v.Snapshot() // refused while the quorum changes
 	}

@@ -138,6 +138,7 @@ func newClusterOn(t testing.TB, engine string, ids []string, tune func(*voter.Co
 	if os.Getenv("KAHU_TEST_LOG") != "" {
 		c.logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	t.TempDir() // the first one decides when all are removed: when the voters have stopped
 	t.Cleanup(c.close)
 	for _, id := range ids {
 		c.add(id)
