@@ -69,7 +69,7 @@ func runChaos(t *testing.T, engine string, seed uint64, duration time.Duration) 
 	}
 	ch.cluster = newClusterOn(t, engine, three, func(cfg *voter.Config) {
 		cfg.TrailingEntries, cfg.CompactBytes = 20, 16<<10
-		cfg.StallAfter = 200 * time.Millisecond
+		cfg.StallAfter = 400 * time.Millisecond
 		self := cfg.NodeID
 		disk := ch.disks[self]
 		cfg.WrapLogFiles(func(f types.SegmentFiler) types.SegmentFiler { return logFiles{f, disk} })
@@ -167,7 +167,7 @@ func (ch *chaos) fault(r *rand.Rand) {
 		cancel()
 	case kind <= 10: // long enough for a leader to be deposed, now and then
 		ch.disks[n.id].hang()
-		ch.pause(r, 600*time.Millisecond)
+		ch.pause(r, 800*time.Millisecond)
 		ch.disks[n.id].goOn(nil)
 	default:
 		_ = v.Snapshot() // refused while the quorum changes
