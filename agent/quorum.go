@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/kahu-sh/kahu/agent/config"
@@ -23,6 +24,7 @@ import (
 // are, and on a voter the Raft node.
 type quorum struct {
 	log       *slog.Logger
+	node      string // id of this agent
 	advertise string
 	listener  *link.Listener
 	dialer    *link.Dialer
@@ -36,7 +38,7 @@ type quorum struct {
 // openQuorum builds everything and starts the Raft node, which is silent until
 // it has a configuration. serve makes it heard.
 func openQuorum(a *agent) (*quorum, error) {
-	q := &quorum{log: a.log, advertise: a.cfg.Advertise}
+	q := &quorum{log: a.log, node: a.identity.node, advertise: a.cfg.Advertise}
 	if err := q.open(a); err != nil {
 		// What was opened is closed; the reason is what counts.
 		_ = q.close(context.Background())
@@ -162,6 +164,44 @@ func (v localVoter) WatchLocal(ctx context.Context, session []byte, fn func(*rep
 		return &replication.NotLeaderError{}
 	}
 	return v.Voter.WatchLocal(ctx, session, fn)
+}
+
+// standbyCheck is how often an agent that hears of leaders from its own voter looks
+// whether that still takes part.
+const standbyCheck = time.Second
+
+// news tells fn who leads, as node knows (forward.Config.News): this process's own
+// voter, while it takes part, or another one over the link.
+func (q *quorum) news(ctx context.Context, node string, fn func(term uint64, leader string)) error {
+	expected := func(term uint64, leader string) {
+		if leader != "" {
+			q.pool.Expect(leader) // it was elected: it is there
+		}
+		fn(term, leader)
+	}
+	if q.voter == nil || node != q.node {
+		return q.pool.Follow(ctx, node, expected)
+	}
+	if q.keeper.Standby() {
+		return &replication.NotLeaderError{}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var checking sync.WaitGroup
+	defer checking.Wait()
+	defer cancel()
+	checking.Go(func() { // ends with ctx
+		tick := time.NewTicker(standbyCheck)
+		defer tick.Stop()
+		for !q.keeper.Standby() {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel()
+	})
+	return q.voter.FollowLeader(ctx, expected)
 }
 
 // close hands leadership over, and then ends everything that open made.

@@ -62,6 +62,11 @@ type Config struct {
 	Local  Local           // optional: nil on a proxy
 	Remote Remote          // reaches the others
 	Voters func() []string // node ids of voters known now, in any order
+	// News tells fn who leads in which term (empty: unknown), as node, a voter or
+	// this one, knows: at once, and with each change, until ctx ends or the news
+	// break off. It is called concurrently; fn does not block. Optional: without
+	// it the end of a leader shows only in what is not answered.
+	News   func(ctx context.Context, node string, fn func(term uint64, leader string)) error
 	Logger *slog.Logger
 }
 
@@ -69,12 +74,14 @@ type Config struct {
 type Forwarder struct {
 	cfg     Config
 	leader  atomic.Pointer[string] // last hint that worked or was given
-	reign   atomic.Pointer[reign]  // of the last node that answered a change
+	reign   atomic.Pointer[reign]  // who leads; never nil
 	silent  atomic.Pointer[silence]
+	open    atomic.Int64  // attempts at other agents under way
+	ended   atomic.Uint64 // attempts at other agents that have ended, however
 	ids     *numberer
 	stop    context.CancelCauseFunc
 	stopped context.Context
-	done    sync.WaitGroup // the renewer
+	done    sync.WaitGroup // the renewer, and who listens
 }
 
 // A silence is of the node that last let an attempt time out: it is left out of
@@ -84,32 +91,23 @@ type silence struct {
 	until time.Time
 }
 
-// A reign ends when another node has answered a change, which only a leader can.
-type reign struct {
-	node string
-	over context.Context
-	end  context.CancelFunc
-}
-
-func newReign(node string) *reign {
-	over, end := context.WithCancel(context.Background())
-	return &reign{node, over, end}
-}
-
 var _ replication.Coordinator = (*Forwarder)(nil)
 
-// New returns a Forwarder and starts its one goroutine, which keeps the request
-// session alive while it is in use.
+// New returns a Forwarder and starts what keeps the request session alive while it
+// is in use, and what listens to News.
 func New(cfg Config) *Forwarder {
 	ctx, stop := context.WithCancelCause(context.Background())
 	f := &Forwarder{cfg: cfg, stop: stop, stopped: ctx}
-	f.reign.Store(newReign(""))
+	f.reign.Store(newReign(0, "", false))
 	f.ids = newNumberer(f.openSession)
 	f.done.Go(func() { f.ids.renewLoop(ctx, f.renewSession) })
+	if cfg.News != nil {
+		f.done.Go(func() { f.listen(ctx) })
+	}
 	return f
 }
 
-// Close ends the renewals and refuses new requests with ErrStopped. Requests
+// Close ends renewals and news and refuses new requests with ErrStopped. Requests
 // under way end with the attempt they are at, or with their own context.
 func (f *Forwarder) Close() error {
 	f.stop(replication.ErrStopped)
@@ -177,13 +175,16 @@ func (f *Forwarder) send(ctx context.Context, req *replication.Request) (*replic
 			continue
 		}
 		attempts++
+		under := f.reign.Load()
 		ans, err := f.attempt(ctx, node, req)
 		if err == nil && attempts > 1 && undecided(ans) {
 			// This attempt is in no entry, but an earlier one may be: go on.
 			err = fmt.Errorf("%w: %w", replication.ErrUnavailable, ans.Refused())
 		}
 		if err == nil {
-			f.learn(node, req)
+			if !req.IsRead() {
+				f.learn(node, under)
+			}
 			return ans, attempts, nil
 		}
 		if isStopped(err) {
@@ -236,37 +237,17 @@ func (f *Forwarder) attempt(ctx context.Context, node string, req *replication.R
 	if local {
 		return f.cfg.Local.Serve(asking, req)
 	}
-	// A node that is cut off is silent. When somebody else's request has found
-	// who leads now, this one follows at once.
-	defer context.AfterFunc(f.reign.Load().over, func() {
-		if f.reign.Load().node != node {
-			cancel()
-		}
-	})()
+	// A node that is cut off is silent. Once it is known who leads now, the request
+	// goes there at once.
+	defer f.deposed(asking, node, cancel)()
+	f.open.Add(1)
 	ans, err := f.cfg.Remote.Do(asking, node, req)
+	f.open.Add(-1)
+	f.ended.Add(1)
 	if err != nil && ctx.Err() == nil && errors.Is(asking.Err(), context.DeadlineExceeded) {
 		f.silent.Store(&silence{node, time.Now().Add(2 * attemptTimeout)})
 	}
 	return ans, err
-}
-
-// learn remembers who answered a change: only the leader can.
-func (f *Forwarder) learn(node string, req *replication.Request) {
-	if req.IsRead() {
-		return
-	}
-	if f.Leader() != node {
-		leader := node // only here: what is pointed to is allocated
-		f.leader.Store(&leader)
-	}
-	if before := f.reign.Load(); before.node != node {
-		if f.reign.CompareAndSwap(before, newReign(node)) {
-			before.end()
-		}
-		if p := f.silent.Load(); p != nil && p.node == node {
-			f.silent.CompareAndSwap(p, nil)
-		}
-	}
 }
 
 // Watch implements replication.Coordinator.
@@ -299,6 +280,9 @@ func (f *Forwarder) watchOne(ctx context.Context, node string, session []byte, f
 	if node == f.cfg.Node && f.cfg.Local != nil {
 		return f.cfg.Local.WatchLocal(ctx, session, fn)
 	}
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	defer f.deposed(ctx, node, leave)()
 	return f.cfg.Remote.Watch(ctx, node, session, fn)
 }
 
@@ -317,13 +301,14 @@ type search struct {
 	first   [2]string // room for the queue's beginning, since most end there
 	hinted  string    // follow this one next
 	hints   int       // hints followed in this round: a circle of hints must end
+	under   *reign    // when this round began
 	backoff time.Duration
 }
 
 // begin starts with the local voter when it may answer at once, then the
 // presumed leader, then everybody.
 func (s *search) begin(f *Forwarder, read bool) {
-	s.f, s.backoff = f, minPause
+	s.f, s.backoff, s.under = f, minPause, f.reign.Load()
 	s.queue = s.first[:0]
 	leader := f.Leader()
 	if f.cfg.Local != nil && (read || leader == "" || leader == f.cfg.Node) {
@@ -374,18 +359,22 @@ func (s *search) failed(node string, err error) {
 	}
 }
 
-// pause waits a little and begins a new round over all voters.
+// pause waits a little, or until it is known who leads, and begins a new round:
+// over the leader, then all voters.
 func (s *search) pause(ctx context.Context) {
 	timer := time.NewTimer(s.backoff/2 + rand.N(s.backoff/2+1))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-s.f.stopped.Done():
+	case <-s.under.over.Done():
+		s.backoff = minPause / 2
 	case <-timer.C:
 	}
 	s.backoff = min(2*s.backoff, maxPause)
-	s.hints = 0
-	s.refill("")
+	s.hints, s.under = 0, s.f.reign.Load()
+	s.hinted = s.f.Leader()
+	s.refill(s.hinted)
 }
 
 // refill lists the local voter first and the others in random order, so that

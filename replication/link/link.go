@@ -40,6 +40,9 @@ type Voter interface {
 	// breaks; *replication.NotLeaderError as well. fn blocks while the other side
 	// does not read: whoever calls it bounds what is held back for it.
 	WatchLocal(ctx context.Context, session []byte, fn func(*replication.Event)) error
+	// FollowLeader tells fn the term and its leader (empty: unknown) that this node
+	// knows of, and again with each change, until ctx ends.
+	FollowLeader(ctx context.Context, fn func(term uint64, leader string)) error
 	// ReadIndex returns an index at which a read is linearizable. Leader only.
 	ReadIndex(ctx context.Context) (uint64, error)
 	// Term returns the current raft term. It does not block.

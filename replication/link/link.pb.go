@@ -126,7 +126,7 @@ func (x ChangeRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeRequest_Kind.Descriptor instead.
 func (ChangeRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{6, 0}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type PledgeAnswer_State int32
@@ -185,7 +185,7 @@ func (x PledgeAnswer_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PledgeAnswer_State.Descriptor instead.
 func (PledgeAnswer_State) EnumDescriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{10, 0}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // Peer is an entry of an address book.
@@ -486,6 +486,60 @@ func (x *WatchRequest) GetSession() []byte {
 	return nil
 }
 
+// Leads is what a voter tells those who follow it, at once and whenever it changes:
+// who leads. Nothing else changes, so the stream may be silent for days.
+type Leads struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Leader        string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"` // node id; empty: unknown
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leads) Reset() {
+	*x = Leads{}
+	mi := &file_replication_link_link_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leads) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leads) ProtoMessage() {}
+
+func (x *Leads) ProtoReflect() protoreflect.Message {
+	mi := &file_replication_link_link_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leads.ProtoReflect.Descriptor instead.
+func (*Leads) Descriptor() ([]byte, []int) {
+	return file_replication_link_link_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Leads) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Leads) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
 // Index answers ReadIndex and Term.
 type Index struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -496,7 +550,7 @@ type Index struct {
 
 func (x *Index) Reset() {
 	*x = Index{}
-	mi := &file_replication_link_link_proto_msgTypes[3]
+	mi := &file_replication_link_link_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +562,7 @@ func (x *Index) String() string {
 func (*Index) ProtoMessage() {}
 
 func (x *Index) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[3]
+	mi := &file_replication_link_link_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +575,7 @@ func (x *Index) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Index.ProtoReflect.Descriptor instead.
 func (*Index) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{3}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Index) GetValue() uint64 {
@@ -545,7 +599,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_replication_link_link_proto_msgTypes[4]
+	mi := &file_replication_link_link_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +611,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[4]
+	mi := &file_replication_link_link_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +624,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{4}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *JoinRequest) GetSelf() *Peer {
@@ -611,7 +665,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_replication_link_link_proto_msgTypes[5]
+	mi := &file_replication_link_link_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +677,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[5]
+	mi := &file_replication_link_link_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +690,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{5}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LeaveRequest) GetCluster() string {
@@ -658,7 +712,7 @@ type ChangeRequest struct {
 
 func (x *ChangeRequest) Reset() {
 	*x = ChangeRequest{}
-	mi := &file_replication_link_link_proto_msgTypes[6]
+	mi := &file_replication_link_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +724,7 @@ func (x *ChangeRequest) String() string {
 func (*ChangeRequest) ProtoMessage() {}
 
 func (x *ChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[6]
+	mi := &file_replication_link_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +737,7 @@ func (x *ChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeRequest) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{6}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ChangeRequest) GetCluster() string {
@@ -719,7 +773,7 @@ type VoteRequest struct {
 
 func (x *VoteRequest) Reset() {
 	*x = VoteRequest{}
-	mi := &file_replication_link_link_proto_msgTypes[7]
+	mi := &file_replication_link_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +785,7 @@ func (x *VoteRequest) String() string {
 func (*VoteRequest) ProtoMessage() {}
 
 func (x *VoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[7]
+	mi := &file_replication_link_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +798,7 @@ func (x *VoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VoteRequest.ProtoReflect.Descriptor instead.
 func (*VoteRequest) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{7}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *VoteRequest) GetCluster() string {
@@ -777,7 +831,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_replication_link_link_proto_msgTypes[8]
+	mi := &file_replication_link_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +843,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[8]
+	mi := &file_replication_link_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +856,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{8}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{9}
 }
 
 // PledgeRequest asks for a pledge to a cluster that does not exist yet, or asks
@@ -819,7 +873,7 @@ type PledgeRequest struct {
 
 func (x *PledgeRequest) Reset() {
 	*x = PledgeRequest{}
-	mi := &file_replication_link_link_proto_msgTypes[9]
+	mi := &file_replication_link_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +885,7 @@ func (x *PledgeRequest) String() string {
 func (*PledgeRequest) ProtoMessage() {}
 
 func (x *PledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[9]
+	mi := &file_replication_link_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +898,7 @@ func (x *PledgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PledgeRequest.ProtoReflect.Descriptor instead.
 func (*PledgeRequest) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{9}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PledgeRequest) GetCluster() string {
@@ -886,7 +940,7 @@ type PledgeAnswer struct {
 
 func (x *PledgeAnswer) Reset() {
 	*x = PledgeAnswer{}
-	mi := &file_replication_link_link_proto_msgTypes[10]
+	mi := &file_replication_link_link_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +952,7 @@ func (x *PledgeAnswer) String() string {
 func (*PledgeAnswer) ProtoMessage() {}
 
 func (x *PledgeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_replication_link_link_proto_msgTypes[10]
+	mi := &file_replication_link_link_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +965,7 @@ func (x *PledgeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PledgeAnswer.ProtoReflect.Descriptor instead.
 func (*PledgeAnswer) Descriptor() ([]byte, []int) {
-	return file_replication_link_link_proto_rawDescGZIP(), []int{10}
+	return file_replication_link_link_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PledgeAnswer) GetState() PledgeAnswer_State {
@@ -960,7 +1014,10 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"kahuna_url\x18\x11 \x01(\tR\tkahunaUrl\x12\x1a\n" +
 	"\bsucceeds\x18\x12 \x03(\tR\bsucceeds\"(\n" +
 	"\fWatchRequest\x12\x18\n" +
-	"\asession\x18\x01 \x01(\fR\asession\"\x1d\n" +
+	"\asession\x18\x01 \x01(\fR\asession\"3\n" +
+	"\x05Leads\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\"\x1d\n" +
 	"\x05Index\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\x04R\x05value\"\x99\x01\n" +
 	"\vJoinRequest\x12&\n" +
@@ -1019,7 +1076,7 @@ func file_replication_link_link_proto_rawDescGZIP() []byte {
 }
 
 var file_replication_link_link_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_replication_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_replication_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_replication_link_link_proto_goTypes = []any{
 	(Role)(0),               // 0: kahu.link.v1.Role
 	(ChangeRequest_Kind)(0), // 1: kahu.link.v1.ChangeRequest.Kind
@@ -1027,14 +1084,15 @@ var file_replication_link_link_proto_goTypes = []any{
 	(*Peer)(nil),            // 3: kahu.link.v1.Peer
 	(*Hello)(nil),           // 4: kahu.link.v1.Hello
 	(*WatchRequest)(nil),    // 5: kahu.link.v1.WatchRequest
-	(*Index)(nil),           // 6: kahu.link.v1.Index
-	(*JoinRequest)(nil),     // 7: kahu.link.v1.JoinRequest
-	(*LeaveRequest)(nil),    // 8: kahu.link.v1.LeaveRequest
-	(*ChangeRequest)(nil),   // 9: kahu.link.v1.ChangeRequest
-	(*VoteRequest)(nil),     // 10: kahu.link.v1.VoteRequest
-	(*Done)(nil),            // 11: kahu.link.v1.Done
-	(*PledgeRequest)(nil),   // 12: kahu.link.v1.PledgeRequest
-	(*PledgeAnswer)(nil),    // 13: kahu.link.v1.PledgeAnswer
+	(*Leads)(nil),           // 6: kahu.link.v1.Leads
+	(*Index)(nil),           // 7: kahu.link.v1.Index
+	(*JoinRequest)(nil),     // 8: kahu.link.v1.JoinRequest
+	(*LeaveRequest)(nil),    // 9: kahu.link.v1.LeaveRequest
+	(*ChangeRequest)(nil),   // 10: kahu.link.v1.ChangeRequest
+	(*VoteRequest)(nil),     // 11: kahu.link.v1.VoteRequest
+	(*Done)(nil),            // 12: kahu.link.v1.Done
+	(*PledgeRequest)(nil),   // 13: kahu.link.v1.PledgeRequest
+	(*PledgeAnswer)(nil),    // 14: kahu.link.v1.PledgeAnswer
 }
 var file_replication_link_link_proto_depIdxs = []int32{
 	0, // 0: kahu.link.v1.Peer.role:type_name -> kahu.link.v1.Role
@@ -1062,7 +1120,7 @@ func file_replication_link_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replication_link_link_proto_rawDesc), len(file_replication_link_link_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -120,6 +120,8 @@ type voter struct {
 	serve func(ctx context.Context, req *replication.Request) (*replication.Answer, error)
 	watch func(ctx context.Context, session []byte, fn func(*replication.Event)) error
 	err   error // of ReadIndex
+
+	follow func(ctx context.Context, fn func(term uint64, leader string)) error
 }
 
 func (v *voter) Serve(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
@@ -131,6 +133,10 @@ func (v *voter) Serve(ctx context.Context, req *replication.Request) (*replicati
 
 func (v *voter) WatchLocal(ctx context.Context, session []byte, fn func(*replication.Event)) error {
 	return v.watch(ctx, session, fn)
+}
+
+func (v *voter) FollowLeader(ctx context.Context, fn func(term uint64, leader string)) error {
+	return v.follow(ctx, fn)
 }
 
 func (v *voter) ReadIndex(context.Context) (uint64, error) { return 77, v.err }
@@ -180,6 +186,7 @@ func everything(ctx context.Context, p *link.Pool, book *addresses, node string)
 	_, results["Pledge"] = p.Pledge(ctx, node, &link.PledgeRequest{})
 	results["Change"] = p.Change(ctx, node, &link.ChangeRequest{})
 	results["Vote"] = p.Vote(ctx, node, &link.VoteRequest{})
+	results["Follow"] = p.Follow(ctx, node, func(uint64, string) {})
 	return results
 }
 
@@ -188,25 +195,27 @@ var errOver = &replication.NotLeaderError{Leader: "watch over"}
 func TestWhoMayAskWhat(t *testing.T) {
 	var book addresses
 	served := link.ServerOptions{Members: members{}, Voter: &voter{
-		watch: func(context.Context, []byte, func(*replication.Event)) error { return errOver }}}
+		watch:  func(context.Context, []byte, func(*replication.Event)) error { return errOver },
+		follow: func(context.Context, func(uint64, string)) error { return errOver }}}
 	start(t, &book, clusterSecret, "v1", served)
 	v2 := start(t, &book, clusterSecret, "v2", served)
 	p1 := start(t, &book, clusterSecret.Proxy(), "p1", link.ServerOptions{Members: members{}})
 	bare := start(t, &book, clusterSecret, "bare", link.ServerOptions{})
 
+	streams := map[string]bool{"Watch": true, "Follow": true}
 	isOver := func(err error) bool {
 		var n *replication.NotLeaderError
 		return errors.As(err, &n) && n.Leader == "watch over"
 	}
 	for name, err := range everything(t.Context(), v2.pool, &book, "v1") {
-		if name == "Watch" && !isOver(err) || name != "Watch" && err != nil {
+		if streams[name] && !isOver(err) || !streams[name] && err != nil {
 			t.Errorf("a voter asks a voter for %s: %v", name, err)
 		}
 	}
-	may := map[string]bool{"Do": true, "Watch": true, "ReadIndex": true, "Hello": true}
+	may := map[string]bool{"Do": true, "Watch": true, "ReadIndex": true, "Hello": true, "Follow": true}
 	for name, err := range everything(t.Context(), p1.pool, &book, "v1") {
 		switch {
-		case may[name] && name == "Watch" && !isOver(err), may[name] && name != "Watch" && err != nil:
+		case may[name] && streams[name] && !isOver(err), may[name] && !streams[name] && err != nil:
 			t.Errorf("a proxy asks a voter for %s: %v", name, err)
 		case !may[name] && !errors.Is(err, link.ErrRefused):
 			t.Errorf("a proxy asks a voter for %s, which is not for it: %v", name, err)

@@ -26,6 +26,7 @@ const (
 	methodBackup    uint8 = 12
 	methodChange    uint8 = 9
 	methodVote      uint8 = 10
+	methodFollow    uint8 = 11
 )
 
 // method is a row of the table of what a Server does.
@@ -49,6 +50,7 @@ var methods = map[uint8]method{
 	methodBackup:    {name: "Backup", voterOnly: true, streams: true, serve: (*Server).backup},
 	methodChange:    {name: "Change", voterOnly: true, serve: (*Server).change},
 	methodVote:      {name: "Vote", voterOnly: true, serve: (*Server).vote},
+	methodFollow:    {name: "Follow", streams: true, serve: (*Server).follow},
 }
 
 // ServerOptions configure a Server.

@@ -154,15 +154,21 @@ func readError(err error) error {
 }
 
 // askLeader asks the presumed leader for a read index, once for everybody who
-// waits (reads.Group).
+// waits (reads.Group). A leader that is cut off is silent: it is given up as soon
+// as this voter hears of another, who is named.
 func (v *Voter) askLeader(ctx context.Context) (uint64, error) {
-	leader := v.leaderHint()
-	if leader == "" || leader == v.cfg.NodeID {
+	now := v.leads.Load()
+	if now.leader == "" || now.leader == v.cfg.NodeID {
 		return 0, &replication.NotLeaderError{}
 	}
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	return v.cfg.AskReadIndex(ctx, leader)
+	defer context.AfterFunc(now.over, cancel)()
+	index, err := v.cfg.AskReadIndex(ctx, now.leader)
+	if err != nil && now.over.Err() != nil {
+		return 0, v.notLeader()
+	}
+	return index, err
 }
 
 // Term returns the current Raft term. It is durable before this voter votes in

@@ -34,7 +34,8 @@ type Voter struct {
 	parked    atomic.Int64         // requests that wait for a transaction's lock
 	space     space                // left on the disk
 
-	serving atomic.Pointer[reign] // nil: this voter does not lead, or not yet
+	serving atomic.Pointer[reign]      // nil: this voter does not lead, or not yet
+	leads   atomic.Pointer[leadership] // who leads; never nil
 
 	mu         sync.Mutex
 	waiting    chan struct{} // closed and replaced when serving or leading changes
@@ -94,6 +95,7 @@ func Open(cfg Config) (*Voter, error) {
 	}
 	v.log.RunAhead(v.leadsOthers)
 	v.transport.intake.start(v.awaitRoom) // ends with Raft
+	v.leads.Store(newLeadership(0, ""))
 	v.entries = &entries{raft: v.raft, stopped: v.raftGone}
 	v.proposer = proposer.New(v.entries, cfg.Wall)
 	v.local = reads.New(reads.Config{
@@ -106,6 +108,7 @@ func Open(cfg Config) (*Voter, error) {
 	v.remote = reads.NewGroup(v.askLeader)
 	v.gate = newGate(cfg.MaxTransactions, func() int { return int(v.fsm.openTx.Load()) }, time.Now)
 	// All end when stopping is closed.
+	v.observeLeader()
 	v.background.Go(v.lead)
 	v.background.Go(v.compact)
 	v.background.Go(v.watchStall)
