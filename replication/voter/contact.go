@@ -12,16 +12,30 @@ import (
 // heartbeats included. That, and not gossip, tells whether a voter is there.
 type contacts struct {
 	mu   sync.Mutex
-	last map[raft.ServerID]time.Time
+	last map[raft.ServerID]contact
 }
 
-func (c *contacts) heard(id raft.ServerID) {
+// contact is the last answer of a peer.
+type contact struct {
+	at      time.Time
+	lastLog uint64 // index at which the peer's log ended
+}
+
+func (c *contacts) heard(id raft.ServerID, lastLog uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.last == nil {
-		c.last = make(map[raft.ServerID]time.Time)
+		c.last = make(map[raft.ServerID]contact)
 	}
-	c.last[id] = time.Now()
+	c.last[id] = contact{time.Now(), lastLog}
+}
+
+// of returns the last contact with a peer, if there was one.
+func (c *contacts) of(id raft.ServerID) (contact, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last, ok := c.last[id]
+	return last, ok
 }
 
 // silence returns since when each of the servers has not answered, counted from
@@ -31,13 +45,13 @@ func (c *contacts) silence(servers []raft.Server, since time.Time) map[string]ti
 	defer c.mu.Unlock()
 	now := time.Now()
 	silent := make(map[string]time.Duration, len(servers))
-	kept := make(map[raft.ServerID]time.Time, len(servers))
+	kept := make(map[raft.ServerID]contact, len(servers))
 	for _, s := range servers {
 		last := since
-		if at, ok := c.last[s.ID]; ok {
-			kept[s.ID] = at
-			if at.After(last) {
-				last = at
+		if heard, ok := c.last[s.ID]; ok {
+			kept[s.ID] = heard
+			if heard.at.After(last) {
+				last = heard.at
 			}
 		}
 		silent[string(s.ID)] = max(0, now.Sub(last))
@@ -51,7 +65,7 @@ func (c *contacts) unheard(servers []raft.Server, since time.Time) (nodes []stri
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range servers {
-		if !c.last[s.ID].After(since) {
+		if !c.last[s.ID].at.After(since) {
 			nodes = append(nodes, string(s.ID))
 		}
 	}

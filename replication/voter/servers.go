@@ -71,18 +71,6 @@ func (v *Voter) RemoveServer(ctx context.Context, node string) error {
 	})
 }
 
-// TransferLeadership hands over to node, or to the best one when it is empty. It
-// blocks until this voter has ceased to lead, or ctx ends. Requests meanwhile
-// are refused as not led.
-func (v *Voter) TransferLeadership(ctx context.Context, node string) error {
-	return v.change(ctx, "transferring leadership", func() raft.Future {
-		if node == "" {
-			return v.raft.LeadershipTransfer()
-		}
-		return v.raft.LeadershipTransferToServer(raft.ServerID(node), raft.ServerAddress(node))
-	})
-}
-
 // change runs a change of the quorum. Raft's futures know no context: one that
 // is not waited for any more ends with Raft.
 func (v *Voter) change(ctx context.Context, what string, start func() raft.Future) error {

@@ -132,7 +132,7 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if err != nil {
 		return err
 	}
-	t.contacts.heard(id)
+	t.contacts.heard(id, resp.LastLog)
 	return t.hold(t.stopping, args, resp)
 }
 

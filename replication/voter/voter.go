@@ -175,24 +175,6 @@ func (v *Voter) shutdown(timeout time.Duration) error {
 // minStop is how long Raft gets to stop, whatever the timeout.
 const minStop = 5 * time.Second
 
-// handOver gives leadership to another voter, if this one leads and there is
-// another. It returns when that voter leads, or ctx ends.
-func (v *Voter) handOver(ctx context.Context) error {
-	if v.raft.State() != raft.Leader {
-		return nil
-	}
-	voters := 0
-	for _, p := range v.Servers() {
-		if p.Voter {
-			voters++
-		}
-	}
-	if voters < 2 {
-		return nil
-	}
-	return v.TransferLeadership(ctx, "")
-}
-
 // leadsOthers reports whether this voter leads and can decide nothing alone. While
 // Raft stores an entry of its own it counts by this configuration, unless the
 // entry is itself a newer one (doc.go).

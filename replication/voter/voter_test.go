@@ -4,8 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/voter"
@@ -96,5 +102,73 @@ func TestGracefulShutdownHandsOver(t *testing.T) {
 	}
 	if got := cl.get("k"); got != "v" {
 		t.Errorf("k is %q after a hand-over", got)
+	}
+}
+
+// forgetful is a transport whose first TimeoutNow fails, as by a connection that was
+// kept over a restart of the other side.
+type forgetful struct {
+	*raft.NetworkTransport
+	asked *atomic.Int64
+}
+
+func (f forgetful) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	if f.asked.Add(1) == 1 {
+		return errors.New("broken pipe")
+	}
+	return f.NetworkTransport.TimeoutNow(id, target, args, resp)
+}
+
+func TestHandOverIsTriedAgain(t *testing.T) {
+	var asked atomic.Int64
+	c := newCluster(t, three, func(cfg *voter.Config) {
+		cfg.SetTiming(2*time.Second, 10*time.Millisecond)
+		cfg.Transport = forgetful{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			ServerAddressProvider: resolver(cfg.Address), Stream: cfg.Stream, MaxPool: 3, Timeout: 10 * time.Second, MsgpackUseNewTimeFormat: true,
+			Logger: hclog.NewNullLogger(),
+		}), &asked}
+	})
+	c.client().put("k", "v")
+	begun := time.Now()
+	c.leader().stop(5 * time.Second)
+	c.leader()
+	if took := time.Since(begun); took > 2*time.Second || asked.Load() < 2 {
+		t.Errorf("it took %v until the next leader served, asked %d times: an election, not a hand-over", took, asked.Load())
+	}
+}
+
+// resolver implements raft.ServerAddressProvider.
+type resolver func(node string) (string, bool)
+
+func (r resolver) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	addr, ok := r(string(id))
+	if !ok {
+		return "", errors.New("no address")
+	}
+	return raft.ServerAddress(addr), nil
+}
+
+// Raft takes the first of those with the same log for the best, alive or not.
+func TestASilentVoterIsNoHeir(t *testing.T) {
+	c := newCluster(t, three, func(cfg *voter.Config) { cfg.SetTiming(2*time.Second, 10*time.Millisecond) })
+	c.client().put("k", "v")
+	old := c.leader()
+	followers := c.followers(old)
+	slices.SortFunc(followers, func(a, b *node) int { return strings.Compare(a.id, b.id) })
+	silent, heir := followers[0], followers[1]
+	eventually(t, "all have the whole log", func() bool {
+		last := old.v.Load().Status().LastIndex
+		return silent.v.Load().Status().LastIndex == last && heir.v.Load().Status().LastIndex == last
+	})
+	silent.net.hold()
+	defer silent.net.release()
+	eventually(t, "its silence shows", func() bool { return old.v.Load().Silence()[silent.id] > time.Second })
+	begun := time.Now()
+	if err := old.v.Load().TransferLeadership(t.Context(), ""); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the other one leads", func() bool { return heir.v.Load().Status().Serving })
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("it took %v until %s led", took, heir.id)
 	}
 }

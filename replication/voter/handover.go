@@ -1,0 +1,116 @@
+package voter
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/kahu-sh/kahu/replication"
+)
+
+const (
+	// handOverRounds is how often each voter is tried: while one is, nothing is
+	// written, so that a leader that finds no heir goes without one.
+	handOverRounds = 2
+	// handOverPause is between two tries: Raft forgets the last one a moment after
+	// it has told how that ended.
+	handOverPause = 2 * time.Millisecond
+	// heirLag is how many entries a voter may miss and still be as good as another:
+	// so many are sent in a moment.
+	heirLag = 4096
+)
+
+// TransferLeadership hands over to node, or to the best one when it is empty. It
+// blocks until this voter has ceased to lead, or ctx ends. Requests meanwhile
+// are refused as not led.
+//
+// Raft asks once, by a connection that it has kept from earlier: when the other
+// side was restarted since, that fails, and half a second goes until anybody
+// notices. It also takes for the best who has the longest log, alive or not. So the
+// voters are asked in the order of when they were heard, and asked again.
+func (v *Voter) TransferLeadership(ctx context.Context, node string) error {
+	heirs := []string{node}
+	if node == "" {
+		heirs = v.heirs()
+	}
+	err := errNoHeir
+	for range handOverRounds {
+		for _, heir := range heirs {
+			err = v.change(ctx, "transferring leadership to "+heir, func() raft.Future {
+				return v.raft.LeadershipTransferToServer(raft.ServerID(heir), raft.ServerAddress(heir))
+			})
+			var notLeader *replication.NotLeaderError
+			if err == nil || ctx.Err() != nil || errors.As(err, &notLeader) {
+				return err
+			}
+			if v.raft.State() != raft.Leader {
+				return nil
+			}
+			v.cfg.Logger.Debug("leadership was not handed over yet", "node", v.cfg.NodeID, "to", heir, "error", err)
+			select {
+			case <-time.After(handOverPause):
+			case <-ctx.Done():
+				return err
+			}
+		}
+	}
+	return err
+}
+
+var errNoHeir = errors.New("there is no other voter to lead")
+
+// handOver gives leadership to another voter, if this one leads and there is
+// another. It returns when this one has ceased to lead, or ctx ends.
+func (v *Voter) handOver(ctx context.Context) error {
+	if v.raft.State() != raft.Leader {
+		return nil
+	}
+	err := v.TransferLeadership(ctx, "")
+	if errors.Is(err, errNoHeir) {
+		return nil
+	}
+	return err
+}
+
+// heirs are the other voters, the best one to lead first: those heard lately come
+// before those that were not, and of these who has most of the log.
+func (v *Voter) heirs() []string {
+	type heir struct {
+		node   string
+		silent bool
+		lag    uint64 // in steps of heirLag
+		since  time.Duration
+	}
+	var heirs []heir
+	last := v.raft.LastIndex()
+	for _, s := range v.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage != raft.Voter || string(s.ID) == v.cfg.NodeID {
+			continue
+		}
+		h := heir{node: string(s.ID), silent: true}
+		if c, ok := v.transport.contacts.of(s.ID); ok {
+			h.since = time.Since(c.at)
+			h.silent = h.since > v.cfg.timing.heartbeat/2 // heartbeats come five times as often
+			h.lag = (last - min(last, c.lastLog)) / heirLag
+		}
+		heirs = append(heirs, h)
+	}
+	slices.SortStableFunc(heirs, func(a, b heir) int {
+		switch {
+		case a.silent != b.silent && a.silent:
+			return 1
+		case a.silent != b.silent:
+			return -1
+		}
+		return cmp.Or(cmp.Compare(a.lag, b.lag), cmp.Compare(a.since, b.since))
+	})
+	nodes := make([]string, len(heirs))
+	for i, h := range heirs {
+		nodes[i] = h.node
+	}
+	return nodes
+}
