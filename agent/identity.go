@@ -34,6 +34,7 @@ type identity struct {
 	node    string
 	dir     string
 	keys    atomic.Pointer[secret.Keys] // replaced when secrets are rotated
+	pki     atomic.Pointer[secret.PKI]  // replaced when its files change; nil: certificates come from the secret
 	storage voterStorage                // nil on a proxy
 
 	closers []func() error // in the order opened
@@ -42,6 +43,9 @@ type identity struct {
 // Keys are the secrets in use now, never nil once the identity is open, but in
 // upstream mode.
 func (id *identity) Keys() *secret.Keys { return id.keys.Load() }
+
+// PKI are the certificates of the own PKI in use now, nil without one.
+func (id *identity) PKI() *secret.PKI { return id.pki.Load() }
 
 // voterStorage is a voter.Storage that has to be closed.
 type voterStorage interface {
@@ -85,6 +89,13 @@ func (id *identity) open(cfg config.Config, version string) error {
 		return err
 	}
 	id.keys.Store(keys)
+	if cfg.PKI.On() {
+		pki, err := checkPKI(cfg)
+		if err != nil {
+			return err
+		}
+		id.pki.Store(pki)
+	}
 	if cfg.Role == config.Proxy {
 		return nil
 	}
@@ -141,6 +152,9 @@ func SettleRole(cfg config.Config) (config.Config, error) {
 	if cfg.Role != config.Auto || cfg.Dev || cfg.SecretFile == "" {
 		return cfg, nil
 	}
+	if cfg.PKI.On() {
+		return settleByCertificate(cfg)
+	}
 	keys, err := secret.Read(cfg.SecretFile, secret.ForProxy)
 	if err != nil || keys.IsVoter() {
 		return cfg, nil // what is wrong with it is said when it is needed
@@ -152,13 +166,18 @@ func SettleRole(cfg config.Config) (config.Config, error) {
 	return cfg, nil
 }
 
+// secretRole is what the secret has to be good for. With an own PKI that is gossip.
+func secretRole(cfg config.Config) secret.Role {
+	if cfg.Role == config.Proxy || cfg.PKI.On() {
+		return secret.ForProxy
+	}
+	return secret.ForVoter
+}
+
 // readSecret reads the cluster secret. An agent that is alone and was given
 // none makes one, which others can be given later.
 func readSecret(cfg config.Config) (*secret.Keys, error) {
-	role := secret.ForVoter
-	if cfg.Role == config.Proxy {
-		role = secret.ForProxy
-	}
+	role := secretRole(cfg)
 	keys, err := secret.Read(cfg.SecretFile, role)
 	switch {
 	case err == nil:

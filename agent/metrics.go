@@ -70,6 +70,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- infoDesc
 	ch <- readyDesc
 	ch <- gossipDesc
+	ch <- certificateDesc
 	ch <- upstreamHealthy
 	ch <- upstreamInUse
 	ch <- upstreamFailovers
@@ -95,6 +96,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	alive, silent := c.a.quorum.gossip.count()
 	ch <- prometheus.MustNewConstMetric(gossipDesc, prometheus.GaugeValue, float64(alive), "alive")
 	ch <- prometheus.MustNewConstMetric(gossipDesc, prometheus.GaugeValue, float64(silent), "silent")
+	c.a.collectCertificate(ch)
 	if c.a.quorum.voter == nil {
 		return
 	}

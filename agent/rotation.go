@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kahu-sh/kahu/agent/config"
@@ -17,13 +18,18 @@ import (
 // another one, or whether the others are ready for what is in it.
 const rotationInterval = time.Second
 
-// startRotation follows the secret file; the result ends that.
+// startRotation follows the secret file, and the files of an own PKI; the result ends that.
 func (a *agent) startRotation() (stop func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { // ends with stop, which waits for it
 		defer close(done)
+		var following sync.WaitGroup
+		if a.identity.PKI() != nil {
+			following.Go(func() { a.followFiles(ctx) })
+		}
 		a.rotateSecret(ctx)
+		following.Wait()
 	}()
 	return func(context.Context) error {
 		cancel()
@@ -67,11 +73,7 @@ func (a *agent) rotateSecret(ctx context.Context) {
 // followSecret takes over what the secret file has now, when that is safe. The
 // error is why it is not, in one line.
 func (a *agent) followSecret() error {
-	role := secret.ForVoter
-	if a.cfg.Role == config.Proxy {
-		role = secret.ForProxy
-	}
-	next, err := secret.Read(a.cfg.SecretFile, role)
+	next, err := secret.Read(a.cfg.SecretFile, secretRole(a.cfg))
 	if err != nil {
 		return err
 	}
@@ -81,6 +83,11 @@ func (a *agent) followSecret() error {
 	}
 	if err := mayRotate(now, next, a.peerKeys()); err != nil {
 		return err
+	}
+	if a.identity.PKI() != nil { // gossip takes them over by itself
+		a.identity.keys.Store(next)
+		a.log.Info("the gossip keys were changed", "in_use", next.IDs()[0], "accepted", next.IDs())
+		return nil
 	}
 	security, err := security(next, a.identity.node, a.cfg.Role != config.Proxy)
 	if err != nil {

@@ -31,6 +31,7 @@ func Check(f File, host Host) (Config, Problems) {
 	c.addresses()
 	c.cluster()
 	c.secret()
+	c.pki()
 	c.policy()
 	c.level()
 	c.limits()
@@ -99,6 +100,7 @@ func (c *checker) dev() {
 	refuse("join", len(c.f.Join) > 0)
 	refuse("bootstrap-expect", c.f.BootstrapExpect > 1)
 	refuse("secret-file", c.f.SecretFile != "")
+	refuse("tls-cert", c.f.TLSCert != "")
 	if c.f.Storage == d.Storage {
 		c.f.Storage = string(Memory)
 	}

@@ -72,6 +72,7 @@ type Config struct {
 	SecretFile      string // absolute; empty with Dev: the secret is made in memory
 	// MakeSecret allows to make SecretFile when it does not exist: the agent is alone.
 	MakeSecret bool
+	PKI        PKI
 	HTTP       string // HOST:PORT, empty: off
 	Kahuna     Kahuna
 	Upstream   Upstream // with URLs the role is proxy, of a Kahuna cluster

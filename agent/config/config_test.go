@@ -87,6 +87,7 @@ func TestDefaults(t *testing.T) {
 		Role: config.Auto, Storage: config.SQLite, Bind: "127.0.0.1:7350", Advertise: "127.0.0.1:7350",
 		Voters: 3, Gossip: config.GossipLAN,
 		BootstrapExpect: 1, SecretFile: h.HomeDir + "/.local/state/kahu/secret", MakeSecret: true,
+		PKI:      config.PKI{VoterName: "kahu-voter", ProxyName: "kahu-proxy"},
 		LogLevel: slog.LevelInfo, LogFormat: config.LogText, Written: config.Defaults(),
 		MinFreeBytes: 256 << 20, Backup: config.Backup{Interval: 24 * time.Hour, Keep: 7},
 		Limits:   config.Limits{ValueSizeBytes: 1 << 20, MemtableSizeBytes: 64 << 20, TrailingLogSizeBytes: 256 << 20, Holds: 65536},
@@ -113,6 +114,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 	want := map[string]any{
 		"node-name": d.NodeName, "data-dir": d.DataDir, "socket": d.Socket, "role": d.Role, "storage": d.Storage,
 		"bind": d.Bind, "advertise": d.Advertise, "join": []any{}, "bootstrap-expect": d.BootstrapExpect,
+		"tls-cert": d.TLSCert, "tls-key": d.TLSKey, "tls-ca": d.TLSCA, "tls-voter-name": d.TLSVoterName, "tls-proxy-name": d.TLSProxyName,
 		"secret-file": d.SecretFile, "http": d.HTTP, "dev": d.Dev, "allow-volatile": d.AllowVolatile, "feature-level-cap": d.FeatureLevelCap, "log-level": d.LogLevel, "log-format": d.LogFormat, "policy": []any{},
 		"min-free": d.MinFree, "backup": map[string]any{"directory": d.Backup.Directory, "interval": d.Backup.Interval, "keep": d.Backup.Keep, "max-age": d.Backup.MaxAge},
 		"limits": map[string]any{"value-size": d.Limits.ValueSize, "memtable-size": d.Limits.MemtableSize,

@@ -21,6 +21,11 @@ type File struct {
 	Zone            string   `koanf:"zone"`
 	Gossip          string   `koanf:"gossip"`
 	SecretFile      string   `koanf:"secret-file"`
+	TLSCert         string   `koanf:"tls-cert"`
+	TLSKey          string   `koanf:"tls-key"`
+	TLSCA           string   `koanf:"tls-ca"`
+	TLSVoterName    string   `koanf:"tls-voter-name"`
+	TLSProxyName    string   `koanf:"tls-proxy-name"`
 	HTTP            string   `koanf:"http"`
 	KahunaListen    []string `koanf:"kahuna-listen"`
 	KahunaTLSCert   string   `koanf:"kahuna-tls-cert"`
@@ -122,6 +127,9 @@ func Defaults() File {
 		Join:    []string{},
 		Voters:  defaultVoters,
 		Gossip:  string(GossipLAN),
+
+		TLSVoterName: "kahu-voter",
+		TLSProxyName: "kahu-proxy",
 
 		KahunaListen: []string{},
 		Upstream:     []string{},

@@ -60,7 +60,7 @@ func (d *Dialer) dial(ctx context.Context, address, protocol, node string) (*Con
 		raw.Close()
 		return nil, fmt.Errorf("connecting to %s: TLS handshake: %w", address, err)
 	}
-	peer, err := security.Identify(tc.ConnectionState())
+	peer, err := security.identify(ctx, tc)
 	switch {
 	case err != nil:
 	case node != "" && peer.Node != node:

@@ -10,9 +10,6 @@ import (
 	"github.com/kahu-sh/kahu/replication/stream"
 )
 
-// maxLeaderBytes bounds the node id that a voter names as the leader.
-const maxLeaderBytes = 128
-
 // follow pushes who leads to an agent that follows this voter.
 func (s *Server) follow(ctx context.Context, _ Identity, in *stream.Incoming) (stream.Message, error) {
 	if s.o.Voter == nil {
@@ -54,7 +51,7 @@ func (p *Pool) Follow(ctx context.Context, node string, fn func(term uint64, lea
 		if err := news.UnmarshalVT(payload); err != nil {
 			return fmt.Errorf("reading the news of node %s: %w", node, err)
 		}
-		if len(news.GetLeader()) > maxLeaderBytes {
+		if len(news.GetLeader()) > maxNodeBytes {
 			return fmt.Errorf("node %s names a leader of %d bytes", node, len(news.GetLeader()))
 		}
 		fn(news.GetTerm(), news.GetLeader())

@@ -79,8 +79,12 @@ type Security struct {
 	// votes: raft's protocol is then not spoken.
 	RaftServer *tls.Config
 	RaftClient *tls.Config
-	// Identify tells from a verified connection who is at the other end.
+	// Identify tells from a verified connection who is at the other end. It leaves
+	// Identity.Node empty where certificates do not name the node (Node below).
 	Identify func(tls.ConnectionState) (Identity, error)
+	// Node is set where certificates do not name nodes, which is so in an own PKI:
+	// the id of this one. Both ends then tell theirs first of all (introduce.go).
+	Node string
 }
 
 var (

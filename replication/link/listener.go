@@ -255,7 +255,7 @@ func (l *Listener) handshake(conn net.Conn) (counted bool, err error) {
 		return false, fmt.Errorf("TLS handshake: %w", err)
 	}
 	state := tc.ConnectionState()
-	peer, err := served.Identify(state)
+	peer, err := served.identify(ctx, tc)
 	if err != nil {
 		return false, err
 	}

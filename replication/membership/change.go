@@ -121,7 +121,7 @@ func (k *Keeper) promote(ctx context.Context, q Quorum, node string) error {
 	case seen == nil || time.Since(seen.at) >= 2*settledInterval:
 		return refused("node %s has not been heard lately: is it running, and its id right?", node)
 	case !seen.id.Voter:
-		return refused("node %s has a proxy's secret, which can never vote: give its host the voters' secret, and role auto", node)
+		return refused("node %s has a proxy's secret or certificate, which can never vote: give its host a voter's, and role auto", node)
 	}
 	sound := 0
 	for _, v := range q.Voters {
