@@ -20,7 +20,7 @@ const (
 	benchKeys        = 1600
 	benchValueBytes  = 128
 	benchBatch       = 100 // --batch-size
-	benchKeysPerTxn  = 4 // --keys-per-txn
+	benchKeysPerTxn  = 4   // --keys-per-txn
 	benchExpiryMS    = 5 * 60 * 60 * 1000
 	benchTimeout     = 10 * time.Second // of one request
 )
