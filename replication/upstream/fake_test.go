@@ -53,6 +53,7 @@ type kahuna struct {
 	sequences map[string]int64
 	drawn     map[string]int64 // by idempotency key
 	seen      []request
+	streams   int // batch streams that were opened
 	// plan decides about each request; nil: all is well.
 	plan func(request) fault
 
@@ -329,6 +330,9 @@ func (s *locker) GetLock(ctx context.Context, r *pb.GrpcGetLockRequest) (*pb.Grp
 // BatchClientLockRequests serves extends, all at the same time. A call that fails
 // ends the stream with everything on it.
 func (s *locker) BatchClientLockRequests(stream grpc.BidiStreamingServer[pb.GrpcBatchClientLockRequest, pb.GrpcBatchClientLockResponse]) error {
+	s.k.mu.Lock()
+	s.k.streams++
+	s.k.mu.Unlock()
 	var (
 		serving sync.WaitGroup
 		writing sync.Mutex

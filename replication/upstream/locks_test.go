@@ -1,6 +1,7 @@
 package upstream_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +36,23 @@ func TestARenewalExtendsEveryLock(t *testing.T) {
 		r.must(unlock("a", owner(0)))
 		if g := r.must(wait(session, "a", owner(10))).GetLockGrant(); g.GetToken() != 1 {
 			r.Errorf("the next token is %d", g.GetToken())
+		}
+	})
+}
+
+// However many locks hang from a session, a renewal is one stream, and each lock one
+// message on it.
+func TestARenewalIsOneStream(t *testing.T) {
+	bubble(t, 2, func(r *rig) {
+		const locks = 1000
+		r.must(open(session, 20*time.Second))
+		for i := range locks {
+			r.must(wait(session, fmt.Sprint("lock", i), owner(i)))
+		}
+		r.pass(5 * time.Second)
+		r.must(renew(session, 1))
+		if n := r.k.count("TryExtendLock"); r.k.streams != 1 || n != locks {
+			r.Errorf("a renewal of %d locks took %d streams and %d extends", locks, r.k.streams, n)
 		}
 	})
 }
