@@ -370,7 +370,7 @@ func (k *keeper) extend(e Event) {
 		k.stop(failure(ExitOS, "%v", err))
 		return
 	}
-	if k.tree.rung != PIDNS { // there the init has no timer: the kernel ends it with the keeper
+	if !k.tree.rung.namespaced() { // there the init has no timer: the kernel ends it with the keeper
 		k.tree.send(stage.Message{Kind: stage.Deadline, At: k.deadline})
 	}
 	k.schedule()

@@ -28,23 +28,40 @@ const (
 	// are killed at one instant, the agent ends the descendants; when it is killed
 	// with them, its successor does, or the next guard here.
 	CGroup Containment = "cgroup"
+	// UserNS is PIDNS inside a user namespace, without privilege. In it sudo, other
+	// setuid programs and supplementary groups have no effect. On request only.
+	UserNS Containment = "userns"
+	// Ptrace traces the tree, so that the kernel ends it with its tracer, the init:
+	// nothing survives kill -9 of the whole guard. It needs no privilege. Setuid
+	// programs do not get their user, and debuggers do not work. On request only.
+	Ptrace Containment = "ptrace"
 	// PGroup is a subreaper: every descendant is found by its parent links. It
 	// needs no privilege, and leaves descendants behind when the face, the
 	// keeper and the init are killed at one instant.
 	PGroup Containment = "pgroup"
 )
 
-// rungs are tried in this order.
+// rungs are tried in this order, from the one that is wanted on.
 var rungs = []struct {
 	name  Containment
+	asked bool // only if it is the one that is wanted
 	start func() (*stage.Init, *cgroup.Group, error)
 }{
-	{PIDNS, startInNamespace},
-	{CGroup, startInGroup},
-	{PGroup, func() (*stage.Init, *cgroup.Group, error) {
-		in, err := stage.StartInit(stage.Place{})
+	{PIDNS, false, startInNamespace},
+	{UserNS, true, startIn(stage.Place{Namespace: true, User: true})},
+	{CGroup, false, startInGroup},
+	{Ptrace, true, startIn(stage.Place{Trace: true})},
+	{PGroup, false, startIn(stage.Place{})},
+}
+
+// namespaced says whether the init is PID 1 of a pid namespace.
+func (c Containment) namespaced() bool { return c == PIDNS || c == UserNS }
+
+func startIn(p stage.Place) func() (*stage.Init, *cgroup.Group, error) {
+	return func() (*stage.Init, *cgroup.Group, error) {
+		in, err := stage.StartInit(p)
 		return in, nil, err
-	}},
+	}
 }
 
 func startInNamespace() (*stage.Init, *cgroup.Group, error) {
@@ -72,10 +89,10 @@ func startInGroup() (*stage.Init, *cgroup.Group, error) {
 // ParseContainment reads the value of a flag.
 func ParseContainment(s string) (Containment, error) {
 	switch c := Containment(s); c {
-	case Auto, PIDNS, CGroup, PGroup:
+	case Auto, PIDNS, UserNS, CGroup, Ptrace, PGroup:
 		return c, nil
 	}
-	return "", fmt.Errorf("there is no containment %q; there is %s, %s, %s and %s", s, Auto, PIDNS, CGroup, PGroup)
+	return "", fmt.Errorf("there is no containment %q; there is %s, %s, %s, %s, %s and %s", s, Auto, PIDNS, UserNS, CGroup, Ptrace, PGroup)
 }
 
 // A tree is the command's process tree, or the place for it: its init is there
@@ -97,7 +114,7 @@ func contain(want Containment, require bool) (*tree, error) {
 	reached := want == Auto
 	for _, rung := range rungs {
 		reached = reached || rung.name == want
-		if !reached {
+		if !reached || rung.asked && rung.name != want {
 			continue
 		}
 		in, group, err := rung.start()
@@ -175,7 +192,7 @@ func (t *tree) watch() {
 		if t.group != nil {
 			_ = t.group.Kill() // whoever takes no signals of this user
 		}
-		if t.rung != PIDNS {
+		if !t.rung.namespaced() {
 			// An init that was killed leaves its tree to the keeper, a subreaper.
 			stage.KillDescendants(time.Time{})
 		}
@@ -188,7 +205,7 @@ func (t *tree) watch() {
 // witnesses are for the agent. Without a namespace the end of the init and of the
 // keeper proves little.
 func (t *tree) witnesses() (Witnesses, error) {
-	w := Witnesses{Pidfds: []*os.File{t.pidfd}, TreeEnds: t.rung == PIDNS, Contain: t.rung}
+	w := Witnesses{Pidfds: []*os.File{t.pidfd}, TreeEnds: t.rung.namespaced(), Contain: t.rung}
 	if w.TreeEnds {
 		return w, nil
 	}

@@ -56,7 +56,7 @@ func (f *Flags) Register(s *flag.FlagSet) {
 	s.StringVar(&f.ttl, "ttl", "30s", "`length` of the lease: how long an unreachable host keeps the lock")
 	s.StringVar(&f.wait, "wait", holdwire.Forever, "how long to stand in line: a `duration`, 0 for not at all, or forever")
 	s.StringVar(&f.grace, "grace", "5s", "`time` between SIGTERM and SIGKILL; a part of the lease is kept for it")
-	s.StringVar(&f.contain, "contain", string(guard.Auto), "what keeps its processes together: auto, pidns, cgroup or pgroup")
+	s.StringVar(&f.contain, "contain", string(guard.Auto), "what keeps its processes together: auto, pidns, cgroup, pgroup, userns or ptrace")
 	s.BoolVar(&f.require, "require-contain", false, "rather fail than use something weaker than --contain; with auto, than pidns")
 	s.BoolVar(&f.ephemeral, "ephemeral", false, "use the table of locks that is not backed up")
 	s.StringVar(&f.onLost, "on-lost", "term", "what the command gets when the lease is lost: term, kill, freeze, signal:`NAME` or run:COMMAND; SIGKILL follows after --grace")

@@ -23,14 +23,15 @@ import (
 // shell sends to the whole job (see jobSignals).
 type initStage struct {
 	link *Link
-	pid1 bool
+	mode mode
 	// group is the control group that this process and its tree are in, or nil.
 	group *cgroup.Group
 
 	timer   *boottime.KillTimer // without a namespace: ends a stopped init at the deadline
 	command int                 // pid, 0 before the start
 	running bool
-	env     []string // of the command
+	env     []string     // of the command
+	traced  <-chan death // of a tracer: what reap reports otherwise
 	job     jobSignals
 }
 
@@ -39,8 +40,8 @@ const exitInit = 1
 
 // runInit is the life of an init. It runs on the main thread, which lives as long
 // as the process: the command's death signal hangs on the thread that forked it.
-func runInit(link *Link, pid1 bool, group string) int {
-	in := &initStage{link: link, pid1: pid1, job: newJobSignals()}
+func runInit(link *Link, how mode, group string) int {
+	in := &initStage{link: link, mode: how, job: newJobSignals()}
 	err := in.contain()
 	if err == nil && group != "" {
 		in.group, err = cgroup.Open(group)
@@ -84,8 +85,12 @@ func (in *initStage) loop(messages <-chan Message, signals chan os.Signal) int {
 				if err := in.start(m); err != nil {
 					return exitInit
 				}
-				c := make(chan death)
-				go reap(c)                               // ends when no child is left, and then the process does
+				c := in.traced
+				if c == nil {
+					ends := make(chan death)
+					go reap(ends) // ends when no child is left, and then the process does
+					c = ends
+				}
 				go catch(signals, inherited, realTime()) // ends by itself
 				reaped = c
 				continue
@@ -113,12 +118,15 @@ func (in *initStage) loop(messages <-chan Message, signals chan os.Signal) int {
 
 // contain makes the process what the rung promises.
 func (in *initStage) contain() error {
-	if !in.pid1 {
+	if !in.mode.pid1() {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("become a subreaper: %w", err)
 		}
 		timer, err := boottime.NewKillTimer()
 		in.timer = timer
+		if err == nil && in.mode == tracing {
+			err = canTrace()
+		}
 		return err
 	}
 	// What is mounted on the host later is still seen here, not the reverse.
@@ -127,6 +135,12 @@ func (in *initStage) contain() error {
 	}
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount a private /proc: %w", err)
+	}
+	if in.mode == asUser {
+		// The command gets none of it. This thread is the one that starts it.
+		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+			return fmt.Errorf("give up capabilities: %w", err)
+		}
 	}
 	return nil
 }
@@ -142,14 +156,18 @@ func (in *initStage) start(m Message) error {
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{},
 	}
-	if !in.pid1 {
+	if !in.mode.pid1() {
 		attr.Sys.Pdeathsig = unix.SIGKILL
 	}
-	pid, err := syscall.ForkExec(file, args, attr)
+	fork := syscall.ForkExec
+	if in.mode == tracing {
+		fork = in.forkTraced
+	}
+	pid, err := fork(file, args, attr)
 	if errors.Is(err, unix.ENOEXEC) {
 		// A script without a first line: what execvp and every shell do.
 		args = append([]string{"sh", file}, args[1:]...)
-		pid, err = syscall.ForkExec("/bin/sh", args, attr)
+		pid, err = fork("/bin/sh", args, attr)
 	}
 	if err != nil {
 		var errno syscall.Errno
@@ -212,7 +230,7 @@ func (in *initStage) run(line string) {
 		Files: []uintptr{0, 1, 2}, // /dev/null, see start
 		Sys:   &syscall.SysProcAttr{},
 	}
-	if !in.pid1 {
+	if !in.mode.pid1() {
 		attr.Sys.Pdeathsig = unix.SIGKILL
 	}
 	if _, err := syscall.ForkExec("/bin/sh", []string{"sh", "-c", line}, attr); err != nil {
@@ -238,7 +256,7 @@ func (in *initStage) tree(signals ...syscall.Signal) {
 	if in.command == 0 {
 		return
 	}
-	if !in.pid1 {
+	if !in.mode.pid1() {
 		signalDescendants(signals...)
 		return
 	}
@@ -250,7 +268,7 @@ func (in *initStage) tree(signals ...syscall.Signal) {
 // kill ends the tree. In a namespace the end of PID 1 does it again, in the
 // kernel, which waits for the last process before anybody sees PID 1 as dead.
 func (in *initStage) kill() {
-	if in.pid1 {
+	if in.mode.pid1() {
 		in.tree(unix.SIGKILL)
 		return
 	}

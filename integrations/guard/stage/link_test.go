@@ -58,12 +58,12 @@ func TestTheLastWordsOfAStageArrive(t *testing.T) {
 }
 
 func TestClaimsAreReadStrictly(t *testing.T) {
-	c := claim{stage: initName, fd: 204, parent: 17, pid1: true, ignored: 0x80000003, cgroup: "/sys/fs/cgroup/a b"}
+	c := claim{stage: initName, fd: 204, parent: 17, mode: asUser, ignored: 0x80000003, cgroup: "/sys/fs/cgroup/a b"}
 	text := strings.TrimPrefix(c.String(), marker+"=")
 	if got, err := parseClaim(text); err != nil || got != c {
 		t.Errorf("%q was read as %+v (%v), want %+v", text, got, err, c)
 	}
-	for _, bad := range []string{"", "kahu-init", "kahu-init 204 17 true 80000003", "kahu-init 204 17 true 80000003 1", "kahu-init x 17 true 0", "kahu-init 204 17 maybe 0", "kahu-init 204 17 true zz"} {
+	for _, bad := range []string{"", "kahu-init", "kahu-init 204 17 namespace 80000003", "kahu-init 204 17 namespace 80000003 1", "kahu-init x 17 namespace 0", "kahu-init 204 17 maybe 0", "kahu-init 204 17 namespace zz"} {
 		if got, err := parseClaim(bad); err == nil {
 			t.Errorf("%q was read as %+v", bad, got)
 		}
@@ -71,8 +71,8 @@ func TestClaimsAreReadStrictly(t *testing.T) {
 }
 
 func FuzzParseClaim(f *testing.F) {
-	f.Add("kahu-init 204 17 true 80000003 ")
-	f.Add("kahu-init 204 17 true 80000003 /a b")
+	f.Add("kahu-init 204 17 namespace 80000003 ")
+	f.Add("kahu-init 204 17 namespace 80000003 /a b")
 	f.Fuzz(func(t *testing.T, s string) {
 		c, err := parseClaim(s)
 		if err != nil {

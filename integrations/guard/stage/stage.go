@@ -27,6 +27,7 @@
 package stage
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strconv"
@@ -85,22 +86,35 @@ func init() {
 		startEarly()
 	case initName:
 		setComm(initName)
-		syscall.Exit(runInit(newLink(m.fd), m.pid1, m.cgroup))
+		syscall.Exit(runInit(newLink(m.fd), m.mode, m.cgroup))
 	}
 }
+
+// A mode is how an init keeps its tree together.
+type mode string
+
+const (
+	reaping     mode = "reaping"   // as a subreaper
+	inNamespace mode = "namespace" // as PID 1 of a pid namespace
+	asUser      mode = "user"      // the same in a user namespace, without privilege
+	tracing     mode = "tracing"   // as a subreaper that traces all of it
+)
+
+// pid1 says whether the init is PID 1 of its own pid namespace.
+func (m mode) pid1() bool { return m == inNamespace || m == asUser }
 
 // A claim is the content of the marker.
 type claim struct {
 	stage   string
 	fd      int    // one end of a socket pair to the parent
 	parent  int    // the parent's pid; 0 from inside a new pid namespace
-	pid1    bool   // init: the process is PID 1 of its own pid namespace
+	mode    mode   // init: how it keeps its tree together
 	ignored uint64 // see inherited
 	cgroup  string // init: path of the control group that it is in, or empty
 }
 
 func (c claim) String() string {
-	return fmt.Sprintf("%s=%s %d %d %t %x %s", marker, c.stage, c.fd, c.parent, c.pid1, c.ignored, c.cgroup)
+	return fmt.Sprintf("%s=%s %d %d %s %x %s", marker, c.stage, c.fd, c.parent, cmp.Or(c.mode, reaping), c.ignored, c.cgroup)
 }
 
 func parseClaim(s string) (claim, error) {
@@ -111,12 +125,16 @@ func parseClaim(s string) (claim, error) {
 	if f[5] != "" && f[5][0] != '/' {
 		return claim{}, fmt.Errorf("the control group %q has no absolute path", f[5])
 	}
-	c := claim{stage: f[0], cgroup: f[5]}
-	var err [4]error
+	c := claim{stage: f[0], mode: mode(f[3]), cgroup: f[5]}
+	switch c.mode {
+	case reaping, inNamespace, asUser, tracing:
+	default:
+		return claim{}, fmt.Errorf("there is no mode %q", f[3])
+	}
+	var err [3]error
 	c.fd, err[0] = strconv.Atoi(f[1])
 	c.parent, err[1] = strconv.Atoi(f[2])
-	c.pid1, err[2] = strconv.ParseBool(f[3])
-	c.ignored, err[3] = strconv.ParseUint(f[4], 16, 64)
+	c.ignored, err[2] = strconv.ParseUint(f[4], 16, 64)
 	for _, e := range err {
 		if e != nil {
 			return claim{}, e
@@ -130,10 +148,10 @@ func (c claim) holds() bool {
 	if c.fd < firstFD || os.Args[0] != c.stage {
 		return false
 	}
-	if c.pid1 != (os.Getpid() == 1 && os.Getppid() == 0) {
+	if c.mode.pid1() != (os.Getpid() == 1 && os.Getppid() == 0) {
 		return false
 	}
-	if !c.pid1 && os.Getppid() != c.parent {
+	if !c.mode.pid1() && os.Getppid() != c.parent {
 		return false // also when the parent has died meanwhile
 	}
 	kind, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_TYPE)

@@ -20,6 +20,8 @@ type Init struct {
 // Place says where an init lives.
 type Place struct {
 	Namespace bool          // in its own pid and mount namespace
+	User      bool          // in a user namespace as well, which needs no privilege
+	Trace     bool          // not in one, but tracing its tree
 	Group     *cgroup.Group // optional: in a control group
 }
 
@@ -33,7 +35,20 @@ func StartInit(p Place) (*Init, error) {
 		sys.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNS
 		sys.Pdeathsig = unix.SIGKILL
 	}
-	c := claim{stage: initName, pid1: p.Namespace, ignored: inherited}
+	c := claim{stage: initName, mode: reaping, ignored: inherited}
+	switch {
+	case p.User:
+		c.mode = asUser
+		sys.Cloneflags |= unix.CLONE_NEWUSER
+		sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
+		sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
+		// To mount /proc, after the exec of a user who is not root.
+		sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN}
+	case p.Namespace:
+		c.mode = inNamespace
+	case p.Trace:
+		c.mode = tracing
+	}
 	if p.Group != nil {
 		sys.UseCgroupFD, sys.CgroupFD, c.cgroup = true, p.Group.FD(), p.Group.Path()
 	}
