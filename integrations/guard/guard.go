@@ -41,7 +41,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"runtime"
 	"slices"
@@ -140,11 +139,11 @@ func lost(format string, a ...any) outcome {
 }
 
 func run(o Options, face *stage.Link) outcome {
-	file, err := exec.LookPath(o.Command[0])
-	if err != nil && !errors.Is(err, exec.ErrDot) { // as every shell, we run what is in "."
-		if errors.Is(err, os.ErrPermission) {
-			return failure(ExitCannotRun, "%v", err)
-		}
+	file, err := lookPath(o.Command[0])
+	if errors.Is(err, os.ErrPermission) {
+		return failure(ExitCannotRun, "%v", err)
+	}
+	if err != nil {
 		return failure(ExitNotFound, "%v", err)
 	}
 	if len(o.Command) > len(os.Args) || !slices.Equal(o.Command, os.Args[len(os.Args)-len(o.Command):]) {

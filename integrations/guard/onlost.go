@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	slashed "path"
 	"strconv"
 	"strings"
 	"syscall"
@@ -71,7 +71,7 @@ func replaceFile(path, text string) error {
 	if path == "" {
 		return nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	f, err := os.CreateTemp(slashed.Dir(path), "."+slashed.Base(path)+"-*")
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,11 @@ func TestOnLost(t *testing.T) {
 		for _, test := range tests {
 			t.Run(test.onLost, func(t *testing.T) {
 				a := newAgent(t)
-				g := a.start(settings{Contain: rung, Require: true, Grace: 300 * time.Millisecond, OnLost: test.onLost},
+				grace := 300 * time.Millisecond
+				if test.says != nil {
+					grace = time.Second // it says so before that is over
+				}
+				g := a.start(settings{Contain: rung, Require: true, Grace: grace, OnLost: test.onLost},
 					"/proc/self/exe", "helper", "signals")
 				p := a.accept()
 				p.grant(time.Minute)

@@ -8,7 +8,8 @@
 package holdwire
 
 import (
-	"net/url"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -50,5 +51,14 @@ type Unlock struct {
 
 // UnlockPath is where a lock is unlocked, by POST.
 func UnlockPath(lock string) string {
-	return "/kahu/v1/locks/" + url.PathEscape(lock) + "/unlock"
+	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~"
+	path := []byte("/kahu/v1/locks/")
+	for _, c := range []byte(lock) { // as url.PathEscape, without package net/url
+		if strings.IndexByte(plain, c) >= 0 {
+			path = append(path, c)
+			continue
+		}
+		path = fmt.Appendf(path, "%%%02X", c)
+	}
+	return string(path) + "/unlock"
 }

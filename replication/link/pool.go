@@ -183,7 +183,9 @@ func (p *Pool) connect(ctx context.Context, address, node string) (*peerConn, er
 	if err != nil {
 		return nil, err
 	}
-	sc := stream.New(c, p.o.Stream)
+	o := p.o.Stream
+	o.Peer = c.RemoteAddr()
+	sc := stream.New(c, o)
 	select {
 	case <-sc.Ready():
 		return &peerConn{Conn: sc, id: c.peer, address: address}, nil

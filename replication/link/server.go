@@ -120,6 +120,7 @@ func (s *Server) begin(conn *Conn) bool {
 	o := s.o.Stream
 	from := conn.peer
 	o.Handler = func(ctx context.Context, in *stream.Incoming) { s.handle(ctx, from, in) }
+	o.Peer = conn.RemoteAddr()
 	sc := stream.New(conn, o)
 	s.conns[sc] = struct{}{}
 	// Ends when the connection does; Close ends them all and waits.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 )
 
 func sizeOf(m Message) int {
@@ -82,7 +81,7 @@ func (c *Conn) Open(ctx context.Context, method uint8, m Message) (*Stream, erro
 }
 
 // Recv returns the peer's next message, which belongs to the caller. It returns
-// io.EOF when the peer ended the stream, net.ErrClosed after Close, the cause of
+// io.EOF when the peer ended the stream, ErrClosed after Close, the cause of
 // Open's ctx after that ended, else errors as Call does. One goroutine at a time.
 func (s *Stream) Recv(ctx context.Context) ([]byte, error) {
 	p, credit, err := s.inbox.take(ctx)
@@ -106,7 +105,7 @@ func (s *Stream) Send(m Message) error {
 // called more than once and concurrently with everything, and returns nil.
 func (s *Stream) Close() error {
 	s.unwatch()
-	s.stop(net.ErrClosed)
+	s.stop(ErrClosed)
 	return nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -16,7 +15,7 @@ import (
 
 // Conn is one connection. All methods may be called concurrently.
 type Conn struct {
-	conn net.Conn
+	conn Transport
 	o    Options
 
 	out     *outbox
@@ -37,7 +36,7 @@ type Conn struct {
 // New takes over conn and starts the protocol on it. It does not block: calls
 // wait for the peer's hello. The caller must Close it; it also closes itself
 // when the peer goes away (see Done).
-func New(conn net.Conn, o Options) *Conn {
+func New(conn Transport, o Options) *Conn {
 	o = o.withDefaults()
 	c := &Conn{conn: conn, o: o, ready: make(chan struct{})}
 	c.calls.byID = make(map[uint64]*call)
@@ -64,7 +63,7 @@ func (c *Conn) Ready() <-chan struct{} { return c.ready }
 func (c *Conn) Done() <-chan struct{} { return c.ctx.Done() }
 
 // Err returns nil while the connection works, then an error that wraps
-// ErrBroken and says why it ended (net.ErrClosed after Close, io.EOF when the
+// ErrBroken and says why it ended (ErrClosed after Close, io.EOF when the
 // peer closed it).
 func (c *Conn) Err() error { return context.Cause(c.ctx) }
 
@@ -73,7 +72,7 @@ func (c *Conn) Err() error { return context.Cause(c.ctx) }
 // for at most a second. Calls that wait get ErrBroken. A handler must not call
 // Close. It returns nil.
 func (c *Conn) Close() error {
-	c.end(net.ErrClosed, true)
+	c.end(ErrClosed, true)
 	c.running.Wait()
 	return nil
 }
@@ -91,9 +90,9 @@ func (c *Conn) end(cause error, flush bool) {
 		c.calls.end(err)
 		c.served.end(err)
 		if errors.Is(cause, ErrProtocol) {
-			c.o.Logger.Warn("connection ended: the peer broke the protocol", "peer", c.conn.RemoteAddr(), "error", cause)
+			c.o.Logger.Warn("connection ended: the peer broke the protocol", "peer", c.o.Peer, "error", cause)
 		} else {
-			c.o.Logger.Debug("connection ended", "peer", c.conn.RemoteAddr(), "error", cause)
+			c.o.Logger.Debug("connection ended", "peer", c.o.Peer, "error", cause)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 )
@@ -80,10 +81,34 @@ type Options struct {
 	// KeepAlive is the longest silence of the peer before it counts as dead; it
 	// is pinged at half of it. Negative: never.
 	KeepAlive time.Duration
+	// Peer, optional, names the other end in the log.
+	Peer fmt.Stringer
 	// Logger gets one line when the connection ends: a warning when the peer broke
 	// the protocol, debug otherwise. Nil: none.
 	Logger *slog.Logger
 }
+
+// Transport is what a Conn is made of: a net.Conn, or a file that is a socket.
+// This package does without package net for the sake of kahu exec, whose start
+// would otherwise wait for it.
+type Transport interface {
+	io.ReadWriteCloser
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+}
+
+// ErrClosed is what this end's own Close leads to. errors.Is takes it for
+// net.ErrClosed.
+var ErrClosed error = closed{}
+
+type closed struct{}
+
+const closedText = "use of closed network connection" // of net.ErrClosed
+
+func (closed) Error() string { return closedText }
+
+// Is implements what errors.Is asks for.
+func (closed) Is(target error) bool { return target.Error() == closedText }
 
 // ErrBroken means that the connection ended before an answer came. The peer may
 // or may not have carried the request out, unless ErrNotSent is there as well.

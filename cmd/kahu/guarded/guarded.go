@@ -17,7 +17,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"path" // not path/filepath: see package stage
 	"strings"
 
 	"github.com/kahu-sh/kahu/integrations/guard"
@@ -138,8 +138,12 @@ func (f *Flags) Options(socket string, command []string, stderr io.Writer) (o gu
 	if o.OnLost, err = guard.ParseOnLost(f.onLost); err != nil {
 		return o, fmt.Errorf("--on-lost: %w", err)
 	}
-	if o.Socket, err = filepath.Abs(hold.DefaultSocket(socket)); err != nil {
-		return o, err
+	if o.Socket = hold.DefaultSocket(socket); !path.IsAbs(o.Socket) {
+		dir, err := os.Getwd()
+		if err != nil {
+			return o, err
+		}
+		o.Socket = path.Join(dir, o.Socket)
 	}
 	o.PIDFile, o.TokenFile = f.pidFile, f.tokenFile
 	o.Standby, o.Restart, o.Verbose = f.standby, f.restart, f.verbose

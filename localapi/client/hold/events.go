@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"time"
 
 	"github.com/kahu-sh/kahu/localapi/client/internal/socket"
@@ -217,7 +216,7 @@ func (h *Hold) broken(err error) {
 	switch {
 	case errors.As(err, &remote):
 		err = socket.ErrorOfKind(holdwire.KindOfNumber(remote.Code), remote.Text)
-	case errors.Is(err, net.ErrClosed) && !errors.Is(err, stream.ErrBroken):
+	case errors.Is(err, stream.ErrClosed) && !errors.Is(err, stream.ErrBroken):
 		err = socket.Fail("the hold was closed", socket.ErrClosed)
 	default:
 		err = socket.Fail("the connection to the agent is lost", socket.ErrNoAgent, err)

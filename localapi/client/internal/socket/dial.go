@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"runtime"
 	"time"
@@ -53,16 +52,36 @@ func Dial(ctx context.Context, socket string, files []*os.File, logger *slog.Log
 	return stream.New(up, stream.Options{KeepAlive: -1, Logger: logger}), nil
 }
 
-func connect(ctx context.Context, socket string) (*net.UnixConn, error) {
+// connectStep is how often a connect looks whether it is still wanted, while the
+// agent does not accept.
+const connectStep = 50 * time.Millisecond
+
+// connect is what net.Dialer does, without package net (see stream.Transport).
+func connect(ctx context.Context, socket string) (*os.File, error) {
 	if len(socket) > maxPathBytes {
 		return nil, Fail(fmt.Sprintf("the socket path %s has %d bytes, and the kernel takes %d", socket, len(socket), maxPathBytes), ErrInvalid)
 	}
-	var d net.Dialer
-	raw, err := d.DialContext(ctx, "unix", socket)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, DialError(socket, err)
+		return nil, DialError(socket, os.NewSyscallError("socket", err))
 	}
-	return raw.(*net.UnixConn), nil
+	step := unix.NsecToTimeval(connectStep.Nanoseconds())
+	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &step)
+	for err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+		if err != unix.EAGAIN && err != unix.EINTR { // EAGAIN: its queue is full
+			break
+		}
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // so that the runtime's poller takes it
+	}
+	if err != nil {
+		_ = unix.Close(fd) // nothing was sent
+		return nil, DialError(socket, os.NewSyscallError("connect", err))
+	}
+	return os.NewFile(uintptr(fd), socket), nil
 }
 
 // DialError says what it means that the socket cannot be dialled, and what to do.
@@ -79,7 +98,7 @@ func DialError(socket string, err error) error {
 }
 
 // upgrade asks for the stream and returns the connection behind the answer.
-func upgrade(conn *net.UnixConn, files []*os.File) (net.Conn, error) {
+func upgrade(conn *os.File, files []*os.File) (stream.Transport, error) {
 	request := []byte("GET " + holdwire.StreamPath + " HTTP/1.1\r\nHost: kahu\r\nConnection: Upgrade\r\nUpgrade: " + holdwire.UpgradeProtocol + "\r\n\r\n")
 	// An agent with too many connections answers and closes before it reads: the
 	// answer is there although sending failed.
@@ -100,13 +119,13 @@ func upgrade(conn *net.UnixConn, files []*os.File) (net.Conn, error) {
 	}
 	if n := in.Buffered(); n > 0 {
 		head, _ := in.Peek(n)
-		return &prefixedConn{Conn: conn, prefix: append([]byte(nil), head...)}, nil
+		return &prefixedConn{File: conn, prefix: append([]byte(nil), head...)}, nil
 	}
 	return conn, nil
 }
 
 // sendWithFiles sends b; the files arrive with its first byte.
-func sendWithFiles(conn *net.UnixConn, b []byte, files []*os.File) error {
+func sendWithFiles(conn *os.File, b []byte, files []*os.File) error {
 	if len(files) == 0 {
 		_, err := conn.Write(b)
 		return err
@@ -121,7 +140,17 @@ func sendWithFiles(conn *net.UnixConn, b []byte, files []*os.File) error {
 			return err
 		}
 	}
-	n, _, err := conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var n int
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		n, failed = unix.SendmsgN(int(fd), b, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		return failed != unix.EAGAIN && failed != unix.EINTR // false: wait until there is room
+	})
+	err = errors.Join(err, failed)
 	if err == nil && n < len(b) {
 		_, err = conn.Write(b[n:])
 	}
@@ -131,16 +160,16 @@ func sendWithFiles(conn *net.UnixConn, b []byte, files []*os.File) error {
 
 // prefixedConn gives back what was read too early.
 type prefixedConn struct {
-	net.Conn
+	*os.File
 	prefix []byte
 }
 
-// Read implements net.Conn.
+// Read implements io.Reader.
 func (c *prefixedConn) Read(p []byte) (int, error) {
 	if len(c.prefix) > 0 {
 		n := copy(p, c.prefix)
 		c.prefix = c.prefix[n:]
 		return n, nil
 	}
-	return c.Conn.Read(p)
+	return c.File.Read(p)
 }

@@ -4,10 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/textproto"
 	"strconv"
 	"strings"
 	"time"
@@ -32,8 +31,7 @@ type answer struct {
 
 // readAnswer reads the status line and the headers.
 func readAnswer(in *bufio.Reader) (answer, error) {
-	text := textproto.NewReader(in)
-	line, err := text.ReadLine()
+	line, err := readLine(in)
 	if err != nil {
 		return answer{}, err
 	}
@@ -43,15 +41,31 @@ func readAnswer(in *bufio.Reader) (answer, error) {
 	if err != nil || !strings.HasPrefix(version, "HTTP/1.") {
 		return answer{}, fmt.Errorf("%.80q is no answer of HTTP/1.1", line)
 	}
-	headers, err := text.ReadMIMEHeader()
-	if err != nil {
-		return answer{}, err
+	a := answer{status: status, length: -1}
+	for range maxHeaders {
+		line, err := readLine(in)
+		if err != nil || line == "" {
+			return a, err
+		}
+		name, value, _ := strings.Cut(line, ":")
+		switch strings.ToLower(name) {
+		case "transfer-encoding":
+			a.pieces = true
+		case "content-length":
+			if n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64); err == nil && n >= 0 {
+				a.length = n
+			}
+		}
 	}
-	a := answer{status: status, length: -1, pieces: headers.Get("Transfer-Encoding") != ""}
-	if n, err := strconv.ParseInt(headers.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
-		a.length = n
-	}
-	return a, nil
+	return answer{}, errors.New("an answer with too many headers")
+}
+
+// maxHeaders is far above what the agent sends; a line fits the reader's buffer.
+const maxHeaders = 100
+
+func readLine(in *bufio.Reader) (string, error) {
+	line, err := in.ReadSlice('\n')
+	return strings.TrimRight(string(line), "\r\n"), err
 }
 
 // body reads the body of a refusal as far as it is there; nil when it has a form
@@ -104,7 +118,7 @@ func Post(ctx context.Context, socket, path string, body any) error {
 	return nil
 }
 
-func post(conn net.Conn, path string, body []byte) (a answer, text []byte, err error) {
+func post(conn io.ReadWriter, path string, body []byte) (a answer, text []byte, err error) {
 	request := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: kahu\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
 	if _, err := io.WriteString(conn, request); err != nil {
 		return a, nil, err

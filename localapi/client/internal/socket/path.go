@@ -2,7 +2,6 @@ package socket
 
 import (
 	"os"
-	"path/filepath"
 )
 
 const systemSocket = "/run/kahu/kahu.sock"
@@ -26,7 +25,7 @@ func path(explicit string, uid int, getenv func(string) string, exists func(stri
 		return path
 	}
 	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" && uid != 0 {
-		own := filepath.Join(dir, "kahu", "kahu.sock")
+		own := dir + "/kahu/kahu.sock"
 		if exists(own) || !exists(systemSocket) {
 			return own
 		}
