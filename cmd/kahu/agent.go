@@ -46,7 +46,9 @@ What is different in this upstream mode:
     sequences and transactions are asked for again, safely.
   - kahu lock break unlocks with the owner that the cluster shows; its holder learns of
     it with the next renewal, a quarter of its TTL later at most.
-  - Leases end by the clocks of the cluster's servers, and early when one jumps ahead.
+  - Leases end by the wall clocks of the cluster's servers: a lock whose host is gone is
+    free a second after its TTL, and locks are safe while those clocks differ by less
+    than that second. Keep them in step (NTP).
   - Lists of locks, sequences and transactions, lists of 4,096 keys and more by prefix
     (by bucket there is no bound), conditions on deletes, the history of deleted keys,
     kahu cluster and kahu backup are refused.`,

@@ -40,8 +40,10 @@
 //     in the end (ReleaseProposalHandler.cs, RetryableFailureClassifier.cs), and a
 //     second one could undo what somebody else wrote in between. One with a revision
 //     as its condition is sent again: it cannot take effect twice.
-//   - Kahuna judges leases by its servers' wall clocks. A clock that jumps ahead
-//     there ends leases early; the fencing token tells the holders apart.
+//   - Kahuna judges leases by the wall clock of whichever server leads. They are asked
+//     for a second longer than holders are told, so that much the servers' clocks may
+//     differ. A clock that is further ahead, or jumps, ends leases early; the fencing
+//     token then tells the holders apart.
 //   - If one lock cannot be extended for half a TTL while others of its session are,
 //     it alone is lost: Kahuna has many partitions, and one may be without a leader.
 //   - An extend of a lock sets its end, and may bring it nearer.

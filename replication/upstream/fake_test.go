@@ -54,6 +54,8 @@ type kahuna struct {
 	drawn     map[string]int64 // by idempotency key
 	seen      []request
 	streams   int // batch streams that were opened
+	// ahead is how far the clock of the server that leads is ahead.
+	ahead time.Duration
 	// plan decides about each request; nil: all is well.
 	plan func(request) fault
 
@@ -148,11 +150,21 @@ func (k *kahuna) count(method string) (n int) {
 	return n
 }
 
+// clock is the wall clock by which leases are judged. mu is held.
+func (k *kahuna) clock() time.Time { return time.Now().Add(k.ahead) }
+
+// lead has a server lead whose clock is that far ahead.
+func (k *kahuna) lead(ahead time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ahead = ahead
+}
+
 // lockOf is a lock as it stands now; the zero one when nobody has it.
 func (k *kahuna) lockOf(name string) lease {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if l := k.locks["1 "+name]; l != nil && l.held && time.Now().Before(l.ends) {
+	if l := k.locks["1 "+name]; l != nil && l.held && k.clock().Before(l.ends) {
 		return *l
 	}
 	return lease{}
@@ -239,7 +251,7 @@ func (s *locker) on(ctx context.Context, method, name string, owner []byte, d pb
 		l = &lease{token: -1}
 		s.k.locks[key] = l
 	}
-	t := apply(l, l.held && time.Now().Before(l.ends))
+	t := apply(l, l.held && s.k.clock().Before(l.ends))
 	now := *l
 	s.k.mu.Unlock()
 	switch f {
@@ -259,7 +271,7 @@ func (s *locker) TryLock(ctx context.Context, r *pb.GrpcTryLockRequest) (*pb.Grp
 		case live:
 			return lockBusy
 		}
-		*l = lease{owner: string(r.Owner), token: l.token + 1, ends: time.Now().Add(time.Duration(r.ExpiresMs) * time.Millisecond), held: true}
+		*l = lease{owner: string(r.Owner), token: l.token + 1, ends: s.k.clock().Add(time.Duration(r.ExpiresMs) * time.Millisecond), held: true}
 		return lockLocked
 	})
 	if err != nil {
@@ -280,7 +292,7 @@ func (s *locker) TryExtendLock(ctx context.Context, r *pb.GrpcExtendLockRequest)
 		case l.owner != string(r.Owner):
 			return lockStranger
 		}
-		l.ends = time.Now().Add(time.Duration(r.ExpiresMs) * time.Millisecond)
+		l.ends = s.k.clock().Add(time.Duration(r.ExpiresMs) * time.Millisecond)
 		return lockExtended
 	})
 	if err != nil {

@@ -181,7 +181,7 @@ func (x *sessions) run(l *line) {
 func (x *sessions) tryFor(h *hold) (done bool) {
 	ctx, cancel := context.WithTimeout(x.c.ctx, tryTimeout)
 	defer cancel()
-	got, err := x.c.tryLock(ctx, h.key, []byte(h.owner), h.s.ttl)
+	got, err := x.c.tryLock(ctx, h.key, []byte(h.owner), h.s.lease())
 	var refused *replication.RefusedError
 	x.mu.Lock()
 	h.maybe = h.maybe || got.maybe || err != nil && errors.Is(err, replication.ErrUnknownOutcome)
@@ -224,7 +224,7 @@ func (x *sessions) hand(ctx context.Context, h *hold, unsure bool) (done bool) {
 			return true
 		}
 		x.mu.Unlock()
-		token, sent, err := x.c.extendLock(ctx, h.key, []byte(h.owner), h.s.ttl)
+		token, sent, err := x.c.extendLock(ctx, h.key, []byte(h.owner), h.s.lease())
 		if err != nil {
 			// Not to be told of. The next look finds out whether it is still there.
 			x.mu.Lock()

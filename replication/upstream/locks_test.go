@@ -29,8 +29,8 @@ func TestARenewalExtendsEveryLock(t *testing.T) {
 			r.Errorf("the answer is to attempt %d", a.GetAttempt())
 		}
 		for _, lock := range []string{"a", "b", "c"} {
-			if l := r.k.lockOf(lock); l.ends.Before(began.Add(ttl)) {
-				r.Errorf("the lease of %s ends %s after the renewal began, want %s", lock, l.ends.Sub(began), ttl)
+			if l := r.k.lockOf(lock); l.ends.Before(began.Add(ttl + time.Second)) {
+				r.Errorf("the lease of %s ends %s after the renewal began, want a second more than %s for clocks that differ", lock, l.ends.Sub(began), ttl)
 			}
 		}
 		r.must(unlock("a", owner(0)))
@@ -129,7 +129,7 @@ func TestALeaseThatLapsesGoesToTheOtherHost(t *testing.T) {
 			r.Fatal("two hosts have the lock")
 		}
 		other.until("the lock is the other host's", time.Minute, func() bool { return len(n.of(replication.Event_KIND_GRANTED, owner(1))) == 1 })
-		if took := time.Since(began); took < ttl || took > ttl+2*time.Second {
+		if took := time.Since(began); took < ttl || took > ttl+3*time.Second {
 			r.Errorf("it took %s with a lease of %s", took, ttl)
 		}
 		if token := n.of(replication.Event_KIND_GRANTED, owner(1))[0].GetHold().GetToken(); token != 1 {
@@ -152,7 +152,13 @@ func TestALockThatWasTakenIsLostAlone(t *testing.T) {
 		r.must(wait(session, "b", owner(1)))
 		r.pass(5 * time.Second)
 		r.k.take("a")
-		r.must(renew(session, 1))
+		// The answer, which moves the deadline of all, says what it does not move.
+		if got := r.must(renew(session, 1)).GetSession(); !got.GetHoldsListed() || len(got.GetHolds()) != 1 {
+			r.Errorf("a renewal that lost a lock was answered with %v", got)
+		}
+		if got := r.must(renew(session, 2)).GetSession(); got.GetHoldsListed() {
+			r.Errorf("the one after it was answered with %v", got)
+		}
 		r.until("the holder is told", time.Second, func() bool { return len(n.of(replication.Event_KIND_LOST, owner(0))) == 1 })
 		if got := n.of(replication.Event_KIND_LOST, owner(1)); len(got) != 0 {
 			r.Errorf("the other lock is lost as well: %v", got)
@@ -276,8 +282,8 @@ func TestAGrantIsNoOlderThanTheRenewal(t *testing.T) {
 		if g := (<-granted).GetLockGrant(); !g.GetGranted() {
 			r.Fatalf("a free lock was answered with %v", g)
 		}
-		if l := r.k.lockOf("a"); l.ends.Before(renewed.Add(ttl)) {
-			r.Errorf("the lease ends %s after the renewal, want %s", l.ends.Sub(renewed), ttl)
+		if l := r.k.lockOf("a"); l.ends.Before(renewed.Add(ttl + time.Second)) {
+			r.Errorf("the lease ends %s after the renewal, want %s", l.ends.Sub(renewed), ttl+time.Second)
 		}
 	})
 }
@@ -308,7 +314,7 @@ func TestALostAnswerDoesNotLengthenTheLease(t *testing.T) {
 					r.Fatalf("it was answered with %v", g)
 				}
 				l := r.k.lockOf("a")
-				if left := time.Until(l.ends).Milliseconds(); g.GetRemainingMs() > left || l.ends.Before(acked.Add(ttl)) {
+				if left := time.Until(l.ends).Milliseconds() - 1000; g.GetRemainingMs() > left || l.ends.Before(acked.Add(ttl+time.Second)) {
 					r.Errorf("it was told of %d ms, the cluster's lease has %d ms", g.GetRemainingMs(), left)
 				}
 			})
@@ -484,7 +490,7 @@ func TestTheNextAgentMeetsALateGrant(t *testing.T) {
 		r.pass(10 * time.Second) // it is granted now
 		r.k.setPlan(nil)
 		g := r.must(wait(session, "a", owner(0))).GetLockGrant()
-		if left := time.Until(r.k.lockOf("a").ends).Milliseconds(); !g.GetGranted() || g.GetRemainingMs() > left {
+		if left := time.Until(r.k.lockOf("a").ends).Milliseconds() - 1000; !g.GetGranted() || g.GetRemainingMs() > left {
 			r.Errorf("it was told of %d ms, and the cluster's lease has %d ms", g.GetRemainingMs(), left)
 		}
 	})

@@ -19,6 +19,11 @@ const (
 	reasonAlone = "the Kahuna cluster did not extend this lock's lease for half its ttl, though it did others'"
 )
 
+// clockAllowance is what leases are asked for beyond the TTL that holders are told.
+// Kahuna keeps the end of a lease as a wall time, and judges it by the clock of
+// whichever server leads: one that is ahead of the one before ends it early.
+const clockAllowance = time.Second
+
 // sessions are this host's sessions. Kahuna knows only the locks that hang from
 // them, each with its owner and a lease of its own; what a session is, and who
 // stands in line, lives here.
@@ -163,7 +168,7 @@ func (x *sessions) renew(ctx context.Context, op *replication.SessionRenew) (*re
 			return x.renewed(s, began, op)
 		}
 		x.mu.Unlock()
-		asked, last := x.c.extendAll(ctx, avoid, s.ttl, due, x.extended)
+		asked, last := x.c.extendAll(ctx, avoid, s.lease(), due, x.extended)
 		avoid = asked
 		x.mu.Lock()
 		x.sacrifice(s, began)
@@ -174,6 +179,9 @@ func (x *sessions) renew(ctx context.Context, op *replication.SessionRenew) (*re
 		}
 	}
 }
+
+// lease is how long a lease of this session is at the cluster.
+func (s *session) lease() time.Duration { return s.ttl + clockAllowance }
 
 // due are the holds whose leases do not count from began yet. mu is held.
 func (s *session) due(began time.Duration) []*hold {
@@ -195,7 +203,7 @@ func (x *sessions) renewed(s *session, began time.Duration, op *replication.Sess
 	x.index++
 	// What was lost is told before the deadline of the session moves, and by the same
 	// answer to those who have not been told: their own must not move with it.
-	differs := s.bereft || op.GetCheckHolds() && s.adopted
+	differs := op.GetCheckHolds() && s.adopted
 	s.adopted, s.bereft = false, false
 	if op.GetCheckHolds() && !differs {
 		count, hash := uint32(0), uint64(0)
