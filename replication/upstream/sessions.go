@@ -203,7 +203,7 @@ func (x *sessions) renewed(s *session, began time.Duration, op *replication.Sess
 	x.index++
 	// What was lost is told before the deadline of the session moves, and by the same
 	// answer to those who have not been told: their own must not move with it.
-	differs := op.GetCheckHolds() && s.adopted
+	differs := s.bereft || op.GetCheckHolds() && s.adopted
 	s.adopted, s.bereft = false, false
 	if op.GetCheckHolds() && !differs {
 		count, hash := uint32(0), uint64(0)
