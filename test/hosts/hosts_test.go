@@ -18,12 +18,22 @@ func TestMain(m *testing.M) {
 		fmt.Println("SKIPPED: hosts under systemd-nspawn are booted by `make hosts` only")
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	for _, kept := range debs {
+		_ = os.Remove(kept) // a temporary file
+	}
+	os.Exit(code)
 }
+
+// debs are those that were built, by version: building one takes minutes.
+var debs = map[string]string{}
 
 // deb returns a deb of this tree, of a given version.
 func deb(t *testing.T, version string) string {
 	t.Helper()
+	if kept := debs[version]; kept != "" {
+		return kept
+	}
 	cmd := exec.Command("packaging/build.sh", "amd64")
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "PKG_VERSION="+version)
@@ -38,11 +48,18 @@ func deb(t *testing.T, version string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := filepath.Join(t.TempDir(), version+".deb")
-	if err := os.WriteFile(kept, content, 0o644); err != nil {
+	file, err := os.CreateTemp("", "kahu-"+version+"-*.deb")
+	if err != nil {
 		t.Fatal(err)
 	}
-	return kept
+	debs[version] = file.Name()
+	if _, err := file.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return file.Name()
 }
 
 func (h *Host) install(deb string) {
