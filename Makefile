@@ -47,7 +47,7 @@ GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 
 .PHONY: build
@@ -124,6 +124,10 @@ containers: ## The Kubernetes manifests against their types, and the sidecar pai
 .PHONY: packages
 packages: ## deb and rpm for amd64 and arm64, checksums and SBOM, reproducible, into dist/
 	@GO=$(GO) packaging/build.sh amd64 arm64
+
+.PHONY: lint-packages
+lint-packages: ## lintian and rpmlint on dist/, and the rpm installed into an empty root (root)
+	@packaging/lint.sh
 
 .PHONY: image
 image: ## The container image for amd64 and arm64, as OCI archives into dist/ (buildah)

@@ -32,7 +32,9 @@ func TestRunUnit(t *testing.T) {
 		t.Helper()
 		lab.until(30*time.Second, what, ok)
 	}
-	token := func() string { return h.Shell("kahu lock info app -o json | grep -o '\"fencing_token\": *[0-9]*'; true") }
+	token := func() string {
+		return h.Shell("kahu lock info app -o json | grep -o '\"fencing_token\": *[0-9]*'; true")
+	}
 	pid := func() string { return h.Run("systemctl", "show", "-P", "MainPID", "app") }
 
 	// Somebody else has the lock: the unit is not started, by nobody.
