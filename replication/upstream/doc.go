@@ -50,4 +50,12 @@
 //   - Ephemeral keys and locks live in the memory of one server, and go with it.
 //   - Reads by prefix that are not of one bucket are not linearizable.
 //   - A lapse of a lock is seen by whoever asks next, up to a second later.
+//   - After a restart of the agent who waited goes on waiting, in any order; who
+//     acknowledges no grant (a hold over HTTP) is told that its place in line is lost.
+//   - A renewal whose locks are lost says so by a list (SessionRenew), since the reason
+//     may come after it.
+//   - A transaction's locks are taken one after the other, and the lock of a key stays
+//     until the end; lists in a transaction are of buckets; how many writes a commit
+//     applied is not told.
+//   - Scripts run as Kahuna reads them, and are not sent again unless they only read.
 package upstream
