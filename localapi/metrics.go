@@ -16,6 +16,7 @@ type metrics struct {
 	inFlight    *prometheus.GaugeVec
 	connections prometheus.Gauge
 	turnedAway  prometheus.Counter
+	streamsFull prometheus.Counter
 	holds       prometheus.Gauge
 
 	// Looking a series up by its labels costs more than counting in it.
@@ -46,10 +47,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "Open connections of applications."}),
 		turnedAway: prometheus.NewCounter(prometheus.CounterOpts{Name: "kahu_localapi_connections_turned_away_total",
 			Help: "Connections closed because there were too many."}),
+		streamsFull: prometheus.NewCounter(prometheus.CounterOpts{Name: "kahu_localapi_full_connections_total",
+			Help: "Connections of applications that reached their limit of requests at a time: more waited in the application."}),
 		holds: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kahu_localapi_hold_connections",
 			Help: "Connections that listen for the events of a hold."}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.durations, m.inFlight, m.connections, m.turnedAway, m.holds} {
+	for _, c := range []prometheus.Collector{m.requests, m.durations, m.inFlight, m.connections, m.turnedAway, m.streamsFull, m.holds} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register the metrics of the local API: %w", err)
 		}

@@ -83,7 +83,7 @@ func (s *Server) serveStream(raw net.Conn, buffered *bufio.ReadWriter, conn *cal
 	ready := make(chan struct{})
 	u.stream = stream.New(raw, stream.Options{Peer: raw.RemoteAddr(), MaxInFlight: MaxStreamInFlight, MaxInFlightBytes: MaxStreamInFlightBytes,
 		WriteTimeout: WriteTimeout, KeepAlive: -1, // the kernel tells when a local peer dies
-		Timeout: u.timeout, Logger: s.cfg.Logger, Handler: func(ctx context.Context, in *stream.Incoming) {
+		Timeout: u.timeout, Full: s.metrics.streamsFull.Inc, Logger: s.cfg.Logger, Handler: func(ctx context.Context, in *stream.Incoming) {
 			<-ready
 			u.handle(ctx, in)
 		}})

@@ -3,7 +3,9 @@ package stream
 import (
 	"container/list"
 	"context"
+	"fmt"
 	"sync"
+	"time"
 )
 
 // call is a request of this side that has not seen its last frame.
@@ -22,14 +24,15 @@ type result struct {
 // calls are the requests of this side in flight, within what the peer accepts.
 // Before its hello that is nothing.
 type calls struct {
-	mu      sync.Mutex
-	limit   limits
-	lastID  uint64
-	byID    map[uint64]*call
-	bytes   int64
-	waiting list.List // of *entrant, first come first served
-	err     error     // set once: the connection has ended
-	pool    sync.Pool // of *call, unary ones that are nobody's
+	mu       sync.Mutex
+	limit    limits
+	lastID   uint64
+	byID     map[uint64]*call
+	bytes    int64
+	waiting  list.List     // of *entrant, first come first served
+	patience time.Duration // Options.PlaceTimeout
+	err      error         // set once: the connection has ended
+	pool     sync.Pool     // of *call, unary ones that are nobody's
 }
 
 // entrant waits until its call fits.
@@ -50,7 +53,8 @@ func (t *calls) get(costBytes int) *call {
 	return cl
 }
 
-// start gives cl an id, when it fits. It blocks until then, or until ctx ends.
+// start gives cl an id, when it fits. It blocks until then, or until ctx ends, or
+// for as long as a place may be waited for.
 func (t *calls) start(ctx context.Context, cl *call) (uint64, error) {
 	t.mu.Lock()
 	if t.err != nil {
@@ -65,10 +69,19 @@ func (t *calls) start(ctx context.Context, cl *call) (uint64, error) {
 	place := t.waiting.PushBack(e)
 	t.mu.Unlock()
 
+	var timeout <-chan time.Time
+	if t.patience > 0 {
+		timer := time.NewTimer(t.patience)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	var why error
 	select {
 	case <-e.in:
 		return e.id, e.err
 	case <-ctx.Done():
+		why = context.Cause(ctx)
+	case <-timeout:
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -82,7 +95,10 @@ func (t *calls) start(ctx context.Context, cl *call) (uint64, error) {
 		t.waiting.Remove(place)
 		t.admitWaiting() // a large one at the front may have kept smaller ones out
 	}
-	return 0, context.Cause(ctx)
+	if why == nil {
+		why = fmt.Errorf("%w (%d of %d, with %d of %d bytes); waited for %v", ErrFull, len(t.byID), t.limit.inFlight, t.bytes, t.limit.inFlightBytes, t.patience)
+	}
+	return 0, why
 }
 
 // fits, admit, admitWaiting and remove need mu.

@@ -39,7 +39,7 @@ type Conn struct {
 func New(conn Transport, o Options) *Conn {
 	o = o.withDefaults()
 	c := &Conn{conn: conn, o: o, ready: make(chan struct{})}
-	c.calls.byID = make(map[uint64]*call)
+	c.calls.byID, c.calls.patience = make(map[uint64]*call), o.PlaceTimeout
 	c.served.byID = make(map[uint64]*Incoming)
 	c.workers.next = make(chan *Incoming)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())

@@ -126,8 +126,16 @@ func (c *Conn) accept(f frame) error {
 	if f.kind == kindOpen {
 		in.inbox, in.allowance = newInbox(), newAllowance()
 	}
-	if err := c.served.add(in, c.o); err != nil {
+	full, err := c.served.add(in, c.o)
+	if err != nil {
 		return err
+	}
+	if full {
+		c.o.Logger.Warn("a peer has as many requests unanswered on one connection as it may: its next ones wait on its side, and fail when none ends; it should use another connection",
+			"peer", c.o.Peer, "limit", c.o.MaxInFlight)
+		if c.o.Full != nil {
+			c.o.Full()
+		}
 	}
 	if c.o.Handler == nil {
 		c.served.remove(f.id)
@@ -175,28 +183,32 @@ type served struct {
 	mu    sync.Mutex
 	byID  map[uint64]*Incoming
 	bytes int64
+	full  bool // the limit of requests has been reached once
 	err   error
 }
 
-// add refuses what the peer may not send.
-func (t *served) add(in *Incoming, o Options) error {
+// add refuses what the peer may not send. It reports when the limit of requests is
+// reached for the first time.
+func (t *served) add(in *Incoming, o Options) (full bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.err != nil {
-		return t.err
+		return false, t.err
 	}
 	if t.byID[in.id] != nil {
-		return fmt.Errorf("%w: request %d is in flight already", ErrProtocol, in.id)
+		return false, fmt.Errorf("%w: request %d is in flight already", ErrProtocol, in.id)
 	}
 	if len(t.byID) >= o.MaxInFlight {
-		return fmt.Errorf("%w: more than %d requests in flight", ErrProtocol, o.MaxInFlight)
+		return false, fmt.Errorf("%w: more than %d requests in flight", ErrProtocol, o.MaxInFlight)
 	}
 	if len(t.byID) > 0 && t.bytes+in.costBytes > o.MaxInFlightBytes {
-		return fmt.Errorf("%w: requests of more than %d bytes in flight", ErrProtocol, o.MaxInFlightBytes)
+		return false, fmt.Errorf("%w: requests of more than %d bytes in flight", ErrProtocol, o.MaxInFlightBytes)
 	}
 	t.byID[in.id] = in
 	t.bytes += in.costBytes
-	return nil
+	full = len(t.byID) >= o.MaxInFlight && !t.full
+	t.full = t.full || full
+	return full, nil
 }
 
 // find returns nil for a request that has ended: what the caller sent before it

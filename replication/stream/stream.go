@@ -21,6 +21,7 @@ const (
 	DefaultHandshakeTimeout = 10 * time.Second
 	DefaultWriteTimeout     = 10 * time.Second
 	DefaultKeepAlive        = 15 * time.Second
+	DefaultPlaceTimeout     = 10 * time.Second
 
 	// WindowBytes is what may be on its way, not yet taken, in one direction of a stream.
 	WindowBytes = 256 << 10
@@ -83,8 +84,14 @@ type Options struct {
 	KeepAlive time.Duration
 	// Peer, optional, names the other end in the log.
 	Peer fmt.Stringer
+	// PlaceTimeout is how long a request waits for a place within the peer's limits,
+	// before it fails with ErrFull: streams may stay open for days. Negative: for ever.
+	PlaceTimeout time.Duration
+	// Full is called once, when the peer has as many requests unanswered as it may for
+	// the first time: its next ones wait on its side. It must not block. Optional.
+	Full func()
 	// Logger gets one line when the connection ends: a warning when the peer broke
-	// the protocol, debug otherwise. Nil: none.
+	// the protocol, debug otherwise; and a warning when Full is called. Nil: none.
 	Logger *slog.Logger
 }
 
@@ -117,6 +124,10 @@ var ErrBroken = errors.New("connection lost")
 // ErrNotSent means that no byte of the request has left: it was certainly not
 // carried out.
 var ErrNotSent = errors.New("request not sent")
+
+// ErrFull means that the peer takes no more requests at a time on this connection,
+// and none of them has ended for Options.PlaceTimeout. It comes with ErrNotSent.
+var ErrFull = errors.New("as many requests are unanswered on this connection as the other side takes")
 
 // ErrTooLarge means that a message does not fit the peer's largest frame.
 var ErrTooLarge = errors.New("message larger than the other side accepts")
@@ -168,6 +179,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.KeepAlive == 0 {
 		o.KeepAlive = DefaultKeepAlive
+	}
+	if o.PlaceTimeout == 0 {
+		o.PlaceTimeout = DefaultPlaceTimeout
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

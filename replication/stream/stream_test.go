@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -219,6 +220,53 @@ func TestPlaceIsAwaitedUntilCtxEnds(t *testing.T) {
 	}
 	giveUp()
 	wg.Wait()
+}
+
+// Streams may stay open for days: who waits for the place of one is told.
+func TestAFullConnectionSaysSo(t *testing.T) {
+	var full atomic.Int64
+	caller, _ := pair(t, stream.Options{PlaceTimeout: 20 * time.Millisecond}, stream.Options{MaxInFlight: 2, Full: func() { full.Add(1) },
+		Handler: func(ctx context.Context, in *stream.Incoming) {
+			if !in.Streaming() {
+				_ = in.Reply(nil)
+				return
+			}
+			<-ctx.Done()
+		}})
+	if _, err := caller.Call(t.Context(), methodEcho, nil); err != nil {
+		t.Fatal(err)
+	}
+	var open []*stream.Stream
+	for range 2 {
+		s, err := caller.Open(t.Context(), methodWait, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, s)
+	}
+	for range 2 {
+		_, err := caller.Call(t.Context(), methodEcho, nil)
+		if !errors.Is(err, stream.ErrFull) || !errors.Is(err, stream.ErrNotSent) || !strings.Contains(err.Error(), "2 of 2") {
+			t.Fatalf("a call on a full connection: %v", err)
+		}
+	}
+	if _, err := caller.Open(t.Context(), methodWait, nil); !errors.Is(err, stream.ErrFull) {
+		t.Fatalf("a stream on a full connection: %v", err)
+	}
+	if n := full.Load(); n != 1 {
+		t.Errorf("the other side heard of it %d times", n)
+	}
+	// A place that becomes free is taken.
+	_ = open[0].Close() // always nil
+	for {
+		_, err := caller.Call(t.Context(), methodEcho, nil)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, stream.ErrFull) {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestTooLarge(t *testing.T) {

@@ -134,6 +134,8 @@ func ErrorOfCall(ctx context.Context, err error, safe bool) error {
 		default:
 			return ErrorOfKind(holdwire.KindOfNumber(remote.Code), remote.Text)
 		}
+	case errors.Is(err, stream.ErrFull):
+		return Fail("nothing was asked: "+err.Error()+"; close holds that are not needed, or use another Client for more", ErrLimit, err)
 	case errors.Is(err, stream.ErrTooLarge):
 		return Fail("the request is larger than the agent takes", ErrInvalid, err)
 	case ctx.Err() != nil && (safe || errors.Is(err, stream.ErrNotSent)):
