@@ -218,7 +218,7 @@ func (a *agent) adopt() func(id []byte, ttl time.Duration, holds []*replication.
 func (a *agent) serve(ctx context.Context, sockets []func() error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	failed := make(chan error, len(sockets)+1)
+	failed := make(chan error, len(sockets)+2)
 	start := func(name string, run func() error) {
 		go func() { // ends when what it serves is closed by the stops of Run
 			if err := run(); err != nil {
@@ -231,6 +231,7 @@ func (a *agent) serve(ctx context.Context, sockets []func() error) error {
 	}
 	if a.quorum != nil {
 		start("serving other agents", a.quorum.serve)
+		start("taking part in the cluster", a.quorum.awaitCopy)
 	}
 	if m := a.o.ServiceManager; m != nil {
 		a.report(m.Ready())

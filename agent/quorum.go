@@ -135,6 +135,15 @@ func (q *quorum) serve() error {
 	return q.server.Serve(q.listener.Protocol(link.ProtocolLink))
 }
 
+// awaitCopy returns why this agent has to end when another one has a copy of its data
+// directory, and nil after close.
+func (q *quorum) awaitCopy() error {
+	if err := q.keeper.AwaitCopy(); err != nil {
+		return &UnusableError{err}
+	}
+	return nil
+}
+
 // local is the voter as the forwarder's first target.
 func (q *quorum) local() forward.Local {
 	if q.voter == nil {

@@ -278,6 +278,7 @@ type Hello struct {
 	// Nodes that an operator has removed for good: they do not join again.
 	Removed   []string `protobuf:"bytes,16,rep,name=removed,proto3" json:"removed,omitempty"`
 	KahunaUrl string   `protobuf:"bytes,17,opt,name=kahuna_url,json=kahunaUrl,proto3" json:"kahuna_url,omitempty"` // of its listener for Kahuna's clients; empty: none
+	UptimeMs  int64    `protobuf:"zigzag64,19,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"` // how long it runs; 0: does not say
 	// Clusters whose state this one has gone on with, by recovery of its only
 	// survivor: agents of theirs that have none themselves follow it.
 	Succeeds      []string `protobuf:"bytes,18,rep,name=succeeds,proto3" json:"succeeds,omitempty"`
@@ -432,6 +433,13 @@ func (x *Hello) GetKahunaUrl() string {
 		return x.KahunaUrl
 	}
 	return ""
+}
+
+func (x *Hello) GetUptimeMs() int64 {
+	if x != nil {
+		return x.UptimeMs
+	}
+	return 0
 }
 
 func (x *Hello) GetSucceeds() []string {
@@ -991,7 +999,7 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12&\n" +
-	"\x04role\x18\x04 \x01(\x0e2\x12.kahu.link.v1.RoleR\x04role\"\x96\x04\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x12.kahu.link.v1.RoleR\x04role\"\xb3\x04\n" +
 	"\x05Hello\x12&\n" +
 	"\x04self\x18\x01 \x01(\v2\x12.kahu.link.v1.PeerR\x04self\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +
@@ -1011,7 +1019,8 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\awall_ms\x18\x0f \x01(\x12R\x06wallMs\x12\x18\n" +
 	"\aremoved\x18\x10 \x03(\tR\aremoved\x12\x1d\n" +
 	"\n" +
-	"kahuna_url\x18\x11 \x01(\tR\tkahunaUrl\x12\x1a\n" +
+	"kahuna_url\x18\x11 \x01(\tR\tkahunaUrl\x12\x1b\n" +
+	"\tuptime_ms\x18\x13 \x01(\x12R\buptimeMs\x12\x1a\n" +
 	"\bsucceeds\x18\x12 \x03(\tR\bsucceeds\"(\n" +
 	"\fWatchRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\"3\n" +

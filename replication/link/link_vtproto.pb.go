@@ -107,6 +107,13 @@ func (m *Hello) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.UptimeMs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64((uint64(m.UptimeMs)<<1)^uint64((m.UptimeMs>>63))))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x98
+	}
 	if len(m.Succeeds) > 0 {
 		for iNdEx := len(m.Succeeds) - 1; iNdEx >= 0; iNdEx-- {
 			i -= len(m.Succeeds[iNdEx])
@@ -843,6 +850,9 @@ func (m *Hello) SizeVT() (n int) {
 			l = len(s)
 			n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
 		}
+	}
+	if m.UptimeMs != 0 {
+		n += 2 + protohelpers.SizeOfZigzag(uint64(m.UptimeMs))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -1728,6 +1738,27 @@ func (m *Hello) UnmarshalVT(dAtA []byte) error {
 			}
 			m.Succeeds = append(m.Succeeds, string(dAtA[iNdEx:postIndex]))
 			iNdEx = postIndex
+		case 19:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field UptimeMs", wireType)
+			}
+			var v uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			v = (v >> 1) ^ uint64((int64(v&1)<<63)>>63)
+			m.UptimeMs = int64(v)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -202,6 +202,9 @@ func (k *Keeper) heard(id link.Identity, h *link.Hello, address string) {
 		if i == maxPeers {
 			break
 		}
+		if p.GetNode() == k.cfg.Node && p.GetAddress() != k.cfg.Address && checkAddress(p.GetAddress()) == nil {
+			k.elsewhere = p.GetAddress() // before this node moved, or a copy of its disk
+		}
 		// Others may be wrong: it fills gaps, and is tried where the known address fails.
 		if p.GetNode() == "" || p.GetNode() == k.cfg.Node || len(p.GetNode()) > 128 || checkAddress(p.GetAddress()) != nil {
 			continue
@@ -309,6 +312,9 @@ func (k *Keeper) due() []string {
 	}
 	for _, p := range k.state.Peers {
 		add(p.Address)
+	}
+	if k.elsewhere != "" {
+		add(k.elsewhere)
 	}
 	for node, address := range k.hearsay {
 		if e := k.find(node); e == nil {

@@ -227,6 +227,48 @@ func TestCopiedDisk(t *testing.T) {
 	})
 }
 
+// Two run with one disk: the later one ends, and says why in one line; the earlier
+// one goes on. They find each other by what a third one tells.
+func TestTheLaterCopyEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		original, third := w.add("a", 1), w.add("b", 0, "a")
+		original.start()
+		third.start()
+		w.await(10*time.Second, "both vote", func() bool { return w.allVote("a", "b") })
+		time.Sleep(time.Minute) // of the bubble
+		// The copy is at another address, and knows b alone.
+		copied := w.addHost("a", true, 1, []string{"b"})
+		copied.config.Address, copied.hasState = address("copy"), true
+		if err := os.CopyFS(copied.config.Dir, os.DirFS(original.config.Dir)); err != nil {
+			t.Fatal(err)
+		}
+		w.mu.Lock()
+		w.hosts["a"], w.hosts["copy"] = original, copied
+		w.mu.Unlock()
+		ended := make(chan error, 1)
+		copied.start()
+		go func() { ended <- copied.keeper.AwaitCopy() }() // ends with the keeper at the latest
+		select {
+		case err := <-ended:
+			if err == nil || !strings.Contains(err.Error(), "has run for longer") || !strings.Contains(err.Error(), address("a")) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("the copy ends with %v", err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("the copy goes on")
+		}
+		goesOn := make(chan error, 1)
+		go func() { goesOn <- original.keeper.AwaitCopy() }() // ends with the keeper
+		time.Sleep(time.Minute)                               // of the bubble
+		select {
+		case err := <-goesOn:
+			t.Errorf("the original ends with %v", err)
+		default:
+		}
+	})
+}
+
 func TestBadConfig(t *testing.T) {
 	good := newWorld(t).add("a", 1).config
 	for name, spoil := range map[string]func(*membership.Config){

@@ -192,9 +192,9 @@ func (n fakeNetwork) id() link.Identity {
 func (n fakeNetwork) HelloAt(ctx context.Context, at string, h *link.Hello) (*link.Hello, link.Identity, error) {
 	node := ""
 	n.h.w.mu.Lock()
-	for _, h := range n.h.w.hosts {
+	for key, h := range n.h.w.hosts { // the key of a copy is not its node
 		if h.config.Address == at {
-			node = h.config.Node
+			node = key
 		}
 	}
 	n.h.w.mu.Unlock()
@@ -208,7 +208,7 @@ func (n fakeNetwork) HelloAt(ctx context.Context, at string, h *link.Hello) (*li
 	}
 	n.h.w.mu.Lock()
 	defer n.h.w.mu.Unlock()
-	return answer, link.Identity{Node: node, Voter: n.h.w.hosts[node].voter}, err
+	return answer, link.Identity{Node: n.h.w.hosts[node].config.Node, Voter: n.h.w.hosts[node].voter}, err
 }
 
 func (n fakeNetwork) Join(ctx context.Context, node string, r *link.JoinRequest) error {

@@ -132,6 +132,8 @@ type Config struct {
 type Keeper struct {
 	cfg      Config
 	instance string               // random: tells a copy of this node's disk from this process
+	opened   time.Time            // the later one of two copies ends
+	copied   chan error           // has one place: why this agent has to end
 	view     atomic.Pointer[view] // never nil
 	started  chan struct{}        // closed by Start, after which the next two are set
 	network  Network
@@ -147,17 +149,18 @@ type Keeper struct {
 
 	// mu guards what follows. The file is written under it, so that what was
 	// decided is durable before anybody else acts on it; nothing is sent under it.
-	mu      sync.Mutex
-	state   *state
-	unsaved bool              // the address book differs from the file
-	seen    map[string]*sight // by node: what it said last
-	tries   map[string]*try   // by address
-	hearsay map[string]string // by node: an address that somebody else told
-	said    map[string]bool   // what was logged once
-	kahuna  string            // URL of this agent's listener for Kahuna's clients
-	begins  bool              // this node was a candidate: it stays one
-	strange string            // address where the last agent with another secret was met
-	doing   string            // one line for people: what this node waits for
+	mu        sync.Mutex
+	state     *state
+	unsaved   bool              // the address book differs from the file
+	seen      map[string]*sight // by node: what it said last
+	tries     map[string]*try   // by address
+	hearsay   map[string]string // by node: an address that somebody else told
+	said      map[string]bool   // what was logged once
+	kahuna    string            // URL of this agent's listener for Kahuna's clients
+	begins    bool              // this node was a candidate: it stays one
+	elsewhere string            // address where this node is said to be, which is not its own
+	strange   string            // address where the last agent with another secret was met
+	doing     string            // one line for people: what this node waits for
 }
 
 // sight is what a node said of itself.
@@ -249,6 +252,8 @@ func Open(cfg Config) (*Keeper, error) {
 	k := &Keeper{
 		cfg:      cfg,
 		instance: randomID(),
+		opened:   time.Now(),
+		copied:   make(chan error, 1),
 		state:    st,
 		looked:   make(chan struct{}),
 		kick:     make(chan struct{}, 1),
@@ -442,12 +447,34 @@ func otherSecret(err error) bool {
 	return errors.As(err, &unknown) || errors.As(err, &alert) && (alert == alertBadCertificate || alert == alertUnknownCA)
 }
 
-// checkCopy looks at a hello with our own id. It needs mu.
+// checkCopy looks at a hello with our own id. Of two copies the one that was started
+// later ends: two that vote under one id would count twice. It needs mu.
 func (k *Keeper) checkCopy(h *link.Hello, address string) {
-	if h.GetInstance() != k.instance {
-		k.sayOnce("copy "+h.GetInstance(), slog.LevelError,
-			"another agent runs with the id of this node: its data directory was copied, and one of the two has to be emptied",
-			"node", k.cfg.Node, "address", address)
+	if h.GetInstance() == k.instance {
+		return
+	}
+	k.sayOnce("copy "+h.GetInstance(), slog.LevelError,
+		"another agent runs with the id of this node: its data directory was copied, and one of the two has to be emptied",
+		"node", k.cfg.Node, "address", address)
+	mine, theirs := time.Since(k.opened).Milliseconds(), h.GetUptimeMs()
+	if theirs == 0 || mine > theirs || mine == theirs && k.instance < h.GetInstance() {
+		return // an older agent does not say; or it is for the other one to end
+	}
+	select {
+	case k.copied <- fmt.Errorf("another agent runs with the id of this node (%s), at %s, and has run for longer: the data directory %s was copied; empty it, so that this host joins as a new node, or stop the other agent for good",
+		k.cfg.Node, address, k.cfg.Dir):
+	default: // said already
+	}
+}
+
+// AwaitCopy blocks until this agent has to end, since another one runs with a copy
+// of its data directory, and returns why; or until Close, and returns nil.
+func (k *Keeper) AwaitCopy() error {
+	select {
+	case err := <-k.copied:
+		return err
+	case <-k.ctx.Done():
+		return nil
 	}
 }
 

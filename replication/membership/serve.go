@@ -45,6 +45,7 @@ func (k *Keeper) hello() *link.Hello {
 		Removed:         k.state.Removed,
 		Succeeds:        k.state.Succeeds,
 		KahunaUrl:       k.kahuna,
+		UptimeMs:        max(1, time.Since(k.opened).Milliseconds()),
 	}
 	if p := k.state.Pledge; p != nil && k.state.Cluster == "" {
 		h.Pledged = p.Cluster
