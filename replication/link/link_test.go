@@ -187,6 +187,7 @@ func everything(ctx context.Context, p *link.Pool, book *addresses, node string)
 	results["Change"] = p.Change(ctx, node, &link.ChangeRequest{})
 	results["Vote"] = p.Vote(ctx, node, &link.VoteRequest{})
 	results["Follow"] = p.Follow(ctx, node, func(uint64, string) {})
+	results["Backup"] = p.Backup(ctx, node, io.Discard)
 	return results
 }
 
@@ -194,7 +195,7 @@ var errOver = &replication.NotLeaderError{Leader: "watch over"}
 
 func TestWhoMayAskWhat(t *testing.T) {
 	var book addresses
-	served := link.ServerOptions{Members: members{}, Voter: &voter{
+	served := link.ServerOptions{Members: members{}, Backup: func(context.Context, io.Writer) error { return nil }, Voter: &voter{
 		watch:  func(context.Context, []byte, func(*replication.Event)) error { return errOver },
 		follow: func(context.Context, func(uint64, string)) error { return errOver }}}
 	start(t, &book, clusterSecret, "v1", served)
@@ -432,7 +433,13 @@ func TestStrangersGetNothing(t *testing.T) {
 	address, _ := book.resolve("v1")
 	for name, s := range map[string]secret.Secret{"another cluster's voter": secret.Generate(), "another cluster's proxy": secret.Generate().Proxy()} {
 		x := start(t, &book, s, "x"+strconv.Itoa(len(name)), link.ServerOptions{})
-		for asked, err := range everything(t.Context(), x.pool, &book, "v1") {
+		asked := everything(t.Context(), x.pool, &book, "v1")
+		for _, method := range link.MethodNames() {
+			if _, tried := asked[method]; !tried {
+				t.Errorf("%s was not asked for: this test has to try everything", method)
+			}
+		}
+		for asked, err := range asked {
 			if !errors.Is(err, link.ErrBroken) {
 				t.Errorf("%s asks for %s: %v", name, asked, err)
 			}
