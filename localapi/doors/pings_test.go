@@ -19,7 +19,9 @@ func TestPingsAreWelcome(t *testing.T) {
 		t.Fatal(err)
 	}
 	const pings = 2000
+	sent := make(chan struct{})
 	go func() {
+		defer close(sent)
 		for i := range uint64(pings) {
 			var data [8]byte
 			binary.BigEndian.PutUint64(data[:], i)
@@ -45,6 +47,7 @@ func TestPingsAreWelcome(t *testing.T) {
 			}
 		}
 	}
+	<-sent // the last may be answered before its writer has returned
 	// The connection serves requests as before.
 	if err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.fields("GET", "/x"), EndStream: true, EndHeaders: true}); err != nil {
 		t.Fatal(err)
