@@ -107,7 +107,7 @@ func (c *Conn) write() {
 		case <-c.out.ready:
 		case <-c.ctx.Done():
 			// What was queued before a Close, if the socket is still open.
-			c.conn.SetWriteDeadline(time.Now().Add(flushTimeout))
+			_ = c.conn.SetWriteDeadline(time.Now().Add(flushTimeout))
 			if b = c.out.take(b); b != nil {
 				_, _ = c.conn.Write(b) // nobody is left to tell
 			}
@@ -150,7 +150,7 @@ func (c *Conn) writeAll(b []byte) error {
 // a handler, so pongs, answers and cancellations always get through.
 func (c *Conn) read() error {
 	in := bufio.NewReaderSize(&liveReader{c: c}, 64<<10)
-	c.conn.SetReadDeadline(time.Now().Add(c.o.HandshakeTimeout))
+	_ = c.conn.SetReadDeadline(time.Now().Add(c.o.HandshakeTimeout))
 	peer, err := readHello(c.conn)
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -158,7 +158,7 @@ func (c *Conn) read() error {
 		}
 		return err
 	}
-	c.conn.SetReadDeadline(time.Time{})
+	_ = c.conn.SetReadDeadline(time.Time{})
 	peer.frameBytes = min(peer.frameBytes, uint32(c.o.MaxFrameBytes))
 	c.out.peerAccepts(peer.frameBytes)
 	c.calls.peerAccepts(peer)

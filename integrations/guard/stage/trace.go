@@ -76,7 +76,7 @@ func startTraced(file string, args []string, attr *syscall.ProcAttr) (pid int, e
 func waitFor(pid int) (status unix.WaitStatus, err error) {
 	for {
 		_, err = unix.Wait4(pid, &status, unix.WALL, nil)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}

@@ -69,7 +69,7 @@ func connect(ctx context.Context, socket string) (*os.File, error) {
 	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &step)
 	for err == nil {
 		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
-		if err != unix.EAGAIN && err != unix.EINTR { // EAGAIN: its queue is full
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) { // EAGAIN: its queue is full
 			break
 		}
 		err = ctx.Err()
