@@ -156,8 +156,10 @@ func (p *PKI) verify(leaf *x509.Certificate, rest []*x509.Certificate, use x509.
 // IsVoter reports whether the own certificate lets this agent act as a voter.
 func (p *PKI) IsVoter() bool { return p.voter }
 
-// NotAfter is when the own certificate expires; NotBefore, from when it is valid.
-func (p *PKI) NotAfter() time.Time  { return p.own.Leaf.NotAfter }
+// NotAfter is when the own certificate expires.
+func (p *PKI) NotAfter() time.Time { return p.own.Leaf.NotAfter }
+
+// NotBefore is from when on the own certificate is valid.
 func (p *PKI) NotBefore() time.Time { return p.own.Leaf.NotBefore }
 
 // Serial names the own certificate for people.
@@ -201,9 +203,12 @@ func (p *PKI) ServerTLS() *tls.Config { return p.config(x509.ExtKeyUsageClientAu
 // ClientTLS returns the configuration with which voters and proxies are called.
 func (p *PKI) ClientTLS() *tls.Config { return p.config(x509.ExtKeyUsageServerAuth, false) }
 
-// VoterServerTLS and VoterClientTLS accept voters only, and need a voter's
+// VoterServerTLS is ServerTLS that accepts voters only. It needs a voter's
 // certificate.
 func (p *PKI) VoterServerTLS() (*tls.Config, error) { return p.voterConfig(x509.ExtKeyUsageClientAuth) }
+
+// VoterClientTLS is ClientTLS that accepts voters only. It needs a voter's
+// certificate.
 func (p *PKI) VoterClientTLS() (*tls.Config, error) { return p.voterConfig(x509.ExtKeyUsageServerAuth) }
 
 func (p *PKI) voterConfig(use x509.ExtKeyUsage) (*tls.Config, error) {
