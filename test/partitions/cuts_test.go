@@ -15,7 +15,7 @@ import (
 
 // afterElection is how long after an election, at most, anybody's next answer may
 // take on a machine that does other things as well; the aim is well below.
-const afterElection = 3 * time.Second
+const afterElection = 5 * time.Second
 
 // The leader's host vanishes: nothing of it arrives any more, no reset, no word. How
 // long until writes and reads that were and are asked for through a proxy, and
