@@ -43,9 +43,10 @@ type Options struct {
 	Reload Reload
 
 	// Set by tests: whether nothing of gossip passes now, and who hears how many
-	// members it has given up.
+	// members it has given up; and the wall clock of this host.
 	cutGossip  func() bool
 	gossipLost func(int64)
+	wall       func() time.Time
 }
 
 // drainTime is how long holders are given to hear that the agent stops before

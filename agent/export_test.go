@@ -13,6 +13,9 @@ func (o *Options) CutGossip(cut func() bool, givenUp func(int64)) {
 	o.cutGossip, o.gossipLost = cut, givenUp
 }
 
+// Wall replaces the wall clock of what an agent labels and tells other voters.
+func (o *Options) Wall(now func() time.Time) { o.wall = now }
+
 // Answers is what the watchdog asks of whoever serves the socket.
 func Answers(ctx context.Context, socket string, limit time.Duration) error {
 	return (&agent{cfg: config.Config{Socket: socket}}).answers(ctx, limit)

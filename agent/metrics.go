@@ -28,6 +28,10 @@ var voterGauges = []voterGauge{
 	gauge("kahu_storage_unflushed_bytes", "Changes applied and not yet in the engine.", func(s voter.Status) float64 { return float64(s.UnflushedBytes) }),
 	gauge("kahu_proposer_queued_requests", "Requests that wait to be proposed.", func(s voter.Status) float64 { return float64(s.QueuedRequests) }),
 	gauge("kahu_voter_stalled_seconds", "Age of a log write, flush or apply that hangs; 0 when healthy.", func(s voter.Status) float64 { return s.StalledFor.Seconds() }),
+	gauge("kahu_wall_clock_trusted", "0 on a leader whose times do not follow its wall clock: see kahu status there.", func(s voter.Status) float64 { return truth(s.WallClock.Problem == "") }),
+	gauge("kahu_wall_clock_ahead_seconds", "How far the leader's wall clock is ahead of the times that it gives out; 0 while they follow it.", func(s voter.Status) float64 {
+		return s.WallClock.Offset.Seconds()
+	}),
 	gauge("kahu_lease_clock_seconds", "The replicated lease clock as of the last applied entry.", func(s voter.Status) float64 {
 		return time.Duration(s.LeaseClockNS).Seconds()
 	}),

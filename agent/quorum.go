@@ -76,12 +76,13 @@ func (q *quorum) open(a *agent) (err error) {
 		return err
 	}
 	q.pool = link.NewPool(link.PoolOptions{Dialer: q.dialer, Resolve: q.keeper.Address, Logger: a.log})
-	options := link.ServerOptions{Members: q.keeper, Logger: a.log}
+	options := link.ServerOptions{Members: q.keeper, Wall: a.o.wall, Logger: a.log}
 	if isVoter {
 		if q.voter, err = voter.Open(voter.Config{
 			NodeID: node, Storage: a.identity.storage,
 			Stream: link.NewRaft(node, q.listener, q.dialer, q.keeper.Address), Address: link.RaftAddress,
 			AskTerm: q.pool.Term, AskReadIndex: q.pool.ReadIndex,
+			Wall: a.o.wall, Boottime: boottime.Boottime, AskWall: q.pool.Wall,
 			LeaseNow: boottime.Now, AnnouncedLevel: q.keeper.AnnouncedLevel, MaxLevel: a.cfg.FeatureLevelCap,
 			FreeBytes: a.watchDisk(), MinFreeBytes: a.cfg.MinFreeBytes,
 			Fatal:         a.fatal,

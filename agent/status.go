@@ -96,6 +96,9 @@ func voterStatus(v voter.Status, names map[string]string) *wire.VoterStatus {
 	if v.FreeBytes >= 0 {
 		out.FreeBytes = &v.FreeBytes
 	}
+	if w := v.WallClock; w.Problem != "" {
+		out.WallClock = &wire.WallClock{AheadMS: w.Offset.Milliseconds(), Problem: w.Problem}
+	}
 	for _, p := range v.Peers {
 		role := "staging"
 		if p.Voter {

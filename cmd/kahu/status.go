@@ -256,6 +256,9 @@ func writeStatus(l *lines, s wire.Status) {
 		if v.StalledMS > 0 {
 			p("STALLED", "for %s: the disk or the state machine does not go on", millis(v.StalledMS))
 		}
+		if v.WallClock != nil {
+			p("CLOCK", "%s", v.WallClock.Problem)
+		}
 		for _, peer := range v.Configuration {
 			p("member", "%s  %s  %s", peer.Node, peer.Role, dash(peer.Host))
 		}

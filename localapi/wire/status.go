@@ -100,7 +100,17 @@ type VoterStatus struct {
 	StalledMS      int64  `json:"stalled_ms,omitempty"`
 	// FreeBytes are left on the disk of the data directory, absent when that is not
 	// known. Below MinFreeBytes a leader refuses what needs room; 0: never.
-	FreeBytes     *int64 `json:"free_bytes,omitempty"`
-	MinFreeBytes  int64  `json:"min_free_bytes,omitempty"`
-	Configuration []Peer `json:"configuration,omitempty"` // Raft's: Role is voter or staging
+	FreeBytes    *int64 `json:"free_bytes,omitempty"`
+	MinFreeBytes int64  `json:"min_free_bytes,omitempty"`
+	// WallClock is there on a leader whose wall clock does not count.
+	WallClock     *WallClock `json:"wall_clock,omitempty"`
+	Configuration []Peer     `json:"configuration,omitempty"` // Raft's: Role is voter or staging
+}
+
+// WallClock says why the times that a leader gives to changes do not follow its
+// host's wall clock. No lease depends on it.
+type WallClock struct {
+	// AheadMS is how far the wall clock is ahead of those times; negative: behind.
+	AheadMS int64  `json:"ahead_ms"`
+	Problem string `json:"problem"` // one line, with what to do
 }

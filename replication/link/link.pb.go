@@ -550,8 +550,11 @@ func (x *Leads) GetLeader() string {
 
 // Index answers ReadIndex and Term.
 type Index struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Value         uint64                 `protobuf:"varint,1,opt,name=value,proto3" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Value uint64                 `protobuf:"varint,1,opt,name=value,proto3" json:"value,omitempty"`
+	// Term only: the wall clock of the one who answers, milliseconds since 1970. A
+	// leader holds its own against those of a majority.
+	WallMs        int64 `protobuf:"zigzag64,2,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -589,6 +592,13 @@ func (*Index) Descriptor() ([]byte, []int) {
 func (x *Index) GetValue() uint64 {
 	if x != nil {
 		return x.Value
+	}
+	return 0
+}
+
+func (x *Index) GetWallMs() int64 {
+	if x != nil {
+		return x.WallMs
 	}
 	return 0
 }
@@ -1026,9 +1036,10 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\fR\asession\"3\n" +
 	"\x05Leads\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\tR\x06leader\"\x1d\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\"6\n" +
 	"\x05Index\x12\x14\n" +
-	"\x05value\x18\x01 \x01(\x04R\x05value\"\x99\x01\n" +
+	"\x05value\x18\x01 \x01(\x04R\x05value\x12\x17\n" +
+	"\awall_ms\x18\x02 \x01(\x12R\x06wallMs\"\x99\x01\n" +
 	"\vJoinRequest\x12&\n" +
 	"\x04self\x18\x01 \x01(\v2\x12.kahu.link.v1.PeerR\x04self\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +

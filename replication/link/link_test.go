@@ -179,6 +179,11 @@ func everything(ctx context.Context, p *link.Pool, book *addresses, node string)
 		err = fmt.Errorf("term %d", term)
 	}
 	results["Term"] = err
+	wall, err := p.Wall(ctx, node)
+	if err == nil && time.Since(wall).Abs() > time.Minute {
+		err = fmt.Errorf("wall clock %v", wall)
+	}
+	results["Wall"] = err
 	address, _ := book.resolve(node)
 	_, _, results["Hello"] = p.HelloAt(ctx, address, &link.Hello{})
 	results["Join"] = p.Join(ctx, node, &link.JoinRequest{})

@@ -283,6 +283,16 @@ func (p *Pool) Term(ctx context.Context, node string) (uint64, error) {
 	return answer.GetValue(), err
 }
 
+// Wall asks node for its wall clock, as of when it answers. For voters. The zero
+// time is that of a node that is too old to tell.
+func (p *Pool) Wall(ctx context.Context, node string) (time.Time, error) {
+	var answer Index
+	if err := p.ask(ctx, node, methodTerm, nil, &answer); err != nil || answer.GetWallMs() == 0 {
+		return time.Time{}, err
+	}
+	return time.UnixMilli(answer.GetWallMs()), nil
+}
+
 // HelloAt asks whoever is at address who it is. It returns the verified
 // identity beside what the node says of itself, and keeps the connection.
 func (p *Pool) HelloAt(ctx context.Context, address string, h *Hello) (*Hello, Identity, error) {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/stream"
@@ -59,6 +60,8 @@ type ServerOptions struct {
 	Members Members // nil: what membership answers is refused
 	// Backup writes a backup of this voter's state. Optional: nil refuses it.
 	Backup func(ctx context.Context, out io.Writer) error
+	// Wall is this host's wall clock, told to other voters. Optional: time.Now.
+	Wall   func() time.Time
 	Stream stream.Options // optional; Handler is ignored, KeepAlive is DefaultKeepAlive
 	Logger *slog.Logger   // optional
 }
@@ -77,6 +80,9 @@ type Server struct {
 func NewServer(o ServerOptions) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Wall == nil {
+		o.Wall = time.Now
 	}
 	if o.Stream.KeepAlive == 0 {
 		o.Stream.KeepAlive = DefaultKeepAlive
@@ -234,7 +240,7 @@ func (s *Server) term(context.Context, Identity, *stream.Incoming) (stream.Messa
 	if s.o.Voter == nil {
 		return nil, errNoVoter
 	}
-	return &Index{Value: s.o.Voter.Term()}, nil
+	return &Index{Value: s.o.Voter.Term(), WallMs: s.o.Wall().UnixMilli()}, nil
 }
 
 func (s *Server) hello(ctx context.Context, from Identity, in *stream.Incoming) (stream.Message, error) {

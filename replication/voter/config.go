@@ -61,6 +61,13 @@ type Config struct {
 	LeaseNow func() time.Duration
 	// Wall is the wall clock, which only labels. Optional: time.Now.
 	Wall func() time.Time
+	// Boottime is a clock that nobody steps and that counts suspend: a wall clock
+	// that has moved otherwise is not believed alone (package wallclock). Optional:
+	// Go's monotonic clock.
+	Boottime func() time.Duration
+	// AskWall asks another voter for its wall clock (link.Pool.Wall). Optional: none
+	// answers.
+	AskWall func(ctx context.Context, node string) (time.Time, error)
 	// AnnouncedLevel returns the highest feature level that every voter has
 	// announced. Optional: the level of this binary, which is right only while
 	// all voters run the same one.
@@ -142,6 +149,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Wall == nil {
 		c.Wall = time.Now
+	}
+	if c.Boottime == nil {
+		start := time.Now()
+		c.Boottime = func() time.Duration { return time.Since(start) }
 	}
 	setDefault(&c.BacklogBytes, 8<<20)
 	setDefault(&c.StallAfter, time.Second)

@@ -50,12 +50,14 @@ type fsm struct {
 	prepared atomic.Pointer[preparedAt] // for the reads of one index
 	applied  appliedIndex
 	position atomic.Pointer[statemachine.Position] // after the last entry
-	due      atomic.Int64                          // lease clock at which a sweep is worth proposing; dueNever: none
-	dueMoved chan struct{}
-	openTx   atomic.Int64  // transactions
-	released signal        // told when a transaction has given up locks, or has ended
-	restored chan struct{} // told after Restore
-	restores atomic.Uint64
+	// labelledAt is when the last label of position was applied, on Config.Boottime.
+	labelledAt atomic.Int64
+	due        atomic.Int64 // lease clock at which a sweep is worth proposing; dueNever: none
+	dueMoved   chan struct{}
+	openTx     atomic.Int64  // transactions
+	released   signal        // told when a transaction has given up locks, or has ended
+	restored   chan struct{} // told after Restore
+	restores   atomic.Uint64
 
 	applying atomic.Int64 // when the entry in work began, ns since start + 1; 0: none
 	received received     // by the snapshot store, for Restore
@@ -192,6 +194,9 @@ func seededAnew(err error) bool {
 // holds apply, or nobody else knows f yet.
 func (f *fsm) publish() {
 	p := f.machine.Position()
+	if last := f.position.Load(); last == nil || last.WallMS != p.WallMS {
+		f.labelledAt.Store(int64(f.cfg.Boottime()))
+	}
 	f.position.Store(&p)
 	f.openTx.Store(int64(f.machine.OpenTransactions()))
 	due, ok := f.machine.Due()

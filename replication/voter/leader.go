@@ -85,9 +85,13 @@ func (v *Voter) beginReign() *reign {
 	r.ctx, r.end = context.WithCancel(context.Background())
 	// Ends with the reign; endReign waits for it.
 	r.done.Go(func() {
+		defer v.wall.End()
+		labelledAt := time.Duration(v.fsm.labelledAt.Load()) // before the label
+		v.wall.Begin(r.ctx, v.fsm.position.Load().WallMS, labelledAt)
 		if err := v.open(r); err != nil {
 			return // the reign is over
 		}
+		r.done.Go(func() { v.wall.Watch(r.ctx) })
 		v.duties(r)
 	})
 	return r
@@ -149,7 +153,7 @@ func (v *Voter) proposeOpening(term uint64) error {
 		Level:        p.Level,
 		Term:         term,
 		LeaseClockNs: p.LeaseClockNS,
-		WallMs:       v.cfg.Wall().UnixMilli(),
+		WallMs:       v.wall.Now().UnixMilli(),
 		Requests: []*replication.Request{{
 			Op: &replication.Request_Opening{Opening: &replication.Opening{Node: v.cfg.NodeID}},
 		}},

@@ -181,13 +181,17 @@ func (v *Voter) leadNow() reads.Lead {
 	if r == nil {
 		return reads.Lead{Leader: v.leaderHint()}
 	}
-	lead := reads.Lead{Term: r.term}
+	return reads.Lead{Term: r.term, Voters: v.voterIDs()}
+}
+
+// voterIDs are the servers of the latest configuration that vote.
+func (v *Voter) voterIDs() (nodes []string) {
 	for _, s := range v.raft.GetConfiguration().Configuration().Servers {
 		if s.Suffrage == raft.Voter {
-			lead.Voters = append(lead.Voters, string(s.ID))
+			nodes = append(nodes, string(s.ID))
 		}
 	}
-	return lead
+	return nodes
 }
 
 // awaitReign returns the reign under which this voter serves. A voter that has

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/kahu-sh/kahu/replication/wallclock"
 )
 
 // Status is what a voter knows about itself at one moment. For people and metrics.
@@ -47,6 +49,9 @@ type Status struct {
 	// FreeBytes are left on the disk as of a second ago; -1: not known, or nobody
 	// wanted to know (Config.MinFreeBytes).
 	FreeBytes int64 `json:"free_bytes"`
+	// WallClock says on a leader how its labels stand to its wall clock; elsewhere
+	// there is nothing to say.
+	WallClock wallclock.Status `json:"wall_clock"`
 }
 
 // Peer is one server of the latest Raft configuration.
@@ -89,6 +94,7 @@ func (v *Voter) Status() Status {
 		ParkedRequests:     int(v.parked.Load()),
 		StalledFor:         v.stalledFor(),
 		FreeBytes:          v.space.free.Load(),
+		WallClock:          v.wall.Status(),
 	}
 	if contact := v.raft.LastContact(); v.raft.State() == raft.Leader {
 		s.LastContact = 0

@@ -23,7 +23,7 @@ const (
 	// levelWait bounds the wait of a request for a feature level that a cluster of
 	// this binary is about to reach.
 	levelWait = 2 * time.Second
-	// asOfAhead is how far ahead of the leader's wall clock a time may lie that a
+	// asOfAhead is how far ahead of the leader's labels a time may lie that a
 	// read waits for (contract/decisions.md 5). Further ahead it gets the latest state.
 	asOfAhead = time.Second
 )
@@ -153,7 +153,7 @@ func asOf(req *replication.Request) *replication.Timestamp {
 
 // reach makes sure that this voter's state has passed t, so that what is read as
 // of t can never change (contract/decisions.md 5). The leader proposes an empty
-// entry for that when t is at most asOfAhead ahead of its wall clock; a follower
+// entry for that when t is at most asOfAhead ahead of its clock for labels; a follower
 // sends on to it.
 func (v *Voter) reach(ctx context.Context, t *replication.Timestamp) error {
 	if t == nil || passed(v.fsm.position.Load(), t) {
@@ -163,7 +163,7 @@ func (v *Voter) reach(ctx context.Context, t *replication.Timestamp) error {
 	if r == nil {
 		return &replication.NotLeaderError{Leader: v.otherLeader()}
 	}
-	if t.PhysicalMs > v.cfg.Wall().Add(asOfAhead).UnixMilli() || v.fsm.position.Load().Level < 2 {
+	if t.PhysicalMs > v.wall.Now().Add(asOfAhead).UnixMilli() || v.fsm.position.Load().Level < 2 {
 		return nil // the latest state, as Kahuna answers
 	}
 	answer, err := v.proposer.Do(ctx, &replication.Request{

@@ -13,6 +13,7 @@ import (
 	"github.com/kahu-sh/kahu/replication/proposer"
 	"github.com/kahu-sh/kahu/replication/raftlog"
 	"github.com/kahu-sh/kahu/replication/reads"
+	"github.com/kahu-sh/kahu/replication/wallclock"
 )
 
 // Voter is a running member of the quorum. Its methods may be called
@@ -28,6 +29,7 @@ type Voter struct {
 	raft      *raft.Raft
 	entries   *entries
 	proposer  *proposer.Proposer
+	wall      *wallclock.Clock     // of what this voter proposes while it leads
 	local     *reads.Barrier       // read index, on the leader
 	remote    *reads.Group[uint64] // read index from the leader, on a follower
 	gate      *gate                // of transactions
@@ -97,7 +99,10 @@ func Open(cfg Config) (*Voter, error) {
 	v.transport.intake.start(v.awaitRoom) // ends with Raft
 	v.leads.Store(newLeadership(0, ""))
 	v.entries = &entries{raft: v.raft, stopped: v.raftGone}
-	v.proposer = proposer.New(v.entries, cfg.Wall)
+	v.wall = wallclock.New(wallclock.Config{
+		Wall: cfg.Wall, Elapsed: cfg.Boottime, Self: cfg.NodeID, Voters: v.voterIDs, Ask: cfg.AskWall, Logger: cfg.Logger,
+	})
+	v.proposer = proposer.New(v.entries, v.wall.Now)
 	v.local = reads.New(reads.Config{
 		Self:        cfg.NodeID,
 		Lead:        v.leadNow,
