@@ -150,10 +150,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Wall == nil {
 		c.Wall = time.Now
 	}
-	if c.Boottime == nil {
-		start := time.Now()
-		c.Boottime = func() time.Duration { return time.Since(start) }
-	}
+	setBoottime(&c)
 	setDefault(&c.BacklogBytes, 8<<20)
 	setDefault(&c.StallAfter, time.Second)
 	setDefault(&c.TrailingBytes, 256<<20)
@@ -161,6 +158,14 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.CompactBytes, 64<<20)
 	setDefault(&c.timing, defaultTiming)
 	return c, nil
+}
+
+// setBoottime sets Go's own clock where there is no better one.
+func setBoottime(c *Config) {
+	if c.Boottime == nil {
+		start := time.Now()
+		c.Boottime = func() time.Duration { return time.Since(start) }
+	}
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -73,6 +73,7 @@ var (
 
 // newFSM loads the state machine from the engine.
 func newFSM(cfg Config, fail func(error), diverged func(uint64, error)) (*fsm, error) {
+	setBoottime(&cfg) // Recover has no other defaults
 	f := &fsm{
 		cfg:      cfg,
 		fail:     fail,
