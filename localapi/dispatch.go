@@ -3,6 +3,7 @@ package localapi
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -283,7 +284,14 @@ func (x *exchange) body(limit int64) ([]byte, error) {
 
 // decode reads a JSON body into v. curl sends forms unless told otherwise, and
 // is a fine client.
-func (x *exchange) decode(v any) error {
+func (x *exchange) decode(v any) error { return x.decodeWithin(v, wire.MaxJSONBytes) }
+
+// decodeValues is decode of a body that may have a value in it, in base64 or as text.
+func (s *Server) decodeValues(x *exchange, v any) error {
+	return x.decodeWithin(v, int64(base64.StdEncoding.EncodedLen(int(s.cfg.MaxValueBytes)))+wire.MaxJSONBytes)
+}
+
+func (x *exchange) decodeWithin(v any, limit int64) error {
 	if t := x.r.Header.Get("Content-Type"); t != "" {
 		media, params, err := mime.ParseMediaType(t)
 		utf8 := params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8")
@@ -291,11 +299,11 @@ func (x *exchange) decode(v any) error {
 			return wire.Refuse(wire.MediaType, fmt.Sprintf("the body must be application/json and not %.80q", t))
 		}
 	}
-	data, err := x.body(wire.MaxJSONBytes)
+	data, err := x.body(limit)
 	if err != nil {
 		return err
 	}
-	return invalid(wire.Decode(data, v))
+	return invalid(wire.DecodeWithin(data, v, limit))
 }
 
 // ask is Server.do for a handler; a refusal is an error.

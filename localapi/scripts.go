@@ -39,7 +39,7 @@ func (s *Server) postScript(x *exchange) error {
 		return err
 	}
 	var in wire.Script
-	if err := x.decode(&in); err != nil {
+	if err := s.decodeValues(x, &in); err != nil {
 		return err
 	}
 	req, timeout, err := in.Request()

@@ -221,7 +221,7 @@ func (s *Server) postTxWrite(x *exchange) error {
 		return err
 	}
 	var in wire.TxWrite
-	if err := x.decode(&in); err != nil {
+	if err := s.decodeValues(x, &in); err != nil {
 		return err
 	}
 	op := &replication.TxWrite{Tx: tx}

@@ -1,11 +1,13 @@
 package localapi_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/kahu-sh/kahu/localapi"
 	"github.com/kahu-sh/kahu/localapi/policy"
 	"github.com/kahu-sh/kahu/localapi/wire"
 	"github.com/kahu-sh/kahu/replication"
@@ -200,5 +202,31 @@ func TestTransactionsObeyThePolicy(t *testing.T) {
 	b := startAgent(t, allowing(own(policy.Lock)))
 	if res, body := ask(t, b.http(t), "POST", txRoot, ""); res.StatusCode != 403 {
 		t.Errorf("%d %s", res.StatusCode, body)
+	}
+}
+
+// TestValuesInJSON sends values of the configured limit in JSON, and one byte more.
+func TestValuesInJSON(t *testing.T) {
+	const limit = 200_000
+	a := startAgent(t, scripting, func(c *localapi.Config) { c.MaxValueBytes = limit })
+	c := a.http(t)
+	tx := begin(t, c, `{"timeout":"30s"}`)
+	for _, step := range []struct {
+		path, body string
+		status     int
+		want       string
+	}{
+		{tx + "/write", `{"writes":[{"key":"a","value":"` + base64.StdEncoding.EncodeToString(make([]byte, limit)) + `"}]}`, 200, `"code":"ok"`},
+		{tx + "/write", `{"writes":[{"key":"b","text":"` + strings.Repeat("x", limit) + `"}]}`, 200, `"code":"ok"`},
+		{tx + "/write", `{"writes":[{"key":"c","text":"` + strings.Repeat("x", limit+1) + `"}]}`, 413, `"code":"too-large"`},
+		{tx + "/write", `{"writes":[{"key":"c","text":"` + strings.Repeat("x", 2*limit) + `"}]}`, 413, `the limit is`},
+		{tx + "/lock", `{"locks":[{"key":"` + strings.Repeat("x", limit) + `"}]}`, 413, `the limit is 65536`},
+		{"/kahu/v1/scripts", `{"script":"SET d @v","parameters":[{"name":"v","value":"` + strings.Repeat("x", limit) + `"}]}`, 200, `"type":"set"`},
+		{"/kahu/v1/scripts", `{"script":"SET d @v","parameters":[{"name":"v","value":"` + strings.Repeat("x", 2*limit) + `"}]}`, 413, `the limit is`},
+	} {
+		res, body := ask(t, c, "POST", step.path, step.body)
+		if res.StatusCode != step.status || !strings.Contains(body, step.want) {
+			t.Errorf("%.60s…\n= %d %.300s\nwant %d %s", step.body, res.StatusCode, body, step.status, step.want)
+		}
 	}
 }

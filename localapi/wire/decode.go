@@ -17,9 +17,12 @@ const maxDepth = 8
 // encoding/json lets pass: unknown names and names in other case, a name given
 // twice, something behind the object, text that is not UTF-8. v is undefined
 // after an error. The text of the error is fit for a stranger.
-func Decode(data []byte, v any) error {
-	if len(data) > MaxJSONBytes {
-		return fmt.Errorf("the JSON has %d bytes, and the limit is %d", len(data), MaxJSONBytes)
+func Decode(data []byte, v any) error { return DecodeWithin(data, v, MaxJSONBytes) }
+
+// DecodeWithin is Decode with another limit of bytes than MaxJSONBytes.
+func DecodeWithin(data []byte, v any, limit int64) error {
+	if int64(len(data)) > limit {
+		return fmt.Errorf("the JSON has %d bytes, and the limit is %d", len(data), limit)
 	}
 	if len(bytes.TrimSpace(data)) == 0 {
 		return errors.New("the body is empty, and should be a JSON object")
