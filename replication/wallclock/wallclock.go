@@ -43,8 +43,9 @@ const (
 	Tolerance = 10 * time.Second
 	// CheckEvery is how often the other voters are asked when all seems well.
 	CheckEvery = time.Minute
-	// AloneAfter and AloneAtStart are for a voter that is alone, see above.
-	AloneAfter   = time.Minute
+	// AloneAfter is how long the clock of a voter that is alone must have stayed.
+	AloneAfter = time.Minute
+	// AloneAtStart is what such a voter takes at once when it begins to lead.
 	AloneAtStart = 30 * 24 * time.Hour
 	// doubtEvery is how often they are asked otherwise.
 	doubtEvery = time.Second

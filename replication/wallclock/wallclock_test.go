@@ -86,7 +86,7 @@ func (w *world) begin(ctx context.Context, label time.Duration) {
 
 // off is how far the labels are ahead of the true time.
 func (w *world) labels() time.Duration {
-	return w.clock.Now().Sub(time.Now()).Round(10 * time.Millisecond)
+	return time.Until(w.clock.Now()).Round(10 * time.Millisecond)
 }
 
 // watch runs Watch until the test has ended.
