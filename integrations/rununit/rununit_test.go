@@ -35,6 +35,7 @@ type host struct {
 	story    []string
 	unit     rununit.Unit
 	stubborn bool // a stop leaves its process running
+	tough    bool // and so does the first SIGKILL
 	startErr error
 	events   chan guard.Event
 	changed  chan struct{}
@@ -107,6 +108,14 @@ func (h *host) Kill(pids []int) {
 		return
 	}
 	h.tell("kill")
+	h.mu.Lock()
+	tough := h.tough
+	h.tough = false
+	h.mu.Unlock()
+	if tough {
+		h.change(func(*rununit.Unit) {})
+		return
+	}
 	h.change(func(u *rununit.Unit) { u.Active, u.Sub, u.Job, u.Processes = "failed", "failed", "", nil })
 }
 
@@ -223,10 +232,13 @@ func TestStories(t *testing.T) {
 		}, "wait, ack, start, release", ""},
 		"what is left behind": {func(h *host, _ context.CancelFunc) {
 			h.grant()
+			h.mu.Lock()
+			h.tough = true
+			h.mu.Unlock()
 			h.change(func(u *rununit.Unit) {
 				u.Active, u.Sub, u.Job, u.Processes, u.Awaiting = "deactivating", "stop-post", "stop", []int{1 << 30}, true
 			})
-		}, "wait, ack, start, kill, release", ""},
+		}, "wait, ack, start, kill, kill, release", ""},
 		"its own restart": {func(h *host, cancel context.CancelFunc) {
 			h.grant()
 			h.change(func(u *rununit.Unit) { u.Active, u.Sub, u.Processes = "deactivating", "stop-post", nil })
