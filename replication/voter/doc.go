@@ -60,6 +60,8 @@
 //     have such an entry is what happens when a leader dies after sending, too. While it
 //     lives, it compares its whole log with a candidate's, which refuses more
 //     votes and never grants more.
+//   - Terms are begun in Raft's loop alone, one after another (heartbeat.go), however
+//     long each waits for the disk.
 //   - Term and vote are written when the disk has the log. So what a candidate claims
 //     to have it has, and a disk never shows a term that is newer than its log.
 //   - Removing the end of the log (another leader's entries, a snapshot) waits for the

@@ -28,6 +28,22 @@ func (c *Config) WrapLogFiles(f func(types.SegmentFiler) types.SegmentFiler) { c
 // HeldAnswers is how many answers of followers wait for this voter's own disk.
 func (v *Voter) HeldAnswers() int { return int(v.transport.held.Load()) }
 
+// EntriesOf counts the entries of a term in the log.
+func (v *Voter) EntriesOf(term uint64) (n int, err error) {
+	first, _ := v.log.FirstIndex()
+	last, _ := v.log.LastIndex()
+	for i := max(first, 1); i <= last; i++ {
+		var e raft.Log
+		if err := v.log.GetLog(i, &e); err != nil {
+			return 0, err
+		}
+		if e.Term == term {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // LogWriteAge is for how long a write of the log has been running.
 func (v *Voter) LogWriteAge() time.Duration { return v.log.WriteAge() }
 

@@ -23,7 +23,7 @@ const (
 	rpcPool = 3
 )
 
-// transport is what Raft sees of the network. It does four things:
+// transport is what Raft sees of the network. It does five things:
 //
 // Addresses are node ids. Where a node answers is looked up at each dial, so a
 // voter that moves stays the same voter (HAZARDS.md 23).
@@ -39,6 +39,8 @@ const (
 //
 // What comes in goes through an intake, which holds entries back while this
 // voter has not applied those before (intake.go).
+//
+// Heartbeats pass Raft's loop by only where they change nothing (heartbeat.go).
 type transport struct {
 	raft.Transport
 	conns   *conns // nil when Config.Transport is used
@@ -48,6 +50,7 @@ type transport struct {
 	log     ownLog
 	held    atomic.Int64 // answers in hold
 	intake  *intake
+	follows atomic.Pointer[func(term uint64) bool] // nil: not known yet
 
 	stopping context.Context // ends with cut
 	stop     context.CancelFunc

@@ -96,6 +96,7 @@ func Open(cfg Config) (*Voter, error) {
 		return undo(fmt.Errorf("starting raft: %w", err))
 	}
 	v.log.RunAhead(v.leadsOthers)
+	v.transport.hastenHeartbeats(v.followsIn)
 	v.transport.intake.start(v.awaitRoom) // ends with Raft
 	v.leads.Store(newLeadership(0, ""))
 	v.entries = &entries{raft: v.raft, stopped: v.raftGone}
