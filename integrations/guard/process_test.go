@@ -288,6 +288,9 @@ func (g *guarded) stages() (s stages) {
 		case p.name == "kahu-keeper":
 			s.keeper = p
 		case p.name == "kahu-init":
+			if s.init.pid != 0 {
+				g.t.Errorf("there are two inits: %v and %v", s.init, p)
+			}
 			s.init = p
 		default:
 			s.rest = append(s.rest, p)

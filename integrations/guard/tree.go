@@ -110,6 +110,9 @@ type tree struct {
 // attempt happens in the child that would be the init, so that one that dies of it
 // (a seccomp filter) costs nothing.
 func contain(want Containment, require bool) (*tree, error) {
+	if want != Auto && want != PIDNS {
+		stage.DropEarly()
+	}
 	var reasons []error
 	reached := want == Auto
 	for _, rung := range rungs {

@@ -95,3 +95,16 @@ func TakeEarly() *Init {
 	early = nil
 	return in
 }
+
+// DropEarly ends the init that lives in a namespace already, where another kind
+// was asked for in another way than by a flag. It blocks until that has ended.
+func DropEarly() {
+	in := TakeEarly()
+	if in == nil {
+		return
+	}
+	_ = unix.PidfdSendSignal(in.Pidfd, unix.SIGKILL, nil, 0) // ESRCH: it could not begin
+	in.Link.Close()
+	_, _ = unix.Wait4(in.PID, nil, 0, nil)
+	_ = unix.Close(in.Pidfd)
+}
