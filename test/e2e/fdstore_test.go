@@ -77,13 +77,25 @@ func (s *storing) run() {
 	}
 }
 
-func (s *storing) names() (names []string, files []*os.File) {
+// stored is how many descriptors there are.
+func (s *storing) stored() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return len(s.files)
+}
+
+// start starts cmd with what is in the store; nothing is taken out meanwhile.
+func (s *storing) start(cmd *exec.Cmd) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
 	for name, f := range s.files {
-		names, files = append(names, name), append(files, f)
+		names, cmd.ExtraFiles = append(names, name), append(cmd.ExtraFiles, f)
 	}
-	return names, files
+	if len(names) > 0 {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	}
+	return cmd.Start()
 }
 
 // An agent in a pid namespace of its own, as in a container, cannot find the
@@ -103,15 +115,14 @@ func TestPidfdsOutliveTheAgentInTheStore(t *testing.T) {
 				t.Fatal(err)
 			}
 			start := func() *exec.Cmd {
-				names, files := systemd.names()
 				cmd := exec.CommandContext(t.Context(), "unshare", "--pid", "--fork", "--mount-proc", "--kill-child",
 					"sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh", binary, "agent", "--data-dir", filepath.Join(dir, "data"), "--allow-volatile", "--socket", socket, "--bind", ports[0], "--gossip", "off")
 				cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+systemd.path)
-				if stored && len(files) > 0 {
-					cmd.Env = append(cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(files)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
-					cmd.ExtraFiles = files
+				begin := cmd.Start
+				if stored {
+					begin = func() error { return systemd.start(cmd) }
 				}
-				if err := cmd.Start(); err != nil {
+				if err := begin(); err != nil {
 					t.Fatal(err)
 				}
 				return cmd
@@ -146,8 +157,7 @@ func TestPidfdsOutliveTheAgentInTheStore(t *testing.T) {
 				return err == nil
 			}
 			wait("the lock and its pidfds in the store", func() bool {
-				names, _ := systemd.names()
-				return held() && len(names) > 0
+				return held() && systemd.stored() > 0
 			})
 			stop(agent)
 			// Nobody is there to see it: the face, its keeper and its init.
@@ -159,7 +169,7 @@ func TestPidfdsOutliveTheAgentInTheStore(t *testing.T) {
 			wait("the agent to serve again", ready)
 			if stored {
 				wait("the lock to be free", func() bool { return !held() })
-				wait("the store to be empty", func() bool { names, _ := systemd.names(); return len(names) == 0 })
+				wait("the store to be empty", func() bool { return systemd.stored() == 0 })
 				return
 			}
 			if !held() {
