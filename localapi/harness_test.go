@@ -72,6 +72,7 @@ type quorum struct {
 	index   uint64
 	number  uint64
 	last    *replication.Request
+	passed  time.Duration // on its clock since the start
 	// broken answers instead of the machine when it is set.
 	broken func(context.Context, *replication.Request) (*replication.Answer, error)
 }
@@ -100,7 +101,7 @@ func (q *quorum) apply(tb testing.TB, req *replication.Request) *replication.Ans
 func (q *quorum) commit(req *replication.Request) (*replication.Answer, error) {
 	q.index++
 	entry, err := statemachine.EncodeEntry(&replication.LogEntry{Format: 1, Level: statemachine.CurrentLevel, Term: 1,
-		LeaseClockNs: int64(time.Second), WallMs: 1_700_000_000_000, Requests: []*replication.Request{req}})
+		LeaseClockNs: int64(time.Second + q.passed), WallMs: 1_700_000_000_000 + q.passed.Milliseconds(), Requests: []*replication.Request{req}})
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +110,13 @@ func (q *quorum) commit(req *replication.Request) (*replication.Answer, error) {
 		return nil, fmt.Errorf("apply %v: %v, %d answers", req, res.Diverged, len(res.Answers))
 	}
 	return res.Answers[0], nil
+}
+
+// pass lets time go by.
+func (q *quorum) pass(d time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.passed += d
 }
 
 func (q *quorum) setBroken(f func(context.Context, *replication.Request) (*replication.Answer, error)) {

@@ -85,6 +85,9 @@ func routeTable() []route {
 
 		{name: "scripts_run", method: "POST", path: apiRoot + "/scripts", access: inside, handle: (*Server).postScript},
 		{name: "limits_take", method: "POST", path: apiRoot + "/limits", named: true, action: "/take", access: onName, verb: policy.Write, handle: (*Server).postLimitTake},
+		{name: "limits_acquire", method: "POST", path: apiRoot + "/limits", named: true, action: "/acquire", access: onName, verb: policy.Write, handle: (*Server).postLimitAcquire},
+		{name: "limits_renew", method: "POST", path: apiRoot + "/limits", named: true, action: "/renew", access: onName, verb: policy.Write, handle: (*Server).postLimitRenew},
+		{name: "limits_release", method: "POST", path: apiRoot + "/limits", named: true, action: "/release", access: onName, verb: policy.Write, handle: (*Server).postLimitRelease},
 
 		{name: "transactions_list", method: "GET", path: transactions, access: somewhere, verb: policy.Read, query: []string{"after", "limit"}, handle: (*Server).getTransactions},
 		{name: "transactions_start", method: "POST", path: transactions, access: transacting, handle: (*Server).postTransaction},

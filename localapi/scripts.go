@@ -73,12 +73,16 @@ func (s *Server) postLimitTake(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	status := http.StatusOK
-	if !out.Granted {
-		status = http.StatusTooManyRequests
-		x.w.Header().Set("Retry-After", strconv.FormatInt(max((out.RetryAfterMS+999)/1000, 1), 10))
+	return x.writeGrant(out.Granted, out.RetryAfterMS, out)
+}
+
+// writeGrant answers a request for permits.
+func (x *exchange) writeGrant(granted bool, retryMS int64, out any) error {
+	if granted {
+		return x.writeJSON(http.StatusOK, out)
 	}
-	return x.writeJSON(status, out)
+	x.w.Header().Set("Retry-After", strconv.FormatInt(max((retryMS+999)/1000, 1), 10))
+	return x.writeJSON(http.StatusTooManyRequests, out)
 }
 
 // takeLimit carries out a take that the caller is allowed.
@@ -100,6 +104,27 @@ func (s *Server) takeLimit(ctx context.Context, name string, in wire.LimitTake) 
 	if err != nil {
 		return out, invalid(err)
 	}
+	result, err := s.runLimit(ctx, text, params)
+	if err != nil {
+		return out, err
+	}
+	if len(result.Values) != 1 {
+		return out, errLimitValues()
+	}
+	answer, err := limiter.Parse(result.Values[0].Value)
+	if err != nil {
+		return out, wire.Refuse(wire.Internal, err.Error())
+	}
+	out.Granted, out.Left, out.RetryAfterMS = answer.Granted, answer.Left, answer.RetryMS
+	return out, nil
+}
+
+func errLimitValues() error {
+	return wire.Refuse(wire.Internal, "the script of a limit gave another number of values than one")
+}
+
+// runLimit runs the script of a limit.
+func (s *Server) runLimit(ctx context.Context, text string, params []limiter.Param) (out wire.ScriptResult, err error) {
 	op := &replication.Script{Text: []byte(text)}
 	for _, p := range params {
 		op.Parameters = append(op.Parameters, &replication.ScriptParameter{Name: p.Name, Value: &p.Value})
@@ -121,17 +146,9 @@ func (s *Server) takeLimit(ctx context.Context, name string, in wire.LimitTake) 
 	}
 	result, refused := wire.ScriptResultOf(a.GetScriptResult())
 	if refused != nil {
-		return out, fmt.Errorf("taking from a limit: %w", refused)
+		return out, fmt.Errorf("asking a limit: %w", refused)
 	}
-	if len(result.Values) != 1 {
-		return out, wire.Refuse(wire.Internal, "the script of a limit gave another number of values than one")
-	}
-	answer, err := limiter.Parse(result.Values[0].Value)
-	if err != nil {
-		return out, wire.Refuse(wire.Internal, err.Error())
-	}
-	out.Granted, out.Left, out.RetryAfterMS = answer.Granted, answer.Left, answer.RetryMS
-	return out, nil
+	return result, nil
 }
 
 // limit is takeLimit on the stream.

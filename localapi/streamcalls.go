@@ -68,6 +68,8 @@ func (u *upgraded) call(ctx context.Context, in *stream.Incoming) (op, code stri
 		return "holds_list", "ok", replyJSON(in, u.server.holdsFor(u.who))
 	case wire.MethodLimit:
 		return u.limit(ctx, in)
+	case wire.MethodLease:
+		return u.lease(ctx, in)
 	}
 	return opUnknown, "", invalidf("there is no method %d; is this agent older than its client?", in.Method)
 }

@@ -107,7 +107,7 @@ func (u *upgraded) timeout(method uint8, payload []byte) time.Duration {
 	switch method {
 	case wire.MethodDo:
 		return u.server.limit(wire.DoTimeout(payload))
-	case wire.MethodLimit:
+	case wire.MethodLimit, wire.MethodLease:
 		return u.server.limit(0)
 	}
 	return 0

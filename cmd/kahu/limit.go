@@ -13,7 +13,13 @@ import (
 )
 
 func newLimitCommand(g *globals) *cobra.Command {
-	return group("limit", "Rate limits that all hosts share", newLimitTakeCommand(g))
+	cmd := group("limit", "Limits that all hosts share: on a rate, and on how many at once", newLimitTakeCommand(g),
+		newLimitAcquireCommand(g), newLimitRenewCommand(g), newLimitReleaseCommand(g))
+	cmd.Long = `Limits that all hosts share.
+
+take is for so many in a period of time. acquire, renew and release are for so
+many at the same time: a permit is held until it is released, or its lease ends.`
+	return cmd
 }
 
 func newLimitTakeCommand(g *globals) *cobra.Command {

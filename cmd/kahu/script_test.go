@@ -23,6 +23,13 @@ func TestScriptMistakes(t *testing.T) {
 		{[]string{"limit", "take"}, "takes NAME"},
 		{[]string{"limit", "take", "a"}, "--rate is missing"},
 		{[]string{"limit", "take", "a", "--rate", "1/s", "--wait", "-1s"}, "--wait is -1s"},
+		{[]string{"limit", "acquire"}, "takes NAME"},
+		{[]string{"limit", "acquire", "a"}, "--limit is missing"},
+		{[]string{"limit", "acquire", "a", "--limit", "2", "--permits", "3"}, "3 of 2 permits cannot be held"},
+		{[]string{"limit", "acquire", "a", "--limit", "-1"}, "1 of -1 permits cannot be held"},
+		{[]string{"limit", "acquire", "a", "--limit", "2", "--wait", "-1s"}, "--wait is -1s"},
+		{[]string{"limit", "renew", "a"}, "--owner is missing"},
+		{[]string{"limit", "release", "a"}, "--owner is missing"},
 	} {
 		got := program(t, "", c.args...)
 		if got.code != exitUsage || !strings.Contains(got.err, c.want) || strings.Count(got.err, "\n") != 1 {

@@ -77,16 +77,23 @@ func (c *Client) LimitWait(ctx context.Context, name, rate string, o LimitOption
 		if err != nil || out.Granted {
 			return out, err
 		}
-		pause := max(time.Duration(out.RetryAfterMS)*time.Millisecond, 10*time.Millisecond)
-		if end, ok := ctx.Deadline(); ok && time.Until(end) < pause {
+		if !pause(ctx, max(time.Duration(out.RetryAfterMS)*time.Millisecond, 10*time.Millisecond)) {
 			return out, nil
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return out, nil
-		}
+	}
+}
+
+// pause waits for d. It says false, at once if it can, when ctx ends before.
+func pause(ctx context.Context, d time.Duration) bool {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < d {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

@@ -32,6 +32,9 @@ const (
 	MethodHolds uint8 = 4
 	// MethodLimit is a call: LimitRequest up, LimitTaken down, both in JSON.
 	MethodLimit uint8 = 5
+	// MethodLease is a call: LeaseRequest up; LimitLease, LeaseRenewed or
+	// LeaseReleased down, all in JSON.
+	MethodLease uint8 = 6
 )
 
 // DoRequest is the payload of MethodDo: how long the caller waits, and a

@@ -2,11 +2,14 @@
 // from a name, and whether there is room for more, is decided in one log entry,
 // so that all callers everywhere share one budget.
 //
-// The main type is Take. It gives the text and the parameters of a script; whoever
-// runs scripts runs it, and Parse reads what came back. The package does nothing
-// itself, and knows no clock: time is the cluster's (hlc in a script). Like the
+// The main types are Take, a rate limit, and Lease, a permit to be one of so many
+// that do something at the same time, which its holder renews and releases and
+// which ends by itself. They give the text and the parameters of a script; whoever
+// runs scripts runs it, and Parse or ParseLease reads what came back. The package
+// does nothing itself, and knows no clock: time is the cluster's (hlc in a script). Like the
 // limiters of Kahuna's clients the scripts answer "1:LEFT" or "0:MS", where MS is
-// after how many milliseconds it is worth trying again.
+// after how many milliseconds it is worth trying again; a Lease that is refused
+// also says how many permits are held.
 package limiter
 
 import (

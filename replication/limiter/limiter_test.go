@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -161,18 +162,104 @@ func TestLeases(t *testing.T) {
 		}
 	}
 	expect(do(lease("a").Acquire()), "Get 1:1")
-	expect(do(lease("b").Acquire()), "Get 0:0")
+	expect(do(lease("b").Acquire()), "Get 0:999:2")
 	expect(do(lease("b").Renew()), "NotSet jobs/b rev=-1")
 	m.Advance(900)
 	expect(do(lease("a").Renew()), "Set jobs/a rev=1")
 	m.Advance(900)
-	expect(do(lease("b").Acquire()), "Get 0:0")
+	expect(do(lease("b").Acquire()), "Get 0:99:2")
 	m.Advance(200)
 	expect(do(lease("b").Acquire()), "Get 1:1")
 	expect(do(lease("a").Renew()), "NotSet jobs/a rev=1")
-	text, params := lease("b").Release()
-	expect(do(text, params, nil), "Deleted jobs/b rev=1")
+	expect(do(lease("b").Release()), "Deleted jobs/b rev=1")
+	expect(do(lease("b").Release()), "DoesNotExist jobs/b rev=1")
 	expect(do(lease("c").Acquire()), "Get 1:1")
+}
+
+// TestLeaseOfOne: who asks again is not in its own way, and gets no more than the
+// limit; a renewal changes no permits.
+func TestLeaseOfOne(t *testing.T) {
+	m := scripttest.NewMemory()
+	acquire := func(id string, permits int64) limiter.LeaseAnswer {
+		t.Helper()
+		text, params, err := limiter.Lease{Bucket: "b", ID: id, Limit: 3, Permits: permits, TTLMS: 1000, Persistent: true}.Acquire()
+		if err != nil {
+			t.Fatal(err)
+		}
+		res := run(t, m, text, params)
+		if len(res.Values) != 1 {
+			t.Fatal(scripttest.Render(res, m.NowMS()))
+		}
+		a, err := limiter.ParseLease(res.Values[0].Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	expect := func(what string, got, want limiter.LeaseAnswer) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: got %+v, want %+v", what, got, want)
+		}
+	}
+	expect("a", acquire("a", 2), limiter.LeaseAnswer{Granted: true, Left: 1})
+	expect("a again", acquire("a", 2), limiter.LeaseAnswer{Granted: true, Left: 1})
+	expect("b", acquire("b", 1), limiter.LeaseAnswer{Granted: true})
+	if got := acquire("a", 3); got.Granted || got.Held != 1 {
+		t.Errorf("a grew beyond the limit: %+v", got)
+	}
+	renew, params, err := limiter.Lease{Bucket: "b", ID: "a", Limit: 9, Permits: 9, TTLMS: 1000, Persistent: true}.Renew()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, m, renew, params)
+	if got := acquire("c", 1); got.Granted || got.Held != 3 {
+		t.Errorf("after a renewal with other permits: %+v", got)
+	}
+	expect("a with less", acquire("a", 1), limiter.LeaseAnswer{Granted: true, Left: 1})
+}
+
+// TestMostLeases: a limit that nobody reaches has no more leases than one entry
+// can count.
+func TestMostLeases(t *testing.T) {
+	m := scripttest.NewMemory()
+	var text strings.Builder
+	for i := range limiter.MaxLeases {
+		fmt.Fprintf(&text, "ESET 'b/%d' 1 EX 1000000 NOREV\n", i)
+	}
+	run(t, m, text.String(), nil)
+	for id, want := range map[string]string{"x": "Get 0:", "7": "Get 1:"} {
+		text, params, err := limiter.Lease{Bucket: "b", ID: id, Limit: 1_000_000, Permits: 1, TTLMS: 1000}.Acquire()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := scripttest.Render(run(t, m, text, params), m.NowMS()); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got %s, want %s…", id, got, want)
+		}
+	}
+}
+
+func TestLeaseProblems(t *testing.T) {
+	good := limiter.Lease{Bucket: "b", ID: "a", Limit: 1, Permits: 1, TTLMS: 1}
+	for what, change := range map[string]func(*limiter.Lease){
+		"no name": func(l *limiter.Lease) { l.Bucket = "" }, "a slash": func(l *limiter.Lease) { l.Bucket = "b/" },
+		"no id": func(l *limiter.Lease) { l.ID = "" }, "an id of another bucket": func(l *limiter.Lease) { l.ID = "a/b" },
+		"a long id":  func(l *limiter.Lease) { l.ID = strings.Repeat("x", limiter.MaxLeaseIDBytes+1) },
+		"no permits": func(l *limiter.Lease) { l.Permits = 0 }, "more than all": func(l *limiter.Lease) { l.Permits = 2 },
+		"no end": func(l *limiter.Lease) { l.TTLMS = 0 }, "too far an end": func(l *limiter.Lease) { l.TTLMS = limiter.MaxPeriod + 1 },
+		"too large": func(l *limiter.Lease) { l.Limit = limiter.MaxPermits + 1 },
+	} {
+		l := good
+		change(&l)
+		if _, _, err := l.Acquire(); err == nil {
+			t.Errorf("%s: accepted", what)
+		}
+	}
+	for _, value := range []string{"", "0:", "0:1", "0:x:1", "0:1:-1", "0:-1:1", "1:x", "2:1:1", "0:1:1:1"} {
+		if a, err := limiter.ParseLease([]byte(value)); err == nil {
+			t.Errorf("%q was read as %+v", value, a)
+		}
+	}
 }
 
 func TestParseRate(t *testing.T) {

@@ -101,22 +101,38 @@ END
 RETURN concat("1:", to_str((limit * cost - debt) / cost))`
 
 // acquireScript counts the leases under a prefix, and adds one if there is room.
-const acquireScript = `LET limit = to_int(@limit)
+// What this id holds already is replaced and does not count.
+const acquireScript = `LET now = hlc()
+LET limit = to_int(@limit)
 LET want = to_int(@permits)
 LET held = 0
+LET next = 0
 LET leases = EGET BY BUCKET @bucket
+LET others = count(leases)
 FOR lease IN leases DO
   LET held = held + to_int(lease)
+  LET until = expires(lease)
+  IF until > 0 && (next = 0 || until < next) THEN
+    LET next = until
+  END
 END
-IF held + max(want, 1) > limit THEN
-  RETURN "0:0"
+LET own = EGET @lease
+IF own != null THEN
+  LET held = held - to_int(own)
+  LET others = others - 1
 END
-IF want > 0 THEN
-  ESET @lease @permits EX @ttl NOREV
+IF held + want > limit || others >= to_int(@most) THEN
+  LET wait = 0
+  IF next > 0 THEN
+    LET wait = max(next - now, 1)
+  END
+  RETURN concat("0:", concat(to_str(wait), concat(":", to_str(held))))
 END
+ESET @lease @permits EX @ttl NOREV
 RETURN concat("1:", to_str(limit - held - want))`
 
-const (
-	renewScript   = `ESET @lease @permits EX @ttl XX NOREV`
-	releaseScript = `EDELETE @lease`
-)
+// renewScript keeps the permits that the lease has.
+const renewScript = `LET permits = EGET @lease
+ESET @lease permits EX @ttl XX NOREV`
+
+const releaseScript = `EDELETE @lease`

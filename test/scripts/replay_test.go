@@ -40,6 +40,20 @@ func texts(t *testing.T) (out []*replication.Script) {
 			add(s.Text, params)
 		}
 	}
+	lease := limiter.Lease{Bucket: "leases", ID: "a", Limit: 3, Permits: 2, TTLMS: 1000}
+	for _, script := range []func() (string, []limiter.Param, error){lease.Acquire, lease.Renew, lease.Release} {
+		text, given, err := script()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var params []*replication.ScriptParameter
+		for _, p := range given {
+			params = append(params, &replication.ScriptParameter{Name: p.Name, Value: &p.Value})
+		}
+		for range 5 {
+			add(text, params)
+		}
+	}
 	for _, a := range limiter.Algorithms {
 		text, given, err := limiter.Take{Algorithm: a, Key: "limit", Rate: limiter.Rate{Permits: 5, PeriodMS: 1000}, Permits: 1}.Script()
 		if err != nil {
