@@ -95,6 +95,11 @@ func TestClientLeases(t *testing.T) {
 	if _, err := c.LimitAcquire(ctx, "web/jobs", client.LeaseOptions{Owner: "a", Limit: 1, Permits: 2, Lease: time.Minute}); !errors.Is(err, client.ErrInvalid) {
 		t.Error(err)
 	}
+	for action, body := range map[string]string{"acquire": `{"owner":"b","limit":1,"lease":"1m"}`, "renew": `{"owner":"b","lease":"1m"}`, "release": `{"owner":"b"}`} {
+		if res, body := ask(t, a.http(t), "POST", "/kahu/v1/limits/other/"+action, body); res.StatusCode != 403 {
+			t.Errorf("%s: %d %s, want that it is denied", action, res.StatusCode, body)
+		}
+	}
 	_, acquire := c.LimitAcquire(ctx, "other", o)
 	_, renew := c.LimitRenew(ctx, "other", "b", time.Minute, false)
 	for _, err := range []error{acquire, renew, c.LimitRelease(ctx, "other", "b", false)} {
