@@ -101,10 +101,7 @@ lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, and that generated code is fr
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (30s) each
-	@git ls-files '*_test.go' | xargs grep -Ho '^func Fuzz[A-Za-z0-9_]*' | sort | while IFS=: read -r file func; do \
-		echo "== $$(dirname $$file) $${func#func }"; \
-		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "./$$(dirname $$file)"; \
-	done
+	@GO=$(GO) test/fuzz.sh $(FUZZTIME)
 
 .PHONY: cover
 cover: ## Coverage of the short tests over all packages, into cover.out
