@@ -245,8 +245,8 @@ func TestAnAnswerFromBeforeTheNewsProvesNothing(t *testing.T) {
 		f := forward.New(forward.Config{Node: "proxy", Host: "h", Remote: slowAnswers{q, time.Second}, News: p.News,
 			Logger: slog.New(slog.DiscardHandler), Voters: func() []string { return []string{"a", "b", "c"} }})
 		defer f.Close()
-		answered := asks(t, f) // opens a session, and then waits for its own answer
-		time.Sleep(1500 * time.Millisecond)
+		answered := asks(t, f)              // opens a session, and then waits for its own answer
+		time.Sleep(1500 * time.Millisecond) // of the bubble
 		if f.Leader() != "a" {
 			t.Fatalf("%q leads: the answer to the opening of a session did not count", f.Leader())
 		}
@@ -352,7 +352,7 @@ func TestNobodyIsAskedWhileNothingIsOpen(t *testing.T) {
 		// The leader goes away for good, and another takes its place in line.
 		p.with(func() { p.ended["a"] = true })
 		p.tell(told{2, "b"}, "b", "c")
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the bubble
 		if got := p.followed(); got != "b c" {
 			t.Errorf("followed are %q, want b and c", got)
 		}

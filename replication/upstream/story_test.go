@@ -270,9 +270,9 @@ func doubledStory(t *testing.T, seed uint64) {
 			time.Sleep(3 * time.Second) // virtual time
 		}
 		k.setPlan(nil)
-		time.Sleep(15 * time.Second) // what was late is over
+		time.Sleep(15 * time.Second) // virtual time: what was late is over
 		before := court.count()
-		time.Sleep(30 * time.Second)
+		time.Sleep(30 * time.Second) // virtual time
 		if after := court.count(); after-before < 10 {
 			t.Errorf("half a minute after the faults there were %d grants", after-before)
 		}

@@ -18,7 +18,7 @@ import (
 )
 
 // world has hosts whose wall clocks are off by so much, and one clock under test,
-// of host a. Its time is that of synctest.
+// of host a. All tests here run in bubbles of synctest: every Sleep is virtual.
 type world struct {
 	start  time.Time
 	voters []string
