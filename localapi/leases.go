@@ -88,14 +88,11 @@ func (s *Server) acquireLease(ctx context.Context, name string, in wire.LeaseAcq
 	if err != nil {
 		return out, invalid(err)
 	}
-	result, err := s.runLimit(ctx, text, params)
+	value, err := s.askLimit(ctx, text, params)
 	if err != nil {
 		return out, err
 	}
-	if len(result.Values) != 1 {
-		return out, errLimitValues()
-	}
-	a, err := limiter.ParseLease(result.Values[0].Value)
+	a, err := limiter.ParseLease(value)
 	if err != nil {
 		return out, wire.Refuse(wire.Internal, err.Error())
 	}

@@ -104,14 +104,11 @@ func (s *Server) takeLimit(ctx context.Context, name string, in wire.LimitTake) 
 	if err != nil {
 		return out, invalid(err)
 	}
-	result, err := s.runLimit(ctx, text, params)
+	value, err := s.askLimit(ctx, text, params)
 	if err != nil {
 		return out, err
 	}
-	if len(result.Values) != 1 {
-		return out, errLimitValues()
-	}
-	answer, err := limiter.Parse(result.Values[0].Value)
+	answer, err := limiter.Parse(value)
 	if err != nil {
 		return out, wire.Refuse(wire.Internal, err.Error())
 	}
@@ -119,8 +116,16 @@ func (s *Server) takeLimit(ctx context.Context, name string, in wire.LimitTake) 
 	return out, nil
 }
 
-func errLimitValues() error {
-	return wire.Refuse(wire.Internal, "the script of a limit gave another number of values than one")
+// askLimit runs the script of a limit that answers with one value.
+func (s *Server) askLimit(ctx context.Context, text string, params []limiter.Param) ([]byte, error) {
+	result, err := s.runLimit(ctx, text, params)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(result.Values); n != 1 {
+		return nil, wire.Refuse(wire.Internal, fmt.Sprintf("the script of a limit gave %d values, not one", n))
+	}
+	return result.Values[0].Value, nil
 }
 
 // runLimit runs the script of a limit.
