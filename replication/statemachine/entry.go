@@ -17,7 +17,8 @@ const EntryFormat = 1
 //	1  sessions, locks, keys, sequences
 //	2  transactions, scripts, snapshot holds, key spaces; sequences that stand still
 //	3  the token floor of a recovery (TokenFloor)
-const CurrentLevel uint32 = 3
+//	4  AS OF ahead of a script's label, starts of transactions that were refused
+const CurrentLevel uint32 = 4
 
 // ErrBadEntry wraps everything that makes a log entry unreadable.
 var ErrBadEntry = errors.New("log entry cannot be decoded")

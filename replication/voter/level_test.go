@@ -12,24 +12,28 @@ import (
 	"github.com/kahu-sh/kahu/replication/voter"
 )
 
-// builds says which build runs on which voter: one that knows all levels, or the
-// one before it.
+// builds says which build runs on which voter: one that knows all levels, or one
+// that knows those up to known.
 type builds struct {
+	known uint32
 	older map[string]*atomic.Bool
 }
 
 // before is what the build before this one knows.
 const before = statemachine.CurrentLevel - 1
 
+// snapshotVersions is the version of the snapshots of each level.
+var snapshotVersions = map[uint32]byte{2: 1, 3: 2, 4: 2}
+
 func (b *builds) tune(cfg *voter.Config) {
 	cfg.TrailingEntries = 1
 	if b.older[cfg.NodeID].Load() {
-		cfg.MaxLevel = before
+		cfg.MaxLevel = b.known
 	}
 	cfg.AnnouncedLevel = func() uint32 {
 		for _, older := range b.older {
 			if older.Load() {
-				return before
+				return b.known
 			}
 		}
 		return statemachine.CurrentLevel
@@ -41,7 +45,13 @@ func (b *builds) tune(cfg *voter.Config) {
 // the level rises, and from then on the build before refuses entries, snapshots and
 // its own directory.
 func TestVotersOfTwoBuilds(t *testing.T) {
-	b := &builds{older: map[string]*atomic.Bool{}}
+	for known := uint32(2); known < statemachine.CurrentLevel; known++ {
+		t.Run(fmt.Sprint("with level ", known), func(t *testing.T) { votersOfTwoBuilds(t, known) })
+	}
+}
+
+func votersOfTwoBuilds(t *testing.T, known uint32) {
+	b := &builds{known: known, older: map[string]*atomic.Bool{}}
 	for _, id := range three {
 		b.older[id] = new(atomic.Bool)
 	}
@@ -53,11 +63,11 @@ func TestVotersOfTwoBuilds(t *testing.T) {
 	for round := range 2 {
 		cl.put("k", fmt.Sprint("round ", round))
 		restored := missEntries(t, c, n, cl)
-		if len(restored) < 16 || restored[8] != 1 {
-			t.Fatalf("at level %d a snapshot of version %d was sent", before, restored[8])
+		if len(restored) < 16 || restored[8] != snapshotVersions[known] {
+			t.Fatalf("at level %d a snapshot of version %d was sent", known, restored[8])
 		}
-		if level := n.v.Load().Status().Level; level != before {
-			t.Fatalf("the level is %d while a voter of %d takes part", level, before)
+		if level := n.v.Load().Status().Level; level != known {
+			t.Fatalf("the level is %d while a voter of %d takes part", level, known)
 		}
 	}
 	// Upgraded, and it rises by itself.
@@ -66,14 +76,14 @@ func TestVotersOfTwoBuilds(t *testing.T) {
 	n.start()
 	eventually(t, "the level of the new build", func() bool { return n.v.Load().Status().Level == statemachine.CurrentLevel })
 	cl.put("k", "at the new level")
-	if sent := missEntries(t, c, n, cl); sent[8] != 2 {
+	if sent := missEntries(t, c, n, cl); sent[8] != snapshotVersions[statemachine.CurrentLevel] {
 		t.Fatalf("at level %d a snapshot of version %d was sent", statemachine.CurrentLevel, sent[8])
 	}
 	// Back to the build before: its directory is refused, in one line.
 	n.stop(0)
 	b.older[old].Store(true)
 	if err := n.tryStart(); !errors.Is(err, statemachine.ErrNewer) || bytes.ContainsRune([]byte(err.Error()), '\n') {
-		t.Fatalf("a directory of level %d at a build of level %d: %v", statemachine.CurrentLevel, before, err)
+		t.Fatalf("a directory of level %d at a build of level %d: %v", statemachine.CurrentLevel, known, err)
 	}
 }
 

@@ -65,7 +65,7 @@ func TestSnapshotOfAnotherLevel(t *testing.T) {
 	if _, _, rows, err := voter.DecodeSnapshotKnowing(2, golden(2), 10); err != nil || len(rows) != 7 {
 		t.Errorf("of its own level: %d rows, %v", len(rows), err)
 	}
-	for _, level := range []uint32{3, 4} {
+	for _, level := range []uint32{3, 4, 5} {
 		_, _, rows, err := voter.DecodeSnapshotKnowing(level-1, golden(level), 10)
 		if !errors.Is(err, voter.ErrSnapshotNewer) || len(rows) != 0 {
 			t.Errorf("level %d: %d rows were taken before it was refused with %v", level, len(rows), err)

@@ -6,8 +6,9 @@
 #
 # Do it once for each feature level, with the last build that writes under it (a
 # later one does with KAHU_FEATURE_LEVEL_CAP=LEVEL). They are never written again.
-# level1 is of a capped build, level2 of commit 3520601; first-sqlite.tar.gz is of
-# commit dd65a52, from before formats were kept.
+# level1 is of a capped build, level2 of commit 3520601, level3 of commit 46cfa63, with
+# a recovery in between; first-sqlite.tar.gz is of commit dd65a52, from before formats
+# were kept.
 set -euo pipefail
 binary=$1 level=$2 name=level$2 engine=$3
 here=$(cd "$(dirname "$0")" && pwd)
@@ -56,6 +57,9 @@ write() {
 start
 write a
 kill "$agent" && wait "$agent" || true
+if [ "$level" -ge 3 ]; then
+	kahu cluster peers-recover --yes --token-floor 2000000 --data-dir "$work/data" --storage "$engine" --bind 127.0.0.1:17350
+fi
 start
 write b
 kahu exec --lock b/guarded --ttl 60s -- sleep 300 & guard=$!
