@@ -89,7 +89,7 @@ soak: ## The long tests: 20 leader kills, partitions of every shape and more, ma
 	KAHU_SOAK=1 $(GO) test -race -count=1 -timeout 60m -v ./test/e2e/... ./test/faults/... ./test/partitions/...
 
 .PHONY: overlap
-overlap: build ## 1,000 random faults on guards, agents and their network: no two commands at once (OVERLAP=N faults)
+overlap: build ## 1,000 random faults on guards, agents, network and wall clocks: no two commands at once (OVERLAP=N faults)
 	KAHU_TEST_BINARY=$(CURDIR)/$(BIN) KAHU_OVERLAP=$(or $(OVERLAP),1000) $(GO) test -count=1 -timeout 2h30m -v -run '^TestExecNeverOverlaps$$' ./test/e2e
 
 .PHONY: lint

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kahu-sh/kahu/test/clocks"
 	"github.com/kahu-sh/kahu/test/cluster"
 )
 
@@ -25,7 +26,7 @@ import (
 // in which they ran, while guards, commands and agents are killed and stopped
 // for longer than the TTL, agents are restarted, and the quorum comes and goes.
 // KAHU_OVERLAP=N (make overlap) goes on until N faults were done, and cuts agents
-// off the network as well.
+// off the network and steps their wall clocks as well.
 func TestExecNeverOverlaps(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -88,6 +89,8 @@ type kennel struct {
 	codes map[string]int // the same by run
 	hurts map[string]int // what was done
 	done  int            // sum of hurts
+
+	stepped int // clocks of processes, there and back
 }
 
 // over reports whether enough was done.
@@ -279,6 +282,9 @@ func (k *kennel) hurtAgents(ctx context.Context) {
 	kinds := 5
 	if k.net != nil {
 		kinds = 7
+		if clocks.Supported {
+			kinds = 9
+		}
 	}
 	for !k.over() && ctx.Err() == nil {
 		pause(ctx, time.Duration(random.IntN(1000))*time.Millisecond)
@@ -311,6 +317,12 @@ func (k *kennel) hurtAgents(ctx context.Context) {
 			k.did("cut off two voters")
 			first := random.IntN(3)
 			err = k.cutOff(ctx, 2*length, first, (first+1)%3)
+		case 7:
+			k.did("step the clock of " + a.Name)
+			err = k.stepClocks(ctx, random, length, a)
+		case 8:
+			k.did("step all clocks")
+			err = k.stepClocks(ctx, random, length, k.cluster.Agents...)
 		}
 		if err == nil && !a.Running() {
 			pause(ctx, length)
@@ -447,11 +459,15 @@ func (k *kennel) judge() {
 		tokens += len(order)
 	}
 	t.Logf("%d guards started, %d commands ran; exit codes: %v; %d faults done to them: %v", k.runs.Load(), tokens, k.ends, k.done, k.hurts)
+	t.Logf("the wall clocks of %d processes were stepped", k.stepped)
 	t.Logf("from the last instant of a command to the first of the next under its lock, %d times: %s", len(margins), spread(margins))
 	t.Logf("of these, after one that did not end by itself, %d times: %s", len(afterFault), spread(afterFault))
 	if tokens < 10 || len(k.hurts) < 8 || len(afterFault) == 0 {
 		t.Errorf("only %d commands ran, only %d kinds of faults happened, and %d commands followed one that was ended by them: this shows nothing",
 			tokens, len(k.hurts), len(afterFault))
+	}
+	if k.faults > 0 && k.net != nil && clocks.Supported && k.stepped < k.faults/10 {
+		t.Errorf("only %d clocks were stepped: this shows nothing of clocks", k.stepped)
 	}
 	if k.faults > 0 && (k.done < k.faults || tokens < k.faults/4 || len(afterFault) < k.faults/20) {
 		t.Errorf("%d faults of %d, %d commands, %d after a fault: this shows too little", k.done, k.faults, tokens, len(afterFault))
