@@ -77,9 +77,11 @@ func shift(pid int, seconds int64) (bool, error) {
 	return err == nil, err
 }
 
-// gone reports whether a process has ended under our hands: its memory is empty then.
+// gone reports whether a process has ended under our hands, or has become another
+// program by exec: the memory that was opened is empty then.
 func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, io.EOF) || errors.Is(err, unix.EIO)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.EIO)
 }
 
 // clockGettime finds the function in the process's vDSO.

@@ -33,7 +33,7 @@ func TestRunUnit(t *testing.T) {
 		lab.until(30*time.Second, what, ok)
 	}
 	token := func() string {
-		return h.Shell("kahu lock info app -o json | grep -o '\"fencing_token\": *[0-9]*'; true")
+		return h.Shell("kahu lock info app -o json 2>/dev/null | grep -o '\"fencing_token\": *[0-9]*'; true")
 	}
 	pid := func() string { return h.Run("systemctl", "show", "-P", "MainPID", "app") }
 
