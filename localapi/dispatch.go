@@ -94,6 +94,9 @@ func (s *Server) run(x *exchange) error {
 		defer gauge.Dec()
 		// In place of what an earlier request on the connection left.
 		x.writeWithin(MaxRequestTimeout)
+		if err := x.noBody(); err != nil {
+			return err
+		}
 	}
 	return row.handle(s, x)
 }
@@ -280,6 +283,23 @@ func (x *exchange) body(limit int64) ([]byte, error) {
 		return nil, invalidf("the body could not be read to its end")
 	}
 	return data, nil
+}
+
+// noBody refuses a body that the row would not read: an idempotency key that is
+// sent in one, and not in its header, must not go unnoticed. An empty object says
+// nothing, and some libraries always send one.
+func (x *exchange) noBody() error {
+	if x.r.ContentLength == 0 || !x.row.bare && x.row.method != http.MethodGet && x.row.method != http.MethodDelete {
+		return nil
+	}
+	data, err := x.body(wire.MaxJSONBytes)
+	if err != nil {
+		return err
+	}
+	if text := strings.Join(strings.Fields(string(data)), ""); text != "" && text != "{}" {
+		return invalidf("the request takes no body: what there is to say stands in the path, the query and the headers")
+	}
+	return nil
 }
 
 // decode reads a JSON body into v. curl sends forms unless told otherwise, and

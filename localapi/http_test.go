@@ -15,6 +15,7 @@ import (
 
 	"github.com/kahu-sh/kahu/localapi/policy"
 	"github.com/kahu-sh/kahu/localapi/wire"
+	"github.com/kahu-sh/kahu/replication"
 )
 
 var update = flag.Bool("update", false, "write testdata/http.txt anew")
@@ -262,6 +263,38 @@ func TestBadInput(t *testing.T) {
 	defer a.quorum.mu.Unlock()
 	if last := a.quorum.index; last > before+1 { // zero increment is judged by the state machine
 		t.Errorf("%d log entries were written", last-before)
+	}
+}
+
+// What a request says in a body is never left unread: each row reads it, or
+// refuses it.
+func TestBodiesAreRead(t *testing.T) {
+	a := startAgent(t)
+	c := a.http(t)
+	for _, row := range a.server.Table() {
+		if row.Name == "stream" || row.Name == "backup" || row.Name == "kv_put" || // kv_put stores whatever it is
+			strings.HasPrefix(row.Name, "cluster_") { // this agent has none
+			continue
+		}
+		path := row.Path + row.Action
+		if row.Named {
+			path = row.Path + "/n" + row.Action
+		}
+		if strings.HasPrefix(row.Name, "transactions_") && row.Named {
+			path = row.Path + "/" + wire.TxName(&replication.Timestamp{PhysicalMs: 1}, strings.Repeat("0", 32)) + row.Action
+		}
+		res, body := ask(t, c, row.Method, path, `{"frob":1}`)
+		if res.StatusCode != http.StatusBadRequest || !strings.Contains(body, "frob") && !strings.Contains(body, "takes no body") {
+			t.Errorf("%s %s: %d %s", row.Method, path, res.StatusCode, body)
+		}
+		if !strings.Contains(body, "takes no body") {
+			continue
+		}
+		for _, nothing := range []string{"", " {} \n"} {
+			if _, body := ask(t, c, row.Method, path, nothing); strings.Contains(body, "takes no body") {
+				t.Errorf("%s %s with the body %q: %s", row.Method, path, nothing, body)
+			}
+		}
 	}
 }
 

@@ -38,6 +38,7 @@ type route struct {
 	access access
 	verb   policy.Verb
 	tcp    bool     // also on TCP
+	bare   bool     // takes no body, as no GET and no DELETE does
 	query  []string // parameters that it knows
 	handle func(*Server, *exchange) error
 }
@@ -73,14 +74,14 @@ func routeTable() []route {
 		{name: "kv_get", method: "GET", path: kv, named: true, access: onName, verb: policy.Read, query: kvRead, handle: (*Server).getKey},
 		{name: "kv_put", method: "PUT", path: kv, named: true, access: onName, verb: policy.Write, query: kvWrite, handle: (*Server).putKey},
 		{name: "kv_delete", method: "DELETE", path: kv, named: true, access: onName, verb: policy.Write, query: []string{"durability"}, handle: (*Server).deleteKey},
-		{name: "kv_extend", method: "POST", path: kv, named: true, action: "/extend", access: onName, verb: policy.Write, query: []string{"durability", "ttl"}, handle: (*Server).postKeyExtend},
+		{name: "kv_extend", method: "POST", path: kv, named: true, action: "/extend", access: onName, verb: policy.Write, query: []string{"durability", "ttl"}, bare: true, handle: (*Server).postKeyExtend},
 
 		{name: "sequences_list", method: "GET", path: sequences, access: onPrefix, verb: policy.Read, query: page, handle: (*Server).getSequences},
 		{name: "sequences_get", method: "GET", path: sequences, named: true, access: onName, verb: policy.Read, handle: (*Server).getSequence},
 		{name: "sequences_create", method: "PUT", path: sequences, named: true, access: onName, verb: policy.Sequence, handle: (*Server).putSequence},
 		{name: "sequences_update", method: "PATCH", path: sequences, named: true, access: onName, verb: policy.Sequence, handle: (*Server).patchSequence},
 		{name: "sequences_delete", method: "DELETE", path: sequences, named: true, access: onName, verb: policy.Sequence, handle: (*Server).deleteSequence},
-		{name: "sequences_next", method: "POST", path: sequences, named: true, action: "/next", access: onName, verb: policy.Sequence, handle: (*Server).postSequenceNext},
+		{name: "sequences_next", method: "POST", path: sequences, named: true, action: "/next", access: onName, verb: policy.Sequence, bare: true, handle: (*Server).postSequenceNext},
 		{name: "sequences_reserve", method: "POST", path: sequences, named: true, action: "/reserve", access: onName, verb: policy.Sequence, handle: (*Server).postSequenceReserve},
 
 		{name: "scripts_run", method: "POST", path: apiRoot + "/scripts", access: inside, handle: (*Server).postScript},
@@ -95,8 +96,8 @@ func routeTable() []route {
 		{name: "transactions_write", method: "POST", path: transactions, named: true, action: "/write", access: transacting, handle: (*Server).postTxWrite},
 		{name: "transactions_lock", method: "POST", path: transactions, named: true, action: "/lock", access: transacting, handle: (*Server).postTxLock},
 		{name: "transactions_unlock", method: "POST", path: transactions, named: true, action: "/unlock", access: transacting, handle: (*Server).postTxUnlock},
-		{name: "transactions_commit", method: "POST", path: transactions, named: true, action: "/commit", access: transacting, handle: (*Server).postTxCommit},
-		{name: "transactions_rollback", method: "POST", path: transactions, named: true, action: "/rollback", access: transacting, handle: (*Server).postTxRollback},
+		{name: "transactions_commit", method: "POST", path: transactions, named: true, action: "/commit", access: transacting, bare: true, handle: (*Server).postTxCommit},
+		{name: "transactions_rollback", method: "POST", path: transactions, named: true, action: "/rollback", access: transacting, bare: true, handle: (*Server).postTxRollback},
 
 		{name: "snapshots_list", method: "GET", path: snapshots, access: somewhere, verb: policy.Read, handle: (*Server).getSnapshots},
 		{name: "snapshots_hold", method: "POST", path: snapshots, access: somewhere, verb: policy.Write, handle: (*Server).postSnapshot},
@@ -104,7 +105,7 @@ func routeTable() []route {
 		{name: "snapshots_release", method: "DELETE", path: snapshots, named: true, access: somewhere, verb: policy.Write, handle: (*Server).deleteSnapshot},
 
 		{name: "key_spaces_list", method: "GET", path: keySpaces, access: somewhere, verb: policy.Read, query: []string{"after", "limit"}, handle: (*Server).getKeySpaces},
-		{name: "key_spaces_register", method: "PUT", path: keySpaces, named: true, access: onName, verb: policy.Write, handle: (*Server).putKeySpace},
+		{name: "key_spaces_register", method: "PUT", path: keySpaces, named: true, access: onName, verb: policy.Write, bare: true, handle: (*Server).putKeySpace},
 		{name: "key_spaces_remove", method: "DELETE", path: keySpaces, named: true, access: onName, verb: policy.Write, handle: (*Server).deleteKeySpace},
 	}...)
 }
