@@ -2,6 +2,7 @@ package localapi
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/kahu-sh/kahu/localapi/caller"
@@ -231,8 +232,8 @@ func ownerAndTTL(owner []byte, ttlMS int64) error {
 }
 
 func checkTTLms(ms int64) error {
-	// Before it becomes nanoseconds, and overflows.
-	return invalid(wire.CheckTTL(time.Duration(min(max(ms, -1), wire.MaxTTL.Milliseconds()+1)) * time.Millisecond))
+	const fits = int64(math.MaxInt64 / time.Millisecond) // more would overflow as nanoseconds
+	return invalid(wire.CheckTTL(time.Duration(min(max(ms, -fits), fits)) * time.Millisecond))
 }
 
 func knownDurability(d replication.Durability) error {

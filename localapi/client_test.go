@@ -54,6 +54,9 @@ func TestClientLocks(t *testing.T) {
 	wantError(t, c.LockBreak(ctx, "jobs/1", client.LockOptions{}), client.ErrNotFound)
 	_, err = c.LockTry(ctx, "jobs/1", []byte("me"), 25*time.Hour, client.LockOptions{})
 	wantError(t, err, client.ErrInvalid)
+	if !strings.Contains(err.Error(), "the TTL 25h0m0s is above the largest") {
+		t.Errorf("another TTL than the one that was asked for: %v", err)
+	}
 	_, err = c.LockTry(ctx, strings.Repeat("x", 1025), []byte("me"), time.Hour, client.LockOptions{})
 	wantError(t, err, client.ErrInvalid)
 }
@@ -108,6 +111,27 @@ func TestClientKeys(t *testing.T) {
 	wantError(t, err, client.ErrNotFound)
 	_, err = c.KVSet(ctx, "a", make([]byte, 1<<20+1), client.WriteOptions{})
 	wantError(t, err, client.ErrInvalid)
+	revision := int64(99)
+	for what, do := range map[string]func() error{
+		"key \"none\": there is no such key": func() error {
+			_, err := c.KVDelete(ctx, "none", client.WriteOptions{})
+			return err
+		},
+		"key \"None\": there is no such key": func() error {
+			_, err := c.KVExtend(ctx, "None", time.Minute, client.WriteOptions{})
+			return err
+		},
+		"there is no revision 99 of this key": func() error {
+			_, err := c.KVGet(ctx, "none", client.ReadOptions{Revision: &revision})
+			return err
+		},
+	} {
+		err := do()
+		wantError(t, err, client.ErrNotFound)
+		if !strings.Contains(err.Error(), what) {
+			t.Errorf("%v, want what says %s", err, what)
+		}
+	}
 	for _, ttl := range []time.Duration{-1, time.Nanosecond, 25 * time.Hour} {
 		_, err = c.KVSet(ctx, "a", nil, client.WriteOptions{TTL: ttl})
 		wantError(t, err, client.ErrInvalid)

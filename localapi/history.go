@@ -22,6 +22,9 @@ func (s *Server) postSnapshot(x *exchange) error {
 	if err := x.decode(&in); err != nil {
 		return err
 	}
+	if in.AsOf == "" || in.Lease == "" {
+		return invalidf("name the time whose history to hold, as_of, and for how long, lease")
+	}
 	at, err1 := wire.ParseMoment(in.AsOf)
 	lease, err2 := wire.ParseTTL(in.Lease)
 	if err := first(err1, err2); err != nil {

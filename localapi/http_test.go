@@ -229,6 +229,12 @@ func TestBadInput(t *testing.T) {
 
 		{name: "zero count", method: "POST", path: "/kahu/v1/sequences/s/reserve", body: `{"count":0}`, status: 400, kind: wire.Invalid, says: "above zero"},
 		{name: "count too large for a number", method: "POST", path: "/kahu/v1/sequences/s/reserve", body: `{"count":9223372036854775808}`, status: 400, kind: wire.Invalid, says: "count"},
+		{name: "no whole number", method: "PUT", path: "/kahu/v1/sequences/s", body: `{"initial":1e2}`, status: 400, kind: wire.Invalid,
+			says: `the JSON field "initial" must be a whole number of 64 bits, written without a point or an exponent, and is the number 1e2`},
+		{name: "JSON that ends too early", method: "PUT", path: "/kahu/v1/sequences/s", body: `{"initial":`, status: 400, kind: wire.Invalid, says: "it ends in the middle"},
+		{name: "snapshot of no time", method: "POST", path: "/kahu/v1/snapshots", body: `{"holder":"h","lease":"1m"}`, status: 400, kind: wire.Invalid, says: "as_of"},
+		{name: "snapshot in seconds of another era", method: "POST", path: "/kahu/v1/snapshots", body: `{"holder":"h","lease":"1m","as_of":"9223372036854775807"}`, status: 400, kind: wire.Invalid, says: "9999"},
+		{name: "revision that is not there", method: "GET", path: "/kahu/v1/kv/a?revision=99", status: 404, kind: wire.NotFound, says: "no revision 99"},
 		{name: "zero increment", method: "PUT", path: "/kahu/v1/sequences/s", body: `{"increment":0}`, status: 400, kind: wire.Invalid},
 		{name: "long idempotency key", method: "POST", path: "/kahu/v1/sequences/s/next", headers: []string{"Idempotency-Key", strings.Repeat("k", 257)}, status: 400, kind: wire.Invalid, says: "257"},
 

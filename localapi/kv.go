@@ -53,7 +53,7 @@ func (s *Server) getKey(x *exchange) error {
 	}
 	x.age(stale, a)
 	if !entries[0].GetFound() {
-		return wire.Refuse(wire.NotFound, "there is no such key")
+		return wire.Refuse(wire.NotFound, wire.NoKey(revision))
 	}
 	return x.writeEntry(entries[0])
 }
@@ -207,6 +207,9 @@ func (s *Server) writeOne(x *exchange, item *replication.WriteItem) error {
 		if refused.Kind == wire.ConditionFailed && len(items) == 1 {
 			revision := items[0].GetRevision()
 			refused = &wire.Error{Kind: refused.Kind, Detail: refused.Detail, Revision: &revision}
+		}
+		if refused.Kind == wire.NotFound && refused.Detail == "" {
+			refused = wire.Refuse(wire.NotFound, wire.NoKey(nil))
 		}
 		return refused
 	}

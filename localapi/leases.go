@@ -3,6 +3,7 @@ package localapi
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/http"
 
 	"github.com/kahu-sh/kahu/localapi/policy"
@@ -65,7 +66,7 @@ func leaseOf(name, owner string, d wire.Durability) (limiter.Lease, error) {
 func leaseMS(text string) (int64, error) {
 	d, err := wire.ParseTTL(text)
 	if err != nil {
-		return 0, invalidf("the lease is a length of time such as 30s, above zero: %v", err)
+		return 0, invalidf("the lease is a length of time such as 30s: %v", err)
 	}
 	return max(d.Milliseconds(), 1), nil
 }
@@ -105,7 +106,7 @@ func (s *Server) acquireLease(ctx context.Context, name string, in wire.LeaseAcq
 
 // errLeaseEnded refuses what needs a lease that is held.
 func errLeaseEnded(name, owner string) error {
-	return wire.Refuse(wire.NotFound, wire.Text(owner)+" holds no permit of "+wire.Text(name)+": it was released, or its lease ended")
+	return wire.Refuse(wire.NotFound, fmt.Sprintf("the owner %q holds no permit of %q: it was released, or its lease ended", wire.Text(owner), wire.Text(name)))
 }
 
 // renewLease carries out a renewal that the caller is allowed.

@@ -29,7 +29,7 @@ func TestLeasesOverHTTP(t *testing.T) {
 		{"jobs/renew", `{"owner":"a","lease":"30s"}`, 10 * time.Second, 200, `{"limit":"jobs","owner":"a","lease_ms":30000}`, ""},
 		{"jobs/acquire", `{"owner":"c","limit":2,"lease":"30s"}`, 20 * time.Second, 429, `"retry_after_ms":10000`, "10"},
 		{"jobs/acquire", `{"owner":"c","limit":2,"lease":"30s"}`, 11 * time.Second, 200, `"held":2,"left":0`, ""},
-		{"jobs/renew", `{"owner":"a","lease":"30s"}`, 0, 404, `"detail":"a holds no permit of jobs: it was released, or its lease ended","code":"not-found"`, ""},
+		{"jobs/renew", `{"owner":"a","lease":"30s"}`, 0, 404, `"detail":"the owner \"a\" holds no permit of \"jobs\": it was released, or its lease ended","code":"not-found"`, ""},
 		{"jobs/acquire", `{"owner":"d","limit":2,"permits":2,"lease":"30s"}`, 0, 429, `"held":2,"left":0`, "9"},
 		{"jobs/release", `{"owner":"c"}`, 0, 200, `{"limit":"jobs","owner":"c"}`, ""},
 		{"jobs/release", `{"owner":"c"}`, 0, 404, `"code":"not-found"`, ""},

@@ -130,7 +130,7 @@ func (c *Client) get(ctx context.Context, key string, o ReadOptions) (wire.Entry
 		return wire.Entry{}, about("key", key, fail("the agent answered with another number of keys", ErrInternal))
 	}
 	if !entries[0].GetFound() {
-		return wire.Entry{}, about("key", key, fail("there is no such key", ErrNotFound))
+		return wire.Entry{}, about("key", key, fail(wire.NoKey(o.Revision), ErrNotFound))
 	}
 	return wire.EntryOf(entries[0], o.KeysOnly, a.GetAgeMs()), nil
 }
@@ -142,6 +142,9 @@ func (c *Client) write(ctx context.Context, item *replication.WriteItem, o Write
 	items := a.GetWritten().GetItems()
 	if errors.Is(err, ErrConditionFailed) && len(items) == 1 {
 		return wire.Written{}, &ConditionError{Key: item.Key, Revision: items[0].GetRevision()}
+	}
+	if errors.Is(err, ErrNotFound) {
+		return wire.Written{}, about("key", item.Key, fail(wire.NoKey(nil), ErrNotFound))
 	}
 	if err != nil {
 		return wire.Written{}, err

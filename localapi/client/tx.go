@@ -17,7 +17,7 @@ func (t *Tx) Get(key string, o ReadOptions) (wire.Entry, error) {
 		return wire.Entry{}, err
 	}
 	if !entries[0].GetFound() {
-		return wire.Entry{}, about("key", key, fail("there is no such key", ErrNotFound))
+		return wire.Entry{}, about("key", key, fail(wire.NoKey(nil), ErrNotFound))
 	}
 	return wire.EntryOf(entries[0], false, 0), nil
 }

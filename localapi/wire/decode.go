@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 )
@@ -38,11 +39,48 @@ func DecodeWithin(data []byte, v any, limit int64) error {
 	if err := d.Decode(v); err != nil {
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) {
-			return fmt.Errorf("the JSON field %q must not be a %s", wrong.Field, wrong.Value)
+			return fmt.Errorf("the JSON field %q must be %s, and is %s", wrong.Field, jsonKind(wrong.Type), article(wrong.Value))
 		}
 		return fmt.Errorf("the JSON is not as it should be: %s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	return nil
+}
+
+// jsonKind names what JSON has for a Go type.
+func jsonKind(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Int, reflect.Int32, reflect.Int64, reflect.Uint32, reflect.Uint64:
+		return fmt.Sprintf("a whole number of %d bits, written without a point or an exponent", t.Bits())
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return "a string of base64"
+		}
+		return "an array"
+	}
+	return "an object"
+}
+
+// article is what encoding/json found instead: "string", or "number 1e2".
+func article(found string) string {
+	if strings.HasPrefix(found, "number ") {
+		return "the " + found
+	}
+	if strings.HasPrefix(found, "array") || strings.HasPrefix(found, "object") {
+		return "an " + found
+	}
+	return "a " + found
+}
+
+// broken says what is wrong with a text that is no JSON.
+func broken(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("it ends in the middle")
+	}
+	return fmt.Errorf("the JSON is broken: %w", err)
 }
 
 // checkShape walks the tokens: one object, every name once.
@@ -51,7 +89,7 @@ func checkShape(data []byte) error {
 	d.UseNumber()
 	first, err := d.Token()
 	if err != nil {
-		return fmt.Errorf("the JSON is broken: %w", err)
+		return broken(err)
 	}
 	if first != json.Delim('{') {
 		return errors.New("the JSON must be an object")
@@ -70,7 +108,7 @@ func checkObject(d *json.Decoder, data []byte, depth int) error {
 	for d.More() {
 		token, err := d.Token()
 		if err != nil {
-			return fmt.Errorf("the JSON is broken: %w", err)
+			return broken(err)
 		}
 		name, ok := token.(string)
 		if !ok {
@@ -91,7 +129,7 @@ func checkObject(d *json.Decoder, data []byte, depth int) error {
 		}
 	}
 	if _, err := d.Token(); err != nil { // the closing brace
-		return fmt.Errorf("the JSON is broken: %w", err)
+		return broken(err)
 	}
 	return nil
 }
@@ -99,7 +137,7 @@ func checkObject(d *json.Decoder, data []byte, depth int) error {
 func checkValue(d *json.Decoder, data []byte, depth int) error {
 	token, err := d.Token()
 	if err != nil {
-		return fmt.Errorf("the JSON is broken: %w", err)
+		return broken(err)
 	}
 	switch t := token.(type) {
 	case string:
@@ -120,7 +158,7 @@ func checkValue(d *json.Decoder, data []byte, depth int) error {
 			}
 		}
 		if _, err := d.Token(); err != nil { // the closing bracket
-			return fmt.Errorf("the JSON is broken: %w", err)
+			return broken(err)
 		}
 	}
 	return nil

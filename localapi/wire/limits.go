@@ -40,6 +40,15 @@ const DefaultHoldTTL = holdwire.DefaultHoldTTL
 // Forever is the word for a wait or an expiry without an end.
 const Forever = holdwire.Forever
 
+// NoKey is the detail of NotFound for a key, or for a revision of it that was
+// asked for.
+func NoKey(revision *int64) string {
+	if revision != nil {
+		return fmt.Sprintf("there is no revision %d of this key, or it is kept no longer", *revision)
+	}
+	return "there is no such key"
+}
+
 // CheckName refuses a name of kahu's own surface that is empty, longer than
 // MaxNameBytes, not UTF-8, or has control characters. what names it: "key".
 func CheckName(what, name string) error {
@@ -94,6 +103,15 @@ func CheckTTL(ttl time.Duration) error { return holdwire.CheckTTL(ttl) }
 
 // ParseTTL reads a TTL such as "30s" or "1h30m".
 func ParseTTL(text string) (time.Duration, error) { return holdwire.ParseTTL(text) }
+
+// parseLength is ParseTTL for a length of time that is called otherwise.
+func parseLength(what, text string) (time.Duration, error) {
+	d, err := ParseTTL(text)
+	if err != nil {
+		return 0, Refuse(Invalid, fmt.Sprintf("the %s is a length of time such as 30s, above zero and at most %s, and not %.64q", what, MaxTTL, text))
+	}
+	return d, nil
+}
 
 // ParseWait reads how long to stand in line: a duration of zero or more, or
 // "forever", which is negative.

@@ -28,6 +28,9 @@ func ParseMoment(text string) (*replication.Timestamp, error) {
 		if n <= 0 {
 			return nil, fmt.Errorf("the time %q must be above zero", text)
 		}
+		if n > lastMomentMS {
+			return nil, fmt.Errorf("the time %q is behind the year 9999; is it in milliseconds?", text)
+		}
 		return &replication.Timestamp{PhysicalMs: n, Counter: uint32(c)}, nil
 	}
 	t, err := time.Parse(time.RFC3339, text)
@@ -36,6 +39,9 @@ func ParseMoment(text string) (*replication.Timestamp, error) {
 	}
 	return &replication.Timestamp{PhysicalMs: t.UnixMilli(), Counter: math.MaxUint32}, nil
 }
+
+// lastMomentMS is the end of the year 9999, the last that RFC 3339 can write.
+const lastMomentMS = 253402300799999
 
 // MomentText shows a label so that ParseMoment reads it; empty for none.
 func MomentText(t *replication.Timestamp) string {

@@ -90,8 +90,8 @@ func (s *Script) Request() (*replication.Script, time.Duration, error) {
 	var timeout time.Duration
 	if s.Timeout != "" {
 		var err error
-		if timeout, err = ParseTTL(s.Timeout); err != nil {
-			return nil, 0, Refuse(Invalid, "the timeout is a length of time such as 30s")
+		if timeout, err = parseLength("timeout", s.Timeout); err != nil {
+			return nil, 0, err
 		}
 	}
 	out := &replication.Script{Text: []byte(s.Script), Hash: []byte(s.Hash), Priority: p}

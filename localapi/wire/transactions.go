@@ -182,11 +182,8 @@ func optionalMS(what, text string) (int64, error) {
 	if text == "" {
 		return 0, nil
 	}
-	d, err := ParseTTL(text)
-	if err != nil {
-		return 0, Refuse(Invalid, "the "+what+" is a length of time such as 30s")
-	}
-	return d.Milliseconds(), nil
+	d, err := parseLength(what, text)
+	return d.Milliseconds(), err
 }
 
 // Request is the contract's request for b.

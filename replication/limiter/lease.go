@@ -33,9 +33,9 @@ func (l Lease) checkID() error {
 	case l.Bucket == "" || strings.HasSuffix(l.Bucket, "/"):
 		return errors.New("the limit's name is empty or ends in a slash")
 	case l.ID == "" || strings.Contains(l.ID, "/"):
-		return errors.New("the lease's id is empty or has a slash in it")
+		return errors.New("the owner is empty or has a slash in it")
 	case len(l.ID) > MaxLeaseIDBytes:
-		return fmt.Errorf("the lease's id has %d bytes, and the limit is %d", len(l.ID), MaxLeaseIDBytes)
+		return fmt.Errorf("the owner has %d bytes, and the limit is %d", len(l.ID), MaxLeaseIDBytes)
 	}
 	return nil
 }
