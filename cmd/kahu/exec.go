@@ -45,8 +45,9 @@ with Delegate=yes, and ends also what runs as another user (the agent does it wh
 all of kahu exec is killed at once); pgroup needs no privilege and follows the
 processes by their parents. auto is the strongest of these that works. userns (a
 pid namespace without privilege) and ptrace leave nothing behind either, and are
-used on request only: setuid programs and debuggers do not work in there. In a container all of them end with the container, and the lock is free
-at once.`,
+used on request only: setuid programs and debuggers do not work in there.
+
+In a container all of them end with the container, and the lock is free at once.`,
 		Example: `  kahu exec --lock nightly-report -- /usr/local/bin/report --all
   kahu exec --lock deploy --wait 0 -- ./deploy.sh || echo somebody else does
   kahu exec --lock mailer --standby --restart -- mailer --foreground

@@ -56,16 +56,32 @@ func exitCodesText() string {
 	return b.String()
 }
 
+// shownCode is one row of the table as JSON.
+type shownCode struct {
+	Code    int    `json:"code"`
+	Meaning string `json:"meaning"`
+}
+
+// exitCodes is the table as JSON.
+func exitCodes() any {
+	var out struct {
+		Codes []shownCode `json:"exit_codes"`
+	}
+	for _, e := range exitTable {
+		out.Codes = append(out.Codes, shownCode{e.code, e.meaning})
+	}
+	return out
+}
+
 // newExitCodesTopic is a help topic: kahu help has it, and it does nothing.
-func newExitCodesTopic() *cobra.Command {
+func newExitCodesTopic(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "exit-codes",
 		Short: "What the exit codes mean",
 		Args:  arguments(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprint(cmd.OutOrStdout(), exitCodesText()+
-				"\nkahu exec ends with its command's own code, or 128 and the number of the\nsignal that ended it, or 126 or 127 when it could not be started.\n")
-			return err
+		RunE: func(*cobra.Command, []string) error {
+			return g.show(exitCodes(), line("%s", exitCodesText()+
+				"\nkahu exec ends with its command's own code, or 128 and the number of the\nsignal that ended it, or 126 or 127 when it could not be started."))
 		},
 	}
 }

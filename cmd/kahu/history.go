@@ -165,7 +165,7 @@ func newKeySpaceChangeCommand(g *globals, use string, registered bool, short, ex
 				return g.show(done, func(w io.Writer) error {
 					state := "registered"
 					if !registered {
-						state = "not registered"
+						state = "unregistered"
 					}
 					if !done.Changed {
 						state += ", as before"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,11 +18,13 @@ const (
 	forProxy = "proxy"
 )
 
-// madeSecret is what keygen tells of the secret, which is not the secret.
+// madeSecret is what keygen tells of the secret: the secret itself only when it
+// is stored nowhere else.
 type madeSecret struct {
-	File string `json:"file"`
-	For  string `json:"for"`
-	ID   string `json:"id"` // public name, the same for a voter's secret and the proxy's derived from it
+	File    string   `json:"file,omitempty"`
+	For     string   `json:"for"`
+	ID      string   `json:"id"`                // public name, the same for a voter's secret and the proxy's derived from it
+	Secrets []string `json:"secrets,omitempty"` // lines of a secret file; of several the first is used
 }
 
 func newKeygenCommand(g *globals) *cobra.Command {
@@ -45,7 +48,7 @@ need no more than a proxy's secret, which is derived from the voter's.`,
 			return g.storeSecrets(first(args), role, secrets)
 		},
 	}
-	cmd.Flags().StringVar(&role, "for", forVoter, "`voter` or proxy")
+	cmd.Flags().StringVar(&role, "for", forVoter, "`role` of the agents that it is for: voter or proxy")
 	cmd.Flags().StringVar(&from, "from", "", "derive it from the voter's secret in this `file`")
 	return cmd
 }
@@ -63,6 +66,9 @@ func makeSecrets(role, from string) ([]secret.Secret, error) {
 		return nil, usageError("--for proxy needs --from FILE: a proxy's secret is derived from the voter's")
 	}
 	keys, err := secret.Read(from, secret.ForVoter)
+	if _, proxys := secret.Read(from, secret.ForProxy); err != nil && proxys == nil {
+		return nil, usageError(fmt.Sprintf("%s has a proxy's secret already: name the file of the voter's secret with --from, or copy this one as it is", from))
+	}
 	if err != nil {
 		return nil, withCode(exitConfig, err)
 	}
@@ -76,12 +82,11 @@ func makeSecrets(role, from string) ([]secret.Secret, error) {
 // storeSecrets writes them to path, or to standard output.
 func (g *globals) storeSecrets(path, role string, secrets []secret.Secret) error {
 	if path == "" {
+		made := madeSecret{For: role, ID: secrets[0].ID()}
 		for _, s := range secrets {
-			if _, err := fmt.Fprintln(g.stdout, s.Line()); err != nil {
-				return fmt.Errorf("writing the secret: %w", err)
-			}
+			made.Secrets = append(made.Secrets, s.Line())
 		}
-		return nil
+		return g.show(made, line("%s", strings.Join(made.Secrets, "\n")))
 	}
 	if err := secret.Write(path, secrets...); errors.Is(err, fs.ErrExist) {
 		return withCode(exitRefused, fmt.Errorf("%s exists already and was not touched: agents may use the secret in it; choose another name", path))

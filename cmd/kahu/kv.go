@@ -45,6 +45,9 @@ func newKVGetCommand(g *globals) *cobra.Command {
   kahu kv get logo --raw > logo.png`,
 		Args: arguments("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if revision < 0 {
+				return usageError(fmt.Sprintf("--revision is %d; the first is 0", revision))
+			}
 			o.Revision = optional(cmd, "revision", revision)
 			if err := readAsOf(&o, asOf); err != nil {
 				return err
@@ -67,7 +70,7 @@ func newKVGetCommand(g *globals) *cobra.Command {
 	}
 	readFlags(cmd, &o)
 	cmd.Flags().BoolVar(&raw, "raw", false, "write the value's bytes only, without a line end")
-	cmd.Flags().Int64Var(&revision, "revision", 0, "this revision instead of the newest; the first is 0")
+	cmd.Flags().Int64Var(&revision, "revision", 0, "this `revision` instead of the newest; the first is 0")
 	asOfFlag(cmd, &asOf)
 	cmd.MarkFlagsMutuallyExclusive("revision", "as-of")
 	return cmd
@@ -151,7 +154,7 @@ func newKVSetCommand(g *globals) *cobra.Command {
 	}
 	ephemeralFlag(cmd, &o.Ephemeral)
 	cond.flags(cmd, true)
-	cmd.Flags().DurationVar(&o.TTL, "ttl", 0, "the key expires this `long` from now")
+	cmd.Flags().DurationVar(&o.TTL, "ttl", 0, "the key expires after this `time`; default never")
 	cmd.Flags().BoolVar(&o.Null, "null", false, "set null, which is not the same as an empty value")
 	cmd.Flags().BoolVar(&o.NoHistory, "no-history", false, "do not keep the value that is overwritten")
 	return cmd

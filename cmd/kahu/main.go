@@ -90,7 +90,7 @@ func newRootCommand(g *globals) *cobra.Command {
 		newClusterCommand(g),
 		newCompletionCommand(g),
 		newManCommand(g),
-		newExitCodesTopic(),
+		newExitCodesTopic(g),
 	)
 	return root
 }
@@ -118,14 +118,14 @@ Start an agent, then guard a command with a lock:
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmd.ValidateFlagGroups(); err != nil {
-				return usageError(fmt.Sprintf("%v; see %s --help", err, cmd.CommandPath()))
+				return usageError(fmt.Sprintf("%s; see %s --help", together(err), cmd.CommandPath()))
 			}
 			return g.check()
 		},
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&g.socket, "socket", "", "the agent's Unix `path` (default $KAHU_SOCKET, else $XDG_RUNTIME_DIR/kahu/kahu.sock for a user, else /run/kahu/kahu.sock)")
-	flags.StringVarP(&g.output, "output", "o", outputText, "`text` for people or json for machines")
+	flags.StringVar(&g.socket, "socket", "", "`path` of the agent's Unix socket (default $KAHU_SOCKET, else $XDG_RUNTIME_DIR/kahu/kahu.sock for a user, else /run/kahu/kahu.sock)")
+	flags.StringVarP(&g.output, "output", "o", outputText, "`format`: text for people or json for machines")
 	flags.DurationVar(&g.timeout, "timeout", defaultTimeout, "give up after this `duration`; a change of leader takes about a second of it")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Sprintf("%v; see %s --help", err, cmd.CommandPath()))
@@ -133,6 +133,17 @@ Start an agent, then guard a command with a lock:
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
 	return root
+}
+
+// together says which flags do not go together, in place of cobra's "if any flags
+// in the group [a b c] are set none of the others can be; [a b] were all set".
+func together(err error) string {
+	_, set, _ := strings.Cut(err.Error(), "; [")
+	set, _, found := strings.Cut(set, "] were all set")
+	if !found {
+		return err.Error()
+	}
+	return "--" + strings.Join(strings.Fields(set), " and --") + " do not go together"
 }
 
 // check judges the global flags, before any command runs.

@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // childVariable makes this test binary the real program.
@@ -66,7 +68,8 @@ func TestMistakesAreUsageErrors(t *testing.T) {
 		{"kv set a b --ttl 0s", "--ttl is 0s"},
 		{"kv set a b --ttl -5s", "--ttl is -5s"},
 		{"kv set a b --ttl soon", "invalid argument"},
-		{"kv set a b --if-exists --if-not-exists", "if-not-exists"},
+		{"kv set a b --if-exists --if-not-exists", "--if-exists and --if-not-exists do not go together; see kahu kv set --help"},
+		{"kv get a --revision -1", "the first is 0"},
 		{"kv set a b --if-revision 1 --if-value x", "if-value"},
 		{"kv set a b --null", "--null takes no value"},
 		{"kv extend a tomorrow", "length of time"},
@@ -159,6 +162,16 @@ func TestEveryCommandHelps(t *testing.T) {
 		if strings.HasSuffix(cmd.Short, ".") || cmd.Short == "" {
 			t.Errorf("%s: short help is %q; it is a phrase without a full stop", cmd.CommandPath(), cmd.Short)
 		}
+		for _, line := range strings.Split(cmd.Long, "\n") {
+			if utf8.RuneCountInString(line) > 90 {
+				t.Errorf("%s: a line of its help is too long for a terminal: %q", cmd.CommandPath(), line)
+			}
+		}
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if kind, _ := pflag.UnquoteUsage(f); kind == f.DefValue {
+				t.Errorf("%s: --%s %s reads as if that were the only value", cmd.CommandPath(), f.Name, kind)
+			}
+		})
 		for _, line := range strings.Split(cmd.Example, "\n") {
 			if line != "" && !strings.HasPrefix(line, "  ") {
 				t.Errorf("%s: example line %q is not indented", cmd.CommandPath(), line)
@@ -234,6 +247,13 @@ func TestExitCodesAreATable(t *testing.T) {
 			t.Errorf("kahu exit-codes does not explain %d:\n%s", row.code, got.out)
 		}
 	}
+	var shown struct {
+		Codes []shownCode `json:"exit_codes"`
+	}
+	got = program(t, "", "exit-codes", "--output", "json")
+	if err := json.Unmarshal([]byte(got.out), &shown); err != nil || len(shown.Codes) != len(exitTable) {
+		t.Errorf("kahu exit-codes as JSON: %q (%v)", got.out, err)
+	}
 }
 
 func TestVersion(t *testing.T) {
@@ -297,6 +317,17 @@ func TestKeygen(t *testing.T) {
 	got := program(t, "", "keygen", filepath.Join(dir, "other"), "--output", "json")
 	if err := json.Unmarshal([]byte(got.out), &made); err != nil || made.For != forVoter || made.ID == "" {
 		t.Errorf("keygen as JSON: %q (%v)", got.out, err)
+	}
+	var shown madeSecret
+	got = program(t, "", "keygen", "--for", "proxy", "--from", path, "--output", "json")
+	if err := json.Unmarshal([]byte(got.out), &shown); err != nil || shown.For != forProxy || len(shown.Secrets) != 1 || shown.Secrets[0]+"\n" != proxy.out {
+		t.Errorf("the proxy's secret as JSON: %q (%v)", got.out, err)
+	}
+	if got := program(t, "", "keygen", "--for", "proxy", "--from", path, filepath.Join(dir, "proxy")); got.code != 0 {
+		t.Fatalf("the proxy's secret into a file: %+v", got)
+	}
+	if got := program(t, "", "keygen", "--for", "proxy", "--from", filepath.Join(dir, "proxy")); got.code != exitUsage || !strings.Contains(got.err, "has a proxy's secret already") {
+		t.Errorf("a proxy's secret from a proxy's: %+v", got)
 	}
 	if got := program(t, "", "keygen", "--for", "proxy", "--from", filepath.Join(dir, "missing")); got.code != exitConfig {
 		t.Errorf("a missing voter secret ends with %d: %s", got.code, got.err)

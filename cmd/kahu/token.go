@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -34,6 +33,11 @@ type shownToken struct {
 	Expired  bool       `json:"expired,omitempty"`
 	Allow    []string   `json:"allow,omitempty"`
 	Prefixes []string   `json:"prefixes,omitempty"`
+}
+
+// shownTokens are those of a file.
+type shownTokens struct {
+	Tokens []shownToken `json:"tokens"`
 }
 
 func showToken(e token.Entry, now time.Time) shownToken {
@@ -104,6 +108,9 @@ func (o *tokenOptions) create(g *globals, name string) error {
 		e.Expires = now.Add(o.expires).UTC().Truncate(time.Second)
 	}
 	text, made, err := token.Create(path, e, now)
+	if errors.Is(err, token.ErrInvalid) {
+		return withCode(exitUsage, err)
+	}
 	if err != nil {
 		return withCode(exitRefused, err)
 	}
@@ -126,28 +133,25 @@ func (o *tokenOptions) list(g *globals) error {
 	for _, e := range entries {
 		shown = append(shown, showToken(e, now))
 	}
-	return g.show(shown, func(w io.Writer) error {
+	return g.show(shownTokens{shown}, table("NAME\tID\tEXPIRES\tALLOWS", func(add func(...string)) {
 		for _, s := range shown {
-			until := "never expires"
+			until := "never"
 			switch {
 			case s.Expired:
 				until = "EXPIRED " + s.Expires.Format(time.DateTime)
 			case s.Expires != nil:
-				until = "until " + s.Expires.Format(time.DateTime)
+				until = s.Expires.Format(time.DateTime)
 			}
 			may := "as the policy says"
 			if len(s.Allow) > 0 {
 				may = strings.Join(s.Allow, ",")
 			}
 			if len(s.Prefixes) > 0 {
-				may += " below " + strings.Join(s.Prefixes, " ")
+				may += " below " + printable(strings.Join(s.Prefixes, " "))
 			}
-			if _, err := fmt.Fprintf(w, "%s  %s  %s  %s\n", s.Name, s.ID, until, may); err != nil {
-				return err
-			}
+			add(printable(s.Name), s.ID, until, may)
 		}
-		return nil
-	})
+	}))
 }
 
 func (o *tokenOptions) revoke(g *globals, name string) error {

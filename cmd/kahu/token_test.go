@@ -27,9 +27,13 @@ func TestToken(t *testing.T) {
 		t.Errorf("create as JSON: %+v", got)
 	}
 	list := program(t, "", "token", "list", "--file", file)
-	if lines := strings.Split(list.out, "\n"); list.code != exitOK || len(lines) != 3 || !strings.Contains(lines[0], "lock,read below ci/") ||
-		!strings.Contains(lines[0], "until ") || !strings.Contains(lines[1], "never expires  as the policy says") || strings.Contains(list.out, secret[22:]) {
+	if lines := strings.Split(list.out, "\n"); list.code != exitOK || len(lines) != 4 || !strings.HasPrefix(lines[0], "NAME  ID ") || !strings.Contains(lines[1], "lock,read below ci/") ||
+		strings.Contains(lines[1], "never") || !strings.HasPrefix(lines[2], "b     ") || !strings.Contains(lines[2], "never ") || !strings.HasSuffix(lines[2], "  as the policy says") || strings.Contains(list.out, secret[22:]) {
 		t.Errorf("list: %+v", list)
+	}
+	var listed struct{ Tokens []struct{ Name string } }
+	if got := program(t, "", "token", "list", "--file", file, "--output", "json"); json.Unmarshal([]byte(got.out), &listed) != nil || len(listed.Tokens) != 2 {
+		t.Errorf("list as JSON: %+v", got)
 	}
 	if got := program(t, "", "token", "revoke", "ci", "--file", file); got.code != exitOK {
 		t.Errorf("revoke: %+v", got)
@@ -45,8 +49,8 @@ func TestToken(t *testing.T) {
 		"token list --file /nonexistent/tokens":             {exitConfig, "no such file"},
 		"token create":                                      {exitUsage, "takes NAME"},
 		"token create x --expires -1s --file " + file:       {exitUsage, "in the past"},
-		"token create x --allow fly --file " + file:         {exitRefused, "no verb"},
-		"token create x --prefix a --file " + file:          {exitRefused, "allows nothing"},
+		"token create x --allow fly --file " + file:         {exitUsage, "no verb"},
+		"token create x --prefix a --file " + file:          {exitUsage, "allows nothing"},
 		"bench put --streams 2":                             {exitUsage, "need --kahuna"},
 		"bench put --kahuna nowhere":                        {exitUsage, "it is a URL"},
 		"bench put --kahuna http://127.0.0.1:1 --http":      {exitUsage, "http"},

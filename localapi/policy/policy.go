@@ -100,7 +100,7 @@ func New(rules []Rule) (*Policy, error) {
 		}
 		for _, v := range r.Allow {
 			if !slices.Contains(Verbs(), v) {
-				bad("there is no verb %q, only %v", v, Verbs())
+				bad("there is no verb %q, only read, write, lock, sequence and admin", v)
 			}
 		}
 		for _, u := range r.Units {

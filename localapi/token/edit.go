@@ -26,7 +26,7 @@ func Create(path string, e Entry, now time.Time) (text string, made Entry, err e
 	hash := sha256.Sum256([]byte(text))
 	e.SHA256, e.Created = hex.EncodeToString(hash[:]), now.UTC().Truncate(time.Second)
 	if _, err := understand(e); err != nil {
-		return "", Entry{}, err
+		return "", Entry{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	err = edit(path, true, func(entries []Entry) ([]Entry, error) {
 		if slices.ContainsFunc(entries, func(o Entry) bool { return o.Name == e.Name }) {
@@ -48,6 +48,9 @@ func List(path string) ([]Entry, error) {
 	}
 	return s.entries, nil
 }
+
+// ErrInvalid says that a token cannot be as it was asked for.
+var ErrInvalid = errors.New("the token is not valid")
 
 // ErrNoToken says that there is no token of that name.
 var ErrNoToken = errors.New("there is no token of that name")
