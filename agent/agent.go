@@ -187,7 +187,7 @@ func (a *agent) joinQuorum() (stops []func(context.Context) error, err error) {
 	}
 	a.forward = forward.New(forward.Config{
 		Node: a.identity.node, Host: a.cfg.NodeName,
-		Local: a.quorum.local(), Remote: a.quorum.pool, Voters: a.quorum.keeper.Voters, News: a.quorum.news, Logger: a.log,
+		Local: a.quorum.local(), Remote: a.quorum.pool, Relay: a.quorum.pool, Voters: a.quorum.keeper.Voters, News: a.quorum.news, Logger: a.log,
 	})
 	a.coordinator = a.forward
 	stops = append(stops, func(context.Context) error { return a.forward.Close() })

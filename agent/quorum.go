@@ -76,7 +76,7 @@ func (q *quorum) open(a *agent) (err error) {
 		return err
 	}
 	q.pool = link.NewPool(link.PoolOptions{Dialer: q.dialer, Resolve: q.keeper.Address, Logger: a.log})
-	options := link.ServerOptions{Members: q.keeper, Wall: a.o.wall, Logger: a.log}
+	options := link.ServerOptions{Members: q.keeper, Wall: a.o.wall, Relay: q.pool, Logger: a.log}
 	if isVoter {
 		if q.voter, err = voter.Open(voter.Config{
 			NodeID: node, Storage: a.identity.storage,

@@ -17,8 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +59,7 @@ type Config struct {
 	Host   string          // host name, shown with the request session
 	Local  Local           // optional: nil on a proxy
 	Remote Remote          // reaches the others
+	Relay  Relay           // optional: by way of whom a leader is asked that is not reached
 	Voters func() []string // node ids of voters known now, in any order
 	// News tells fn who leads in which term (empty: unknown), as node, a voter or
 	// this one, knows: at once, and with each change, until ctx ends or the news
@@ -76,8 +75,9 @@ type Forwarder struct {
 	leader  atomic.Pointer[string] // last hint that worked or was given
 	reign   atomic.Pointer[reign]  // who leads; never nil
 	silent  atomic.Pointer[silence]
-	open    atomic.Int64  // attempts at other agents under way
-	ended   atomic.Uint64 // attempts at other agents that have ended, however
+	detour  atomic.Pointer[detour] // nil: the leader is asked itself
+	open    atomic.Int64           // attempts at other agents under way
+	ended   atomic.Uint64          // attempts at other agents that have ended, however
 	ids     *numberer
 	stop    context.CancelCauseFunc
 	stopped context.Context
@@ -89,6 +89,11 @@ type Forwarder struct {
 type silence struct {
 	node  string
 	until time.Time
+}
+
+// holds reports whether the silence is of node, and not over.
+func (s *silence) holds(node string) bool {
+	return s.node == node && node != "" && time.Now().Before(s.until)
 }
 
 var _ replication.Coordinator = (*Forwarder)(nil)
@@ -166,7 +171,7 @@ func (f *Forwarder) send(ctx context.Context, req *replication.Request) (*replic
 	)
 	search.begin(f, req.IsRead())
 	for ctx.Err() == nil {
-		node, ok := search.next()
+		to, ok := search.next()
 		if !ok {
 			if f.stopped.Err() != nil {
 				return nil, attempts, stoppedAfter(attempts, req)
@@ -176,15 +181,13 @@ func (f *Forwarder) send(ctx context.Context, req *replication.Request) (*replic
 		}
 		attempts++
 		under := f.reign.Load()
-		ans, err := f.attempt(ctx, node, req)
+		ans, err := f.attempt(ctx, to, req)
 		if err == nil && attempts > 1 && undecided(ans) {
 			// This attempt is in no entry, but an earlier one may be: go on.
 			err = fmt.Errorf("%w: %w", replication.ErrUnavailable, ans.Refused())
 		}
 		if err == nil {
-			if !req.IsRead() {
-				f.learn(node, under)
-			}
+			search.answered(to, req, under)
 			return ans, attempts, nil
 		}
 		if isStopped(err) {
@@ -194,7 +197,9 @@ func (f *Forwarder) send(ctx context.Context, req *replication.Request) (*replic
 		if notApplied(err) {
 			attempts--
 		}
-		search.failed(node, err)
+		if ctx.Err() == nil || !to.passesOn() { // who asks has given up: that says nothing of the way
+			search.failed(to, err)
+		}
 	}
 	return nil, attempts, f.gaveUp(ctx, req, attempts, lastErr)
 }
@@ -227,8 +232,8 @@ func (f *Forwarder) gaveUp(ctx context.Context, req *replication.Request, attemp
 }
 
 // attempt asks one target once.
-func (f *Forwarder) attempt(ctx context.Context, node string, req *replication.Request) (*replication.Answer, error) {
-	local := node == f.cfg.Node && f.cfg.Local != nil
+func (f *Forwarder) attempt(ctx context.Context, to target, req *replication.Request) (*replication.Answer, error) {
+	local := to.node == f.cfg.Node && f.cfg.Local != nil
 	if local && !req.IsRead() {
 		return f.cfg.Local.Serve(ctx, req)
 	}
@@ -239,13 +244,17 @@ func (f *Forwarder) attempt(ctx context.Context, node string, req *replication.R
 	}
 	// A node that is cut off is silent. Once it is known who leads now, the request
 	// goes there at once.
-	defer f.deposed(asking, node, cancel)()
+	defer f.deposed(asking, to.who(), cancel)()
+	do := f.cfg.Remote.Do
+	if to.passesOn() {
+		do = f.cfg.Relay.DoVia
+	}
 	f.open.Add(1)
-	ans, err := f.cfg.Remote.Do(asking, node, req)
+	ans, err := do(asking, to.node, req)
 	f.open.Add(-1)
 	f.ended.Add(1)
 	if err != nil && ctx.Err() == nil && errors.Is(asking.Err(), context.DeadlineExceeded) {
-		f.silent.Store(&silence{node, time.Now().Add(2 * attemptTimeout)})
+		f.silent.Store(&silence{to.node, time.Now().Add(2 * attemptTimeout)})
 	}
 	return ans, err
 }
@@ -255,7 +264,7 @@ func (f *Forwarder) Watch(ctx context.Context, session []byte, fn func(*replicat
 	var search search
 	search.begin(f, false)
 	for ctx.Err() == nil {
-		node, ok := search.next()
+		to, ok := search.next()
 		if !ok {
 			if f.stopped.Err() != nil {
 				return replication.ErrStopped
@@ -264,26 +273,31 @@ func (f *Forwarder) Watch(ctx context.Context, session []byte, fn func(*replicat
 			continue
 		}
 		began := false
-		err := f.watchOne(ctx, node, session, func(ev *replication.Event) {
+		err := f.watchOne(ctx, to, session, func(ev *replication.Event) {
 			began = true
 			fn(ev)
 		})
 		if began || isStopped(err) {
 			return err
 		}
-		search.failed(node, err)
+		if ctx.Err() == nil || !to.passesOn() {
+			search.failed(to, err)
+		}
 	}
 	return context.Cause(ctx)
 }
 
-func (f *Forwarder) watchOne(ctx context.Context, node string, session []byte, fn func(*replication.Event)) error {
-	if node == f.cfg.Node && f.cfg.Local != nil {
+func (f *Forwarder) watchOne(ctx context.Context, to target, session []byte, fn func(*replication.Event)) error {
+	if to.node == f.cfg.Node && f.cfg.Local != nil {
 		return f.cfg.Local.WatchLocal(ctx, session, fn)
 	}
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
-	defer f.deposed(ctx, node, leave)()
-	return f.cfg.Remote.Watch(ctx, node, session, fn)
+	defer f.deposed(ctx, to.who(), leave)()
+	if to.passesOn() {
+		return f.cfg.Relay.WatchVia(ctx, to.node, session, fn)
+	}
+	return f.cfg.Remote.Watch(ctx, to.node, session, fn)
 }
 
 func isStopped(err error) bool { return errors.Is(err, replication.ErrStopped) }
@@ -292,109 +306,4 @@ func isStopped(err error) bool { return errors.Is(err, replication.ErrStopped) }
 func notApplied(err error) bool {
 	var notLeader *replication.NotLeaderError
 	return errors.As(err, &notLeader) || errors.Is(err, replication.ErrUnavailable)
-}
-
-// search is the order in which one request tries its targets.
-type search struct {
-	f       *Forwarder
-	queue   []string  // still to try in this round
-	first   [2]string // room for the queue's beginning, since most end there
-	hinted  string    // follow this one next
-	hints   int       // hints followed in this round: a circle of hints must end
-	under   *reign    // when this round began
-	backoff time.Duration
-}
-
-// begin starts with the local voter when it may answer at once, then the
-// presumed leader, then everybody.
-func (s *search) begin(f *Forwarder, read bool) {
-	s.f, s.backoff, s.under = f, minPause, f.reign.Load()
-	s.queue = s.first[:0]
-	leader := f.Leader()
-	if f.cfg.Local != nil && (read || leader == "" || leader == f.cfg.Node) {
-		s.queue = append(s.queue, f.cfg.Node)
-	}
-	if leader != "" && (len(s.queue) == 0 || leader != f.cfg.Node) {
-		s.queue = append(s.queue, leader)
-	}
-}
-
-// next returns the target to try now; false means pause and then ask again.
-func (s *search) next() (string, bool) {
-	if s.hinted != "" {
-		node := s.hinted
-		s.hinted = ""
-		return node, true
-	}
-	if len(s.queue) == 0 {
-		return "", false
-	}
-	node := s.queue[0]
-	s.queue = s.queue[1:]
-	return node, true
-}
-
-// failed takes the hint out of an error, or forgets a leader that did not answer.
-func (s *search) failed(node string, err error) {
-	var notLeader *replication.NotLeaderError
-	if errors.As(err, &notLeader) && notLeader.Leader != "" && notLeader.Leader != node && s.hints < 3 {
-		s.hints++
-		leader := notLeader.Leader
-		s.hinted = leader
-		s.f.leader.Store(&leader)
-		return
-	}
-	p := s.f.leader.Load()
-	if p != nil && *p == node {
-		s.f.leader.CompareAndSwap(p, nil)
-	} else if p != nil && s.hints < 3 {
-		s.hints++ // another request has learned who leads
-		s.hinted = *p
-		return
-	}
-	if len(s.queue) == 0 && s.hints == 0 {
-		// The first guess was wrong: look at everybody else before pausing.
-		s.refill(node)
-		s.hints++
-	}
-}
-
-// pause waits a little, or until it is known who leads, and begins a new round:
-// over the leader, then all voters.
-func (s *search) pause(ctx context.Context) {
-	timer := time.NewTimer(s.backoff/2 + rand.N(s.backoff/2+1))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-s.f.stopped.Done():
-	case <-s.under.over.Done():
-		s.backoff = minPause / 2
-	case <-timer.C:
-	}
-	s.backoff = min(2*s.backoff, maxPause)
-	s.hints, s.under = 0, s.f.reign.Load()
-	s.hinted = s.f.Leader()
-	s.refill(s.hinted)
-}
-
-// refill lists the local voter first and the others in random order, so that
-// waiting agents do not all fall on the same voter. One that has just let an
-// attempt time out would cost as long again: it is left out while there is
-// another.
-func (s *search) refill(except string) {
-	s.queue = nil
-	if s.f.cfg.Local != nil && except != s.f.cfg.Node {
-		s.queue = append(s.queue, s.f.cfg.Node)
-	}
-	first := len(s.queue)
-	for _, node := range s.f.cfg.Voters() {
-		if node != except && node != s.f.cfg.Node {
-			s.queue = append(s.queue, node)
-		}
-	}
-	rest := s.queue[first:]
-	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
-	if silent := s.f.silent.Load(); silent != nil && len(rest) > 1 && time.Now().Before(silent.until) {
-		s.queue = slices.DeleteFunc(s.queue, func(node string) bool { return node == silent.node })
-	}
 }

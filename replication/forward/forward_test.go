@@ -48,6 +48,11 @@ func (q *quorum) Do(ctx context.Context, node string, req *replication.Request) 
 	if node != q.leader {
 		return nil, &replication.NotLeaderError{Leader: q.leader}
 	}
+	return q.decide(req)
+}
+
+// decide is what the leader does with a request. It needs mu.
+func (q *quorum) decide(req *replication.Request) (*replication.Answer, error) {
 	switch op := req.GetOp().(type) {
 	case *replication.Request_SessionOpen:
 		q.sessions[string(op.SessionOpen.Id)] = true

@@ -61,6 +61,9 @@ func (f *Forwarder) hear(from string, term uint64, leader string) {
 	if leader == "" {
 		return
 	}
+	if d := f.detour.Load(); d != nil && from == d.leader {
+		f.endDetour("the leader is reached")
+	}
 	for {
 		now := f.reign.Load()
 		switch {
@@ -112,6 +115,9 @@ func (f *Forwarder) begins(before *reign, node string) {
 	if p := f.silent.Load(); p != nil && p.node == node {
 		f.silent.CompareAndSwap(p, nil)
 	}
+	if d := f.detour.Load(); d != nil && d.leader != node {
+		f.endDetour("another leads")
+	}
 	before.end()
 }
 
@@ -145,6 +151,9 @@ type listener struct {
 	ended  uint64 // of attempts, when looked at last
 	quiet  time.Duration
 	asking atomic.Bool // a round of questions is under way
+
+	probed  time.Time   // when a leader that is not reached was last asked for news
+	probing atomic.Bool // it is being asked
 }
 
 // line is the news of one voter.
@@ -170,6 +179,7 @@ func (f *Forwarder) listen(ctx context.Context) {
 		case <-now.over.Done():
 		case <-tick.C:
 			l.inquire()
+			l.probe()
 		}
 	}
 }

@@ -192,6 +192,8 @@ func everything(ctx context.Context, p *link.Pool, book *addresses, node string)
 	results["Change"] = p.Change(ctx, node, &link.ChangeRequest{})
 	results["Vote"] = p.Vote(ctx, node, &link.VoteRequest{})
 	results["Follow"] = p.Follow(ctx, node, func(uint64, string) {})
+	_, results["RelayDo"] = p.DoVia(ctx, node, get())
+	results["RelayWatch"] = p.WatchVia(ctx, node, []byte("session"), func(*replication.Event) {})
 	results["Backup"] = p.Backup(ctx, node, io.Discard)
 	return results
 }
@@ -208,7 +210,7 @@ func TestWhoMayAskWhat(t *testing.T) {
 	p1 := start(t, &book, clusterSecret.Proxy(), "p1", link.ServerOptions{Members: members{}})
 	bare := start(t, &book, clusterSecret, "bare", link.ServerOptions{})
 
-	streams := map[string]bool{"Watch": true, "Follow": true}
+	streams := map[string]bool{"Watch": true, "Follow": true, "RelayWatch": true}
 	isOver := func(err error) bool {
 		var n *replication.NotLeaderError
 		return errors.As(err, &n) && n.Leader == "watch over"
@@ -218,7 +220,7 @@ func TestWhoMayAskWhat(t *testing.T) {
 			t.Errorf("a voter asks a voter for %s: %v", name, err)
 		}
 	}
-	may := map[string]bool{"Do": true, "Watch": true, "ReadIndex": true, "Hello": true, "Follow": true}
+	may := map[string]bool{"Do": true, "Watch": true, "ReadIndex": true, "Hello": true, "Follow": true, "RelayDo": true, "RelayWatch": true}
 	for name, err := range everything(t.Context(), p1.pool, &book, "v1") {
 		switch {
 		case may[name] && streams[name] && !isOver(err), may[name] && !streams[name] && err != nil:

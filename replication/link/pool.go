@@ -244,11 +244,15 @@ func (p *Pool) Do(ctx context.Context, node string, req *replication.Request) (*
 // goroutine; while it blocks, events wait at the other side, which ends the
 // watch when there are too many.
 func (p *Pool) Watch(ctx context.Context, node string, session []byte, fn func(*replication.Event)) error {
+	return p.watch(ctx, node, methodWatch, session, fn)
+}
+
+func (p *Pool) watch(ctx context.Context, node string, method uint8, session []byte, fn func(*replication.Event)) error {
 	c, err := p.voter(ctx, node)
 	if err != nil {
 		return err
 	}
-	s, err := c.Open(ctx, methodWatch, &WatchRequest{Session: session})
+	s, err := c.Open(ctx, method, &WatchRequest{Session: session})
 	if err != nil {
 		return fromWire(node, err)
 	}

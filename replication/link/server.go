@@ -28,6 +28,9 @@ const (
 	methodChange    uint8 = 9
 	methodVote      uint8 = 10
 	methodFollow    uint8 = 11
+	// A voter that does not lead passes these on to the leader (relay.go).
+	methodRelayDo    uint8 = 13
+	methodRelayWatch uint8 = 14
 )
 
 // method is a row of the table of what a Server does.
@@ -52,6 +55,9 @@ var methods = map[uint8]method{
 	methodChange:    {name: "Change", voterOnly: true, serve: (*Server).change},
 	methodVote:      {name: "Vote", voterOnly: true, serve: (*Server).vote},
 	methodFollow:    {name: "Follow", streams: true, serve: (*Server).follow},
+
+	methodRelayDo:    {name: "RelayDo", serve: (*Server).relayDo},
+	methodRelayWatch: {name: "RelayWatch", streams: true, serve: (*Server).relayWatch},
 }
 
 // ServerOptions configure a Server.
@@ -60,6 +66,8 @@ type ServerOptions struct {
 	Members Members // nil: what membership answers is refused
 	// Backup writes a backup of this voter's state. Optional: nil refuses it.
 	Backup func(ctx context.Context, out io.Writer) error
+	// Relay reaches the leader for agents that do not. Optional: nil passes nothing on.
+	Relay Relay
 	// Wall is this host's wall clock, told to other voters. Optional: time.Now.
 	Wall   func() time.Time
 	Stream stream.Options // optional; Handler is ignored, KeepAlive is DefaultKeepAlive
@@ -192,7 +200,8 @@ func badPayload(err error) error {
 	return fmt.Errorf("%w: the request cannot be read: %v", ErrRefused, err)
 }
 
-func (s *Server) do(ctx context.Context, from Identity, in *stream.Incoming) (stream.Message, error) {
+// request reads what from asks of this voter, and refuses what nobody may ask.
+func (s *Server) request(from Identity, in *stream.Incoming) (*replication.Request, error) {
 	if s.o.Voter == nil {
 		return nil, errNoVoter
 	}
@@ -203,6 +212,14 @@ func (s *Server) do(ctx context.Context, from Identity, in *stream.Incoming) (st
 	}
 	if req.IsInternal() || req.GetOp() == nil {
 		return nil, fmt.Errorf("%w: node %s asks for what only a leader proposes itself (%T)", ErrRefused, from.Node, req.GetOp())
+	}
+	return req, nil
+}
+
+func (s *Server) do(ctx context.Context, from Identity, in *stream.Incoming) (stream.Message, error) {
+	req, err := s.request(from, in)
+	if err != nil {
+		return nil, err
 	}
 	answer, err := s.o.Voter.Serve(ctx, req)
 	if err != nil {
@@ -215,13 +232,21 @@ func (s *Server) watch(ctx context.Context, _ Identity, in *stream.Incoming) (st
 	if s.o.Voter == nil {
 		return nil, errNoVoter
 	}
+	return nil, s.watching(ctx, in, s.o.Voter.WatchLocal)
+}
+
+// watching sends down in what watch tells of the session that is asked for.
+func (s *Server) watching(ctx context.Context, in *stream.Incoming, watch func(ctx context.Context, session []byte, fn func(*replication.Event)) error) error {
+	if s.o.Voter == nil {
+		return errNoVoter
+	}
 	req := new(WatchRequest)
 	if err := req.UnmarshalVT(in.Payload); err != nil {
-		return nil, badPayload(err)
+		return badPayload(err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	return nil, s.o.Voter.WatchLocal(ctx, req.GetSession(), func(event *replication.Event) {
+	return watch(ctx, req.GetSession(), func(event *replication.Event) {
 		if err := in.Send(event); err != nil {
 			cancel(err)
 		}

@@ -71,6 +71,16 @@ var shapes = []shape{
 	{"gossip only", true, func(c cast) partition {
 		return partition{drops: only("udp", apart(c.all, c.all)), serving: c.all, calm: true}
 	}},
+	{"a proxy without the leader", true, func(c cast) partition {
+		// It reaches the other voters, which pass on what it asks.
+		return partition{drops: apart(c.proxies[:1], one(c.leader)), serving: c.all, calm: true}
+	}},
+	{"a proxy does not hear the leader", false, func(c cast) partition {
+		return partition{drops: deaf(c.proxies[:1], one(c.leader)), serving: c.all}
+	}},
+	{"the leader does not hear a proxy", false, func(c cast) partition {
+		return partition{drops: deaf(one(c.leader), c.proxies[:1]), serving: c.all}
+	}},
 	{"nobody hears the leader", false, func(c cast) partition {
 		rest := c.others(c.leader)
 		return partition{drops: deaf(rest, one(c.leader)), starved: one(c.leader), serving: rest}
@@ -100,8 +110,8 @@ var shapes = []shape{
 		return partition{drops: apart(majority, rest), starved: rest, serving: majority}
 	}},
 	{"the leader and one follower", false, func(c cast) partition {
-		// Both reach the third voter, and every proxy reaches all three.
-		return partition{drops: apart(one(c.leader), c.followers[:1]), serving: c.proxies}
+		// Both reach the third voter, which passes on, and every proxy reaches all three.
+		return partition{drops: apart(one(c.leader), c.followers[:1]), serving: c.all}
 	}},
 	{"no majority anywhere", false, func(c cast) partition {
 		voters := append(one(c.leader), c.followers...)
