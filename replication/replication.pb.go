@@ -5974,7 +5974,11 @@ type SequenceUpdate struct {
 	RemoveBlockSize bool                   `protobuf:"varint,8,opt,name=remove_block_size,json=removeBlockSize,proto3" json:"remove_block_size,omitempty"`
 	// Only while the sequence stands still since a restore, else CONDITION_FAILED:
 	// two operators must not release it one after the other.
-	OnlyHeld      bool `protobuf:"varint,9,opt,name=only_held,json=onlyHeld,proto3" json:"only_held,omitempty"`
+	OnlyHeld bool `protobuf:"varint,9,opt,name=only_held,json=onlyHeld,proto3" json:"only_held,omitempty"`
+	// A current value below the present one is INVALID, decided together with the
+	// change: values that are taken meanwhile are not issued again. Since feature
+	// level 4.
+	NotLower      bool `protobuf:"varint,10,opt,name=not_lower,json=notLower,proto3" json:"not_lower,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6068,6 +6072,13 @@ func (x *SequenceUpdate) GetRemoveBlockSize() bool {
 func (x *SequenceUpdate) GetOnlyHeld() bool {
 	if x != nil {
 		return x.OnlyHeld
+	}
+	return false
+}
+
+func (x *SequenceUpdate) GetNotLower() bool {
+	if x != nil {
+		return x.NotLower
 	}
 	return false
 }
@@ -7643,7 +7654,7 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\fSequenceNext\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\x12'\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\xf9\x02\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\x96\x03\n" +
 	"\x0eSequenceUpdate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\acurrent\x18\x02 \x01(\x03H\x00R\acurrent\x88\x01\x01\x12!\n" +
@@ -7654,7 +7665,9 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\n" +
 	"block_size\x18\a \x01(\x05H\x04R\tblockSize\x88\x01\x01\x12*\n" +
 	"\x11remove_block_size\x18\b \x01(\bR\x0fremoveBlockSize\x12\x1b\n" +
-	"\tonly_held\x18\t \x01(\bR\bonlyHeldB\n" +
+	"\tonly_held\x18\t \x01(\bR\bonlyHeld\x12\x1b\n" +
+	"\tnot_lower\x18\n" +
+	" \x01(\bR\bnotLowerB\n" +
 	"\n" +
 	"\b_currentB\f\n" +
 	"\n" +

@@ -5677,6 +5677,16 @@ func (m *SequenceUpdate) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.NotLower {
+		i--
+		if m.NotLower {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x50
+	}
 	if m.OnlyHeld {
 		i--
 		if m.OnlyHeld {
@@ -9145,6 +9155,9 @@ func (m *SequenceUpdate) SizeVT() (n int) {
 		n += 2
 	}
 	if m.OnlyHeld {
+		n += 2
+	}
+	if m.NotLower {
 		n += 2
 	}
 	n += len(m.unknownFields)
@@ -22162,6 +22175,26 @@ func (m *SequenceUpdate) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.OnlyHeld = bool(v != 0)
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field NotLower", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.NotLower = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -37176,6 +37209,26 @@ func (m *SequenceUpdate) UnmarshalVTUnsafe(dAtA []byte) error {
 				}
 			}
 			m.OnlyHeld = bool(v != 0)
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field NotLower", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.NotLower = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

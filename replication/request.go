@@ -94,6 +94,11 @@ func (x *Request) NeedsLevel() uint32 {
 	return 1
 }
 
+// TextLower is the detail of INVALID for a SequenceUpdate that would lower the
+// current value, after which values would be issued again: format it with the
+// present value and the wanted one. It is in answers that all voters keep.
+const TextLower = "the sequence is at %d: lowering it to %d issues values again; say allow_lower (--allow-lower) if that is meant"
+
 // HoldHash is one hold's part of SessionRenew.hold_hash: the XOR over all holds
 // and queue places of a session tells whether agent and quorum know the same.
 func HoldHash(owner []byte) uint64 { return xxh3.Hash(owner) }

@@ -157,15 +157,17 @@ func (c SequenceCreate) Request(name string) *replication.Request {
 func (u SequenceUpdate) Request(name string) *replication.Request {
 	return &replication.Request{Op: &replication.Request_SequenceUpdate{SequenceUpdate: &replication.SequenceUpdate{
 		Name: name, OnlyHeld: u.OnlyHeld, Current: u.Current, Increment: u.Increment, Maximum: u.Maximum, RemoveMaximum: u.RemoveMaximum,
-		Initial: u.Initial, BlockSize: u.BlockSize, RemoveBlockSize: u.RemoveBlockSize}}}
+		Initial: u.Initial, BlockSize: u.BlockSize, RemoveBlockSize: u.RemoveBlockSize,
+		NotLower: u.Current != nil && !u.AllowLower}}}
 }
 
 // CheckNotLower refuses an update that would issue values again without saying
-// so (contract/decisions.md 27). It protects from a slip, not from a race with
-// another update.
+// so (contract/decisions.md 27). The quorum decides the same again together with
+// the change, from feature level 4 on; below, and in upstream mode, this protects
+// from a slip and not from values that are taken meanwhile.
 func (u SequenceUpdate) CheckNotLower(now *replication.Sequence) error {
 	if u.Current != nil && !u.AllowLower && *u.Current < now.GetCurrent() {
-		return fmt.Errorf("the sequence is at %d: lowering it to %d issues values again; say allow_lower if that is meant", now.GetCurrent(), *u.Current)
+		return fmt.Errorf(replication.TextLower, now.GetCurrent(), *u.Current)
 	}
 	return nil
 }

@@ -240,3 +240,21 @@ func TestJSONNames(t *testing.T) {
 		}
 	}
 }
+
+// An update without leave to lower asks the quorum to see to it: what was read
+// before is old when the update is carried out.
+func TestSequenceUpdateLowersNothingUnasked(t *testing.T) {
+	current := int64(7)
+	for _, c := range []struct {
+		update wire.SequenceUpdate
+		want   bool
+	}{
+		{wire.SequenceUpdate{Current: &current}, true},
+		{wire.SequenceUpdate{Current: &current, AllowLower: true}, false},
+		{wire.SequenceUpdate{Maximum: &current}, false},
+	} {
+		if got := c.update.Request("s").GetSequenceUpdate().GetNotLower(); got != c.want {
+			t.Errorf("%+v asks for it: %v, want %v", c.update, got, c.want)
+		}
+	}
+}

@@ -218,6 +218,10 @@ func (s *sequence) left() uint64 {
 	return (uint64(limit) - uint64(s.current)) / uint64(s.increment)
 }
 
+// notLowerLevel is the feature level since which an update can be one that lowers
+// nothing.
+const notLowerLevel = 4
+
 func (m *Machine) sequenceUpdate(c *command, op *replication.SequenceUpdate) {
 	if p := problemOfSequence(op.GetName()); p != "" {
 		c.invalid(p)
@@ -235,6 +239,10 @@ func (m *Machine) sequenceUpdate(c *command, op *replication.SequenceUpdate) {
 	}
 	if op.OnlyHeld && !s.held {
 		c.refuse(replication.Code_CODE_CONDITION_FAILED, "the sequence does not stand still")
+		return
+	}
+	if op.NotLower && op.Current != nil && *op.Current < s.current && m.level >= notLowerLevel {
+		c.refuse(replication.Code_CODE_INVALID, replication.TextLower, s.current, *op.Current)
 		return
 	}
 	s.held = s.held && op.Current == nil
