@@ -42,7 +42,7 @@ const packages = "systemd,systemd-sysv,dbus,iproute2,procps,init-system-helpers"
 func NewLab(t *testing.T) *Lab {
 	t.Helper()
 	l := &Lab{t: t, dir: t.TempDir(), id: "kahu" + strconv.Itoa(os.Getpid())}
-	l.base = l.baseSystem()
+	l.base = l.baseSystem("bookworm", packages)
 	l.must("ip", "netns", "add", l.id)
 	t.Cleanup(func() { l.try("ip", "netns", "del", l.id) })
 	l.must("ip", "-n", l.id, "link", "add", "br0", "type", "bridge")
@@ -50,12 +50,13 @@ func NewLab(t *testing.T) *Lab {
 	return l
 }
 
-func (l *Lab) baseSystem() string {
+// baseSystem returns the file system of that name, which has these packages.
+func (l *Lab) baseSystem(name, packages string) string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	base := filepath.Join(cache, "kahu-hosts", "bookworm")
+	base := filepath.Join(cache, "kahu-hosts", name)
 	if _, err := os.Stat(base); err == nil {
 		return base
 	}

@@ -19,19 +19,29 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	code := m.Run()
-	for _, kept := range debs {
-		_ = os.Remove(kept) // a temporary file
+	for _, p := range built {
+		_ = os.Remove(p.deb) // temporary files
+		_ = os.Remove(p.rpm)
 	}
 	os.Exit(code)
 }
 
-// debs are those that were built, by version: building one takes minutes.
-var debs = map[string]string{}
+// packagePair is a deb and an rpm of one version, as temporary files.
+type packagePair struct{ deb, rpm string }
+
+// built are those that were built, by version: building them takes minutes.
+var built = map[string]packagePair{}
 
 // deb returns a deb of this tree, of a given version.
 func deb(t *testing.T, version string) string {
 	t.Helper()
-	if kept := debs[version]; kept != "" {
+	return build(t, version).deb
+}
+
+// build returns packages of this tree, of a given version.
+func build(t *testing.T, version string) packagePair {
+	t.Helper()
+	if kept, ok := built[version]; ok {
 		return kept
 	}
 	cmd := exec.Command("packaging/build.sh", "amd64")
@@ -40,35 +50,35 @@ func deb(t *testing.T, version string) string {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building the packages: %v: %s", err, out)
 	}
-	found, err := filepath.Glob("../../dist/*_amd64.deb")
-	if err != nil || len(found) != 1 {
-		t.Fatalf("debs built: %q, %v", found, err)
+	keep := func(pattern string) string {
+		found, err := filepath.Glob("../../dist/" + pattern)
+		if err != nil || len(found) != 1 {
+			t.Fatalf("packages built: %q, %v", found, err)
+		}
+		content, err := os.ReadFile(found[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.CreateTemp("", "kahu-"+version+"-"+pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.Write(content); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return file.Name()
 	}
-	content, err := os.ReadFile(found[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := os.CreateTemp("", "kahu-"+version+"-*.deb")
-	if err != nil {
-		t.Fatal(err)
-	}
-	debs[version] = file.Name()
-	if _, err := file.Write(content); err != nil {
-		t.Fatal(err)
-	}
-	if err := file.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return file.Name()
+	p := packagePair{deb: keep("*_amd64.deb"), rpm: keep("*.x86_64.rpm")}
+	built[version] = p
+	return p
 }
 
 func (h *Host) install(deb string) {
 	h.lab.t.Helper()
-	content, err := os.ReadFile(deb)
-	if err != nil {
-		h.lab.t.Fatal(err)
-	}
-	h.write("/root/kahu.deb", string(content))
+	h.copy(deb, "/root/kahu.deb")
 	h.Run("apt-get", "install", "-qqy", "--allow-downgrades", "/root/kahu.deb")
 }
 
