@@ -6,10 +6,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
 // maxFileBytes is far more than any list of secrets needs.
@@ -86,37 +85,5 @@ func Write(path string, secrets ...Secret) (err error) {
 			err = fmt.Errorf("writing secret file %s: %w", path, err)
 		}
 	}()
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".kahu-secret-*") // mode 0600 from the first moment
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already when all went well
-	_, err = f.WriteString(text.String())
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := publish(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// publish gives a finished file its name, unless the name is taken.
-func publish(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		return os.Link(from, to) // a file system without that flag; Link refuses as well
-	}
-	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return atomicfile.WriteBytes(path, atomicfile.Options{New: true}, []byte(text.String()))
 }

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/kahu-sh/kahu/agent"
 	"github.com/kahu-sh/kahu/localapi/client"
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
 func newBackupCommand(g *globals) *cobra.Command {
@@ -62,28 +63,25 @@ the host of a voter, as somebody whom the policy lets administer.`,
 	return cmd
 }
 
-// backupToFile writes beside the file, and renames.
+// backupToFile stores the backup when it is whole.
 func backupToFile(ctx context.Context, g *globals, c *client.Client, path string, force bool) (d agent.BackupDescription, err error) {
+	exists := withCode(exitRefused, fmt.Errorf("%s exists; name another file, or say --force", path))
 	if _, err := os.Lstat(path); err == nil && !force {
-		return d, withCode(exitRefused, fmt.Errorf("%s exists; name another file, or say --force", path))
+		return d, exists // before a large backup is read for nothing
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".partial-*")
-	if err != nil {
+	var taken error
+	err = atomicfile.Write(path, atomicfile.Options{New: !force}, func(w io.Writer) error {
+		d, taken = takeBackup(ctx, g, c, w)
+		return taken
+	})
+	switch {
+	case taken != nil:
+		return d, taken
+	case errors.Is(err, fs.ErrExist) && !force: // made by somebody meanwhile
+		return d, exists
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return d, withCode(exitUsage, fmt.Errorf("writing %s: %w", path, err))
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name()) // a part is worth nothing
-		}
-	}()
-	if d, err = takeBackup(ctx, g, c, f); err != nil {
-		return d, err
-	}
-	if err = errors.Join(f.Sync(), f.Close()); err != nil {
-		return d, withCode(exitRefused, fmt.Errorf("writing %s: %w", path, err))
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
+	case err != nil:
 		return d, withCode(exitRefused, fmt.Errorf("writing %s: %w", path, err))
 	}
 	return d, nil

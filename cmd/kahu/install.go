@@ -1,13 +1,14 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
 func newInstallCommand(g *globals) *cobra.Command {
@@ -41,14 +42,8 @@ func installSelf(to string) error {
 		return err
 	}
 	defer self.Close()
-	next, err := os.CreateTemp(filepath.Dir(to), ".kahu-*")
-	if err != nil {
+	return atomicfile.Write(to, atomicfile.Options{Mode: 0o755}, func(w io.Writer) error {
+		_, err := io.Copy(w, self)
 		return err
-	}
-	defer os.Remove(next.Name()) // renamed when all went well
-	_, err = io.Copy(next, self)
-	if err = errors.Join(err, next.Chmod(0o755), next.Close()); err != nil {
-		return err
-	}
-	return os.Rename(next.Name(), to)
+	})
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
 const (
@@ -267,17 +269,7 @@ func (h *shellHistory) save() error {
 	}
 	lines := append(readHistory(h.path), h.fresh...)
 	lines = lines[max(len(lines)-shellHistoryLines, 0):]
-	f, err := os.CreateTemp(filepath.Dir(h.path), ".shell_history-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("keeping the history: %w", err)
-	}
-	_, err = f.WriteString(strings.Join(lines, "\n") + "\n")
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), h.path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name()) // the first error counts
+	if err := atomicfile.WriteBytes(h.path, atomicfile.Options{}, []byte(strings.Join(lines, "\n")+"\n")); err != nil {
 		return fmt.Errorf("keeping the history: %w", err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -17,6 +18,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
 const (
@@ -84,16 +87,8 @@ func makeFiles(certFile, keyFile string, names []string, now time.Time) error {
 		writePEM(certFile, 0o644, "CERTIFICATE", cert))
 }
 
-// writePEM replaces a file that never had another mode.
 func writePEM(path string, mode os.FileMode, kind string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already when all went well
-	err = pem.Encode(f, &pem.Block{Type: kind, Bytes: content})
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return atomicfile.Write(path, atomicfile.Options{Mode: mode}, func(w io.Writer) error {
+		return pem.Encode(w, &pem.Block{Type: kind, Bytes: content})
+	})
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
 // Create makes a token as e says (Name, Expires, Allow, Prefixes) and adds it to
@@ -98,41 +100,11 @@ func edit(path string, create bool, change func([]Entry) ([]Entry, error)) error
 	if _, err := Parse(text); err != nil { // what an agent would not take is not written
 		return fmt.Errorf("the token file would not be usable any more: %w", err)
 	}
-	if err := replace(path, append(text, '\n')); err != nil {
+	// An agent of another user reads it.
+	if err := atomicfile.WriteBytes(path, atomicfile.Options{KeepOwner: true}, append(text, '\n')); err != nil {
 		return fmt.Errorf("changing the token file: %w", err)
 	}
 	return nil
-}
-
-// replace keeps mode and owner of the file: an agent of another user reads it.
-func replace(path string, content []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already when all went well
-	if old, statErr := os.Stat(path); statErr == nil {
-		err = f.Chmod(old.Mode().Perm())
-		if sys, ok := old.Sys().(*syscall.Stat_t); ok && (int(sys.Uid) != os.Geteuid() || int(sys.Gid) != os.Getegid()) {
-			err = errors.Join(err, f.Chown(int(sys.Uid), int(sys.Gid)))
-		}
-	}
-	if err == nil {
-		_, err = f.Write(content)
-	}
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // readFile reads a token file. Who may change it may make tokens.

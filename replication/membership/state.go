@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/kahu-sh/kahu/replication/link"
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
 const (
@@ -112,32 +113,8 @@ func (s *state) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encoding the membership of this node: %w", err)
 	}
-	if err := replaceFile(filepath.Join(dir, stateFile), append(text, '\n')); err != nil {
+	if err := atomicfile.WriteBytes(filepath.Join(dir, stateFile), atomicfile.Options{}, append(text, '\n')); err != nil {
 		return fmt.Errorf("storing the membership of this node: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes path anew: whoever reads it, also after a crash, finds the
-// old or the new content.
-func replaceFile(path string, content []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already when all went well
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
