@@ -12,13 +12,13 @@
 package boottime
 
 import (
+	"bytes"
 	"fmt"
 	"os"
-	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
+	"unsafe"
 )
 
 // What remains of a lease is divided by 1.1 when it becomes an absolute
@@ -30,6 +30,14 @@ const (
 	slewDivisor  = 11
 )
 
+// The kernel's numbers. This package does without golang.org/x/sys/unix for the
+// sake of package stage, which waits for what it imports.
+const (
+	clockMonotonic    = 1
+	clockMonotonicRaw = 4
+	clockBoottime     = 7
+)
+
 // Now returns the host's lease time: CLOCK_MONOTONIC_RAW plus the time spent in
 // suspend (CLOCK_BOOTTIME − CLOCK_MONOTONIC). It starts near the boot, never
 // goes back within a process, and is comparable between the processes of one
@@ -39,7 +47,7 @@ func Now() time.Duration { return hostClock.lease() }
 
 // Boottime returns CLOCK_BOOTTIME, the clock of Timer and KillTimer. It may be
 // slewed: never decide a lease by it across hosts.
-func Boottime() time.Duration { return read(unix.CLOCK_BOOTTIME) }
+func Boottime() time.Duration { return read(clockBoottime) }
 
 // BootID returns the kernel's random id of this boot. Deadlines on
 // CLOCK_BOOTTIME mean nothing under another id.
@@ -48,7 +56,7 @@ func BootID() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the boot id: %w", err)
 	}
-	return strings.TrimSpace(string(b)), nil
+	return string(bytes.TrimSpace(b)), nil
 }
 
 // DeadlineAt turns a deadline in lease time (see Now) into the absolute boot
@@ -94,14 +102,14 @@ func (c *suspendClock) lease() time.Duration {
 	if o == nil || seen.low > o.low+o.width || seen.low+seen.width < o.low {
 		o = c.measure(seen)
 	}
-	return c.read(unix.CLOCK_MONOTONIC_RAW) + o.low
+	return c.read(clockMonotonicRaw) + o.low
 }
 
 // observe brackets the offset between two readings of MONOTONIC.
 func (c *suspendClock) observe() offset {
-	before := c.read(unix.CLOCK_MONOTONIC)
-	boot := c.read(unix.CLOCK_BOOTTIME)
-	after := c.read(unix.CLOCK_MONOTONIC)
+	before := c.read(clockMonotonic)
+	boot := c.read(clockBoottime)
+	after := c.read(clockMonotonic)
 	return offset{low: boot - after, width: after - before}
 }
 
@@ -127,9 +135,10 @@ func (c *suspendClock) measure(best offset) *offset {
 // read panics when the kernel lacks a clock that it has had since 2.6.39: no
 // lease can be decided without it.
 func read(clock int32) time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(clock, &ts); err != nil {
-		panic(fmt.Sprintf("boottime: clock_gettime(%d): %v", clock, err))
+	var ts syscall.Timespec
+	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(unsafe.Pointer(&ts)), 0)
+	if errno != 0 {
+		panic(fmt.Sprintf("boottime: clock_gettime(%d): %v", clock, errno))
 	}
 	return time.Duration(ts.Nano())
 }

@@ -4,10 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // A Timer wakes at an absolute boot time, also when that passed in suspend. Its
@@ -23,12 +22,13 @@ type Timer struct {
 
 // NewTimer returns a disarmed timer. It starts one goroutine, which Close ends.
 func NewTimer() (*Timer, error) {
-	fd, err := unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("create a timerfd on CLOCK_BOOTTIME: %w", err)
+	// TFD_CLOEXEC and TFD_NONBLOCK are those of open(2).
+	fd, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, clockBoottime, syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+	if errno != 0 {
+		return nil, fmt.Errorf("create a timerfd on CLOCK_BOOTTIME: %w", errno)
 	}
 	c := make(chan struct{}, 1)
-	t := &Timer{C: c, file: os.NewFile(uintptr(fd), "timerfd"), done: make(chan struct{})}
+	t := &Timer{C: c, file: os.NewFile(fd, "timerfd"), done: make(chan struct{})}
 	go t.watch(c)
 	return t, nil
 }
@@ -36,11 +36,11 @@ func NewTimer() (*Timer, error) {
 // Set arms the timer for an absolute boot time (see Boottime), in place of what
 // it was armed for. An instant in the past fires at once.
 func (t *Timer) Set(at time.Duration) error {
-	return t.settime(unix.ItimerSpec{Value: instant(at)})
+	return t.settime(timerSpec{value: instant(at)})
 }
 
 // Stop disarms the timer; C may still hold a value.
-func (t *Timer) Stop() error { return t.settime(unix.ItimerSpec{}) }
+func (t *Timer) Stop() error { return t.settime(timerSpec{}) }
 
 // Close disarms the timer for good and waits for its goroutine.
 func (t *Timer) Close() error {
@@ -49,16 +49,19 @@ func (t *Timer) Close() error {
 	return err
 }
 
-func (t *Timer) settime(spec unix.ItimerSpec) error {
+func (t *Timer) settime(spec timerSpec) error {
 	conn, err := t.file.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("set a boot time timer: %w", err)
 	}
-	var failed error
+	var failed syscall.Errno
 	err = conn.Control(func(fd uintptr) {
-		failed = unix.TimerfdSettime(int(fd), unix.TFD_TIMER_ABSTIME, &spec, nil)
+		_, _, failed = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, timerAbsolute, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 	})
-	if err = errors.Join(err, failed); err != nil {
+	if failed != 0 {
+		err = errors.Join(err, failed)
+	}
+	if err != nil {
 		return fmt.Errorf("set a boot time timer: %w", err)
 	}
 	return nil
@@ -96,13 +99,19 @@ type sigevent struct {
 	_      [48]byte
 }
 
-const sigevSignal = 0 // SIGEV_SIGNAL
+// timerSpec is the kernel's struct itimerspec.
+type timerSpec struct{ interval, value syscall.Timespec }
+
+const (
+	sigevSignal   = 0 // SIGEV_SIGNAL
+	timerAbsolute = 1 // TIMER_ABSTIME, TFD_TIMER_ABSTIME
+)
 
 // NewKillTimer returns a disarmed timer. It needs no privilege.
 func NewKillTimer() (*KillTimer, error) {
-	event := sigevent{signo: int32(unix.SIGKILL), notify: sigevSignal}
+	event := sigevent{signo: int32(syscall.SIGKILL), notify: sigevSignal}
 	t := &KillTimer{}
-	_, _, errno := unix.Syscall(unix.SYS_TIMER_CREATE, unix.CLOCK_BOOTTIME,
+	_, _, errno := syscall.Syscall(syscall.SYS_TIMER_CREATE, clockBoottime,
 		uintptr(unsafe.Pointer(&event)), uintptr(unsafe.Pointer(&t.id)))
 	if errno != 0 {
 		return nil, fmt.Errorf("create a kill timer on CLOCK_BOOTTIME: %w", errno)
@@ -113,14 +122,14 @@ func NewKillTimer() (*KillTimer, error) {
 // Set arms the timer for an absolute boot time, in place of what it was armed
 // for. An instant in the past kills at once.
 func (t *KillTimer) Set(at time.Duration) error {
-	return t.settime(unix.ItimerSpec{Value: instant(at)})
+	return t.settime(timerSpec{value: instant(at)})
 }
 
 // Stop disarms the timer.
-func (t *KillTimer) Stop() error { return t.settime(unix.ItimerSpec{}) }
+func (t *KillTimer) Stop() error { return t.settime(timerSpec{}) }
 
-func (t *KillTimer) settime(spec unix.ItimerSpec) error {
-	_, _, errno := unix.Syscall6(unix.SYS_TIMER_SETTIME, uintptr(t.id), unix.TIMER_ABSTIME,
+func (t *KillTimer) settime(spec timerSpec) error {
+	_, _, errno := syscall.Syscall6(syscall.SYS_TIMER_SETTIME, uintptr(t.id), timerAbsolute,
 		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 	if errno != 0 {
 		return fmt.Errorf("set the kill timer: %w", errno)
@@ -130,6 +139,6 @@ func (t *KillTimer) settime(spec unix.ItimerSpec) error {
 
 // instant keeps a time in the past or at zero from disarming the timer, which
 // is what zero means to the kernel.
-func instant(at time.Duration) unix.Timespec {
-	return unix.NsecToTimespec(int64(max(at, 1)))
+func instant(at time.Duration) syscall.Timespec {
+	return syscall.NsecToTimespec(int64(max(at, 1)))
 }

@@ -11,10 +11,11 @@
 // It needs cgroup v2 (alone, or the v2 tree of a hybrid host), Linux 5.14 for
 // cgroup.kill, and a group of the caller's own to make a child in: root, or a unit
 // with Delegate=. What runs in the group, and when it ends, is left to package guard.
+//
+// It imports little, as package stage says.
 package cgroup
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -22,9 +23,8 @@ import (
 	"os"
 	"path" // not path/filepath: see package stage
 	"strconv"
-	"strings"
-
-	"golang.org/x/sys/unix"
+	"syscall"
+	"unsafe"
 )
 
 // prefix begins the name of every group made here; see sweep.
@@ -140,7 +140,7 @@ func (g *Group) Wait() error {
 			return nil
 		}
 		// What changed since the read wakes the poll: the kernel counts.
-		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}, -1); err != nil && err != unix.EINTR {
+		if err := pollPriority(int32(events.Fd())); err != nil && err != syscall.EINTR {
 			return fmt.Errorf("watch a control group: %w", err)
 		}
 	}
@@ -165,7 +165,7 @@ func remove(dir string) error {
 			}
 		}
 	}
-	if err := unix.Rmdir(dir); err != nil && !isGone(err) {
+	if err := syscall.Rmdir(dir); err != nil && !isGone(err) {
 		return fmt.Errorf("remove a control group: %w", err)
 	}
 	return nil
@@ -174,7 +174,7 @@ func remove(dir string) error {
 // isGone tells of a directory that does not exist, or whose group was removed
 // while it was open.
 func isGone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV)
 }
 
 func ignoreGone(err error) error {
@@ -193,7 +193,7 @@ func sweep(parent string) {
 		return
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), prefix) || alive(e.Name()) {
+		if !bytes.HasPrefix([]byte(e.Name()), []byte(prefix)) || alive(e.Name()) {
 			continue
 		}
 		g := Group{path: path.Join(parent, e.Name())}
@@ -206,8 +206,8 @@ func sweep(parent string) {
 // nameOf names a group after its maker: pid namespace, pid and start time, which
 // no other process has as long as this boot lasts.
 func nameOf(pid int) (string, error) {
-	var ns unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/pid", &ns); err != nil {
+	var ns syscall.Stat_t
+	if err := syscall.Stat("/proc/self/ns/pid", &ns); err != nil {
 		return "", fmt.Errorf("find the pid namespace: %w", err)
 	}
 	start, err := startOf(pid)
@@ -220,23 +220,23 @@ func nameOf(pid int) (string, error) {
 // alive reports whether the maker of a group may live: also when it is in another
 // pid namespace, where nobody here can tell.
 func alive(name string) bool {
-	f := strings.Split(strings.TrimPrefix(name, prefix), "-")
+	f := bytes.Split(bytes.TrimPrefix([]byte(name), []byte(prefix)), []byte("-"))
 	if len(f) != 3 {
 		return true
 	}
-	var ns unix.Stat_t
-	pid, err := strconv.Atoi(f[1])
-	if err != nil || unix.Stat("/proc/self/ns/pid", &ns) != nil || strconv.FormatUint(ns.Ino, 10) != f[0] {
+	var ns syscall.Stat_t
+	pid, err := strconv.Atoi(string(f[1]))
+	if err != nil || syscall.Stat("/proc/self/ns/pid", &ns) != nil || strconv.FormatUint(ns.Ino, 10) != string(f[0]) {
 		return true
 	}
-	if unix.Kill(pid, 0) == unix.ESRCH {
+	if syscall.Kill(pid, 0) == syscall.ESRCH {
 		return false
 	}
 	start, err := startOf(pid)
 	if errors.Is(err, errEnded) {
 		return false
 	}
-	return err != nil || start == f[2]
+	return err != nil || start == string(f[2])
 }
 
 // startOf reads when a process was started, in clock ticks since the boot.
@@ -246,14 +246,14 @@ func startOf(pid int) (string, error) {
 		return "", fmt.Errorf("find when a process was started: %w", err)
 	}
 	const field = 22 - 3 // counted from the state, the third
-	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(f) <= field {
 		return "", fmt.Errorf("/proc/%d/stat has %d fields after the name", pid, len(f))
 	}
-	if f[0] == "Z" || f[0] == "X" {
+	if state := f[0][0]; state == 'Z' || state == 'X' {
 		return "", errEnded
 	}
-	return f[field], nil
+	return string(f[field]), nil
 }
 
 // errEnded says that a process is there only to be waited for.
@@ -265,19 +265,18 @@ func own() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the control group: %w", err)
 	}
-	group, ok := unified(string(groups))
+	group, ok := unified(groups)
 	if !ok {
 		return "", errors.New("this host has no cgroup v2")
 	}
-	mounts, err := os.Open("/proc/self/mountinfo")
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", fmt.Errorf("find the control groups: %w", err)
 	}
-	defer mounts.Close()
-	for lines := bufio.NewScanner(mounts); lines.Scan(); {
-		if root, point, ok := mountOf(lines.Text()); ok {
-			if rest, below := strings.CutPrefix(group, strings.TrimSuffix(root, "/")); below && (rest == "" || rest[0] == '/') {
-				return path.Join(point, rest), nil
+	for line := range bytes.Lines(mounts) {
+		if root, point, ok := mountOf(line); ok {
+			if rest, below := bytes.CutPrefix(group, bytes.TrimSuffix(root, []byte("/"))); below && (len(rest) == 0 || rest[0] == '/') {
+				return path.Join(string(point), string(rest)), nil
 			}
 		}
 	}
@@ -285,27 +284,49 @@ func own() (string, error) {
 }
 
 // unified finds the v2 entry of /proc/PID/cgroup.
-func unified(text string) (group string, ok bool) {
-	for line := range strings.Lines(text) {
-		if group, ok := strings.CutPrefix(line, "0::"); ok {
-			return strings.TrimSuffix(group, "\n"), true
+func unified(text []byte) (group []byte, ok bool) {
+	for line := range bytes.Lines(text) {
+		if group, ok := bytes.CutPrefix(line, []byte("0::")); ok {
+			return bytes.TrimSuffix(group, []byte("\n")), true
 		}
 	}
-	return "", false
+	return nil, false
 }
 
 // mountOf takes root and mount point from a line of mountinfo that is of cgroup v2.
-func mountOf(line string) (root, point string, ok bool) {
-	f := strings.Fields(line)
+func mountOf(line []byte) (root, point []byte, ok bool) {
+	f := bytes.Fields(line)
 	for i := 6; i+1 < len(f); i++ {
-		if f[i] == "-" {
-			return unescape(f[3]), unescape(f[4]), f[i+1] == "cgroup2"
+		if string(f[i]) == "-" {
+			return unescape(f[3]), unescape(f[4]), string(f[i+1]) == "cgroup2"
 		}
 	}
-	return "", "", false
+	return nil, nil, false
 }
 
 // unescape undoes the kernel's octal escapes of mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+func unescape(s []byte) []byte {
+	out := make([]byte, 0, len(s))
+	for len(s) > 0 {
+		if s[0] == '\\' && len(s) >= 4 {
+			if c, err := strconv.ParseUint(string(s[1:4]), 8, 8); err == nil {
+				out, s = append(out, byte(c)), s[4:]
+				continue
+			}
+		}
+		out, s = append(out, s[0]), s[1:]
+	}
+	return out
+}
+
+// pollPriority blocks until the kernel tells of a change in a file of its own.
+func pollPriority(fd int32) error {
+	poll := struct {
+		fd              int32
+		events, revents int16
+	}{fd: fd, events: 2} // POLLPRI
+	if _, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, 0, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
 }

@@ -6,11 +6,14 @@ import (
 	"testing"
 )
 
-// MountOf and Sweep are tested alone.
-var (
-	MountOf = mountOf
-	Sweep   = sweep
-)
+// Sweep is tested alone, as MountOf is.
+var Sweep = sweep
+
+// MountOf is mountOf of a line of text.
+func MountOf(line string) (root, point string, ok bool) {
+	r, p, ok := mountOf([]byte(line))
+	return string(r), string(p), ok
+}
 
 // NameForTest names the group of a process that has ended.
 func NameForTest(t *testing.T, pid int) string {

@@ -83,7 +83,13 @@ func DialAttach(ctx context.Context, o Options, id string, pidfds ...*os.File) (
 	return hold.Attach(ctx, o.where(), id, pidfds...)
 }
 
-func (o Options) where() hold.Where { return hold.Where{Socket: o.Socket, Logger: o.Logger} }
+func (o Options) where() hold.Where {
+	w := hold.Where{Socket: o.Socket}
+	if o.Logger != nil {
+		w.Logger = o.Logger
+	}
+	return w
+}
 
 // DefaultSocket returns the path to use: explicit when it is not empty (the
 // --socket flag), else $KAHU_SOCKET, else for a user other than root

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"time"
 )
 
@@ -92,8 +91,20 @@ type Options struct {
 	Full func()
 	// Logger gets one line when the connection ends: a warning when the peer broke
 	// the protocol, debug otherwise; and a warning when Full is called. Nil: none.
-	Logger *slog.Logger
+	Logger Logger
 }
+
+// A Logger is a *slog.Logger, or what else takes its lines. kahu exec needs none,
+// and does without package log/slog, which starts late.
+type Logger interface {
+	Debug(msg string, args ...any)
+	Warn(msg string, args ...any)
+}
+
+type noLogger struct{}
+
+func (noLogger) Debug(string, ...any) {}
+func (noLogger) Warn(string, ...any)  {}
 
 // Transport is what a Conn is made of: a net.Conn, or a file that is a socket.
 // This package does without package net for the sake of kahu exec, whose start
@@ -184,7 +195,7 @@ func (o Options) withDefaults() Options {
 		o.PlaceTimeout = DefaultPlaceTimeout
 	}
 	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+		o.Logger = noLogger{}
 	}
 	return o
 }

@@ -47,6 +47,8 @@ func TestCheckFindsWhatIsBroken(t *testing.T) {
 		{name: "clock in the state machine", path: "replication/statemachine", imported: "time", want: "fork the voters"},
 		{name: "locks in the state machine", path: "replication/statemachine", imported: "sync/atomic", want: "fork the voters"},
 		{name: "randomness in the state machine", path: "replication/statemachine", imported: "math/rand/v2", want: "fork the voters"},
+		{name: "a stage that starts late", path: "integrations/guard/stage", imported: "golang.org/x/sys/unix", want: "have it wait"},
+		{name: "a keeper that starts late", path: "replication/stream", imported: "log/slog", want: "until protobuf and gRPC"},
 		{name: "testing in production", path: "replication/voter", imported: "testing", want: "must not import testing"},
 		{name: "unknown room", path: "elsewhere/thing", imported: "fmt", want: "not on the map"},
 		{name: "name that says nothing", path: "agent/util", pkgName: "util", imported: "fmt", want: "says nothing"},

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/kahu-sh/kahu/integrations/cgroup"
-	"golang.org/x/sys/unix"
 )
 
 // Exit codes of the guard that a face decides on (DESIGN.md; the whole table is
@@ -30,8 +29,8 @@ func Face() int {
 	signals := notify(f.ignored, forwarded())
 
 	// Children of the shell that exec'd us are not ours to reap or to kill.
-	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err == unix.ECHILD {
-		f.reaps = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil
+	if _, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err == syscall.ECHILD {
+		f.reaps = prctl(prSetChildSubreaper, 1) == nil
 	}
 	RestLater()
 	for forwarding := false; ; {
@@ -45,7 +44,7 @@ func Face() int {
 			forwarding = true
 			go func() { // ends with the process
 				for s := range signals {
-					if s == unix.SIGINT || s == unix.SIGTERM || s == unix.SIGQUIT {
+					if s == syscall.SIGINT || s == syscall.SIGTERM || s == syscall.SIGQUIT {
 						f.asked.Store(true)
 					}
 					_ = f.keeper.Load().Send(Message{Kind: Signal, Number: int(s.(syscall.Signal))})
@@ -63,7 +62,7 @@ func Face() int {
 
 // ended ends the process as the keeper said, or returns the exit code; again says
 // that the lease was lost and the command shall run again under another.
-func (f *face) ended(status unix.WaitStatus, end *Message) (code int, again bool) {
+func (f *face) ended(status syscall.WaitStatus, end *Message) (code int, again bool) {
 	if end == nil {
 		code = f.abandoned(status)
 		return code, f.restart && f.reaps && f.started && status.Signaled()
@@ -115,17 +114,17 @@ func (f *face) listen(link *Link, onStart func()) (end *Message) {
 }
 
 // wait reaps the keeper.
-func (f *face) wait(pid int) (status unix.WaitStatus) {
+func (f *face) wait(pid int) (status syscall.WaitStatus) {
 	for {
-		_, err := unix.Wait4(pid, &status, 0, nil)
-		if err != unix.EINTR {
+		_, err := syscall.Wait4(pid, &status, 0, nil)
+		if err != syscall.EINTR {
 			return status
 		}
 	}
 }
 
 // abandoned ends the tree of a keeper that died, and finds the exit code.
-func (f *face) abandoned(status unix.WaitStatus) int {
+func (f *face) abandoned(status syscall.WaitStatus) int {
 	if status.Exited() {
 		return status.ExitStatus() // help, a wrong flag: it never came to a hold
 	}
@@ -159,12 +158,12 @@ func (f *face) killGroup() {
 // ReleaseStdio points descriptors at /dev/null, so that the command alone holds
 // what the user gave it: a reader of its output sees the end when it closes it.
 func ReleaseStdio(fds ...int) {
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	null, err := syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return // held a little longer, no harm
 	}
-	defer unix.Close(null)
+	defer syscall.Close(null)
 	for _, fd := range fds {
-		_ = unix.Dup3(null, fd, 0)
+		_ = syscall.Dup3(null, fd, 0)
 	}
 }

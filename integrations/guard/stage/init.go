@@ -1,17 +1,16 @@
 package stage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/kahu-sh/kahu/integrations/boottime"
 	"github.com/kahu-sh/kahu/integrations/cgroup"
-	"golang.org/x/sys/unix"
 )
 
 // initStage runs the command and has its tree in hand. In a pid namespace it is
@@ -53,7 +52,7 @@ func runInit(link *Link, how mode, group string) int {
 		return exitInit
 	}
 	// The stop signals are caught so that a stopped job still has an init.
-	signals := notify(inherited, append(forwarded(), unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU))
+	signals := notify(inherited, append(forwarded(), syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU))
 	messages := make(chan Message)
 	go func() { // ends with the keeper, and then the process does
 		for {
@@ -119,7 +118,7 @@ func (in *initStage) loop(messages <-chan Message, signals chan os.Signal) int {
 // contain makes the process what the rung promises.
 func (in *initStage) contain() error {
 	if !in.mode.pid1() {
-		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		if err := prctl(prSetChildSubreaper, 1); err != nil {
 			return fmt.Errorf("become a subreaper: %w", err)
 		}
 		timer, err := boottime.NewKillTimer()
@@ -130,15 +129,15 @@ func (in *initStage) contain() error {
 		return err
 	}
 	// What is mounted on the host later is still seen here, not the reverse.
-	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("keep mounts apart from the host's: %w", err)
 	}
-	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	if err := syscall.Mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount a private /proc: %w", err)
 	}
 	if in.mode == asUser {
 		// The command gets none of it. This thread is the one that starts it.
-		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		if err := prctl(prCapAmbient, prCapAmbientClearAll); err != nil {
 			return fmt.Errorf("give up capabilities: %w", err)
 		}
 	}
@@ -148,25 +147,29 @@ func (in *initStage) contain() error {
 // start runs the command.
 func (in *initStage) start(m Message) error {
 	in.deadline(m.At)
-	file, set, _ := strings.Cut(m.Text, "\x00")
+	file, set, _ := bytes.Cut([]byte(m.Text), []byte{0})
 	args := os.Args[max(len(os.Args)-m.Number, 0):]
-	in.env = environment(os.Environ(), strings.Split(set, "\x00"))
+	var own []string
+	for variable := range bytes.SplitSeq(set, []byte{0}) {
+		own = append(own, string(variable))
+	}
+	in.env = environment(os.Environ(), own)
 	attr := &syscall.ProcAttr{
 		Env:   in.env,
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{},
 	}
 	if !in.mode.pid1() {
-		attr.Sys.Pdeathsig = unix.SIGKILL
+		attr.Sys.Pdeathsig = syscall.SIGKILL
 	}
 	fork := syscall.ForkExec
 	if in.mode == tracing {
 		fork = in.forkTraced
 	}
-	pid, err := fork(file, args, attr)
-	if errors.Is(err, unix.ENOEXEC) {
+	pid, err := fork(string(file), args, attr)
+	if errors.Is(err, syscall.ENOEXEC) {
 		// A script without a first line: what execvp and every shell do.
-		args = append([]string{"sh", file}, args[1:]...)
+		args = append([]string{"sh", string(file)}, args[1:]...)
 		pid, err = fork("/bin/sh", args, attr)
 	}
 	if err != nil {
@@ -184,16 +187,26 @@ func (in *initStage) start(m Message) error {
 func environment(env, set []string) []string {
 	out := make([]string, 0, len(env)+len(set))
 	for _, v := range env {
-		name, _, _ := strings.Cut(v, "=")
+		name := nameOf(v)
 		replaced := false
 		for _, s := range set {
-			replaced = replaced || strings.HasPrefix(s, name+"=")
+			replaced = replaced || nameOf(s) == name
 		}
 		if !replaced {
 			out = append(out, v)
 		}
 	}
 	return append(out, set...)
+}
+
+// nameOf is what stands before the "=" of a variable.
+func nameOf(variable string) string {
+	for i := range len(variable) {
+		if variable[i] == '=' {
+			return variable[:i]
+		}
+	}
+	return variable
 }
 
 func (in *initStage) obey(m Message) {
@@ -212,13 +225,13 @@ func (in *initStage) stop(m Message) {
 	switch s := syscall.Signal(m.Number); {
 	case m.Text != "" && in.command != 0:
 		in.run(m.Text)
-	case s == unix.SIGSTOP:
+	case s == syscall.SIGSTOP:
 		in.tree(s)
 	default:
 		if s == 0 {
-			s = unix.SIGTERM
+			s = syscall.SIGTERM
 		}
-		in.tree(s, unix.SIGCONT) // a stopped process cannot clean up
+		in.tree(s, syscall.SIGCONT) // a stopped process cannot clean up
 	}
 }
 
@@ -231,10 +244,10 @@ func (in *initStage) run(line string) {
 		Sys:   &syscall.SysProcAttr{},
 	}
 	if !in.mode.pid1() {
-		attr.Sys.Pdeathsig = unix.SIGKILL
+		attr.Sys.Pdeathsig = syscall.SIGKILL
 	}
 	if _, err := syscall.ForkExec("/bin/sh", []string{"sh", "-c", line}, attr); err != nil {
-		in.tree(unix.SIGTERM, unix.SIGCONT)
+		in.tree(syscall.SIGTERM, syscall.SIGCONT)
 	}
 }
 
@@ -247,7 +260,7 @@ func (in *initStage) deadline(at time.Duration) {
 // send passes a signal on to the command.
 func (in *initStage) send(s syscall.Signal) {
 	if in.running {
-		_ = unix.Kill(in.command, s)
+		_ = syscall.Kill(in.command, s)
 	}
 }
 
@@ -261,7 +274,7 @@ func (in *initStage) tree(signals ...syscall.Signal) {
 		return
 	}
 	for _, s := range signals {
-		_ = unix.Kill(-1, s) // all of the namespace but PID 1
+		_ = syscall.Kill(-1, s) // all of the namespace but PID 1
 	}
 }
 
@@ -269,7 +282,7 @@ func (in *initStage) tree(signals ...syscall.Signal) {
 // kernel, which waits for the last process before anybody sees PID 1 as dead.
 func (in *initStage) kill() {
 	if in.mode.pid1() {
-		in.tree(unix.SIGKILL)
+		in.tree(syscall.SIGKILL)
 		return
 	}
 	if in.group != nil && in.group.Kill() == nil {
@@ -283,7 +296,7 @@ func (in *initStage) kill() {
 // A death is one reaped child.
 type death struct {
 	pid    int
-	status unix.WaitStatus
+	status syscall.WaitStatus
 }
 
 func (d death) message() Message {
@@ -301,11 +314,11 @@ func reap(c chan<- death) {
 	for {
 		var d death
 		var err error
-		d.pid, err = unix.Wait4(-1, &d.status, 0, nil)
+		d.pid, err = syscall.Wait4(-1, &d.status, 0, nil)
 		switch err {
 		case nil:
 			c <- d
-		case unix.EINTR:
+		case syscall.EINTR:
 		default:
 			return
 		}

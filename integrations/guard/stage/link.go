@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -127,7 +126,7 @@ func (l *Link) Recv() (Message, error) {
 		BySig:  b[1] == 1,
 		Number: int(int32(binary.LittleEndian.Uint32(b[2:]))),
 		At:     time.Duration(binary.LittleEndian.Uint64(b[6:])),
-		Text:   strings.Clone(string(b[headerBytes:n])),
+		Text:   string(b[headerBytes:n]),
 	}, nil
 }
 

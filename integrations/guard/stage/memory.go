@@ -4,9 +4,8 @@ import (
 	"bytes"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // restAfter is when a stage that still lives is taken for one that waits, or runs
@@ -27,7 +26,7 @@ func rest() {
 	}
 	for _, m := range fileMappings(text) {
 		// Nothing in it differs from the file, and nobody may write to it.
-		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, unix.MADV_DONTNEED)
+		_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, m.start, m.end-m.start, syscall.MADV_DONTNEED)
 	}
 }
 

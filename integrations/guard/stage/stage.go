@@ -19,23 +19,23 @@
 //
 // Go initialises packages in the order of their import paths as soon as what
 // they import is initialised (since Go 1.21; the order of import statements
-// means nothing). So this package is early because it imports little: "net",
-// "net/http", protobuf, sqlite and everything built on them come later. An import
-// added here may end that; GODEBUG=inittrace=1 shows the order.
+// means nothing). So this package is early because it imports little: what needs
+// package strings comes later, and with it encoding/gob, the CPU's features, "net",
+// protobuf, sqlite and everything built on them, which is half of a stage's start.
+// An import added here, or in packages boottime and cgroup, may end that
+// (test/imports has the worst of them); GODEBUG=inittrace=1 shows the order.
 //
 // What a lease, a deadline and a lock are is left to package guard.
 package stage
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -77,7 +77,7 @@ func init() {
 	if err != nil || !m.holds() {
 		return
 	}
-	unix.CloseOnExec(m.fd)
+	syscall.CloseOnExec(m.fd)
 	inherited = m.ignored
 	switch m.stage {
 	case keeperName:
@@ -118,23 +118,23 @@ func (c claim) String() string {
 }
 
 func parseClaim(s string) (claim, error) {
-	f := strings.SplitN(s, " ", 6) // the last may have spaces
+	f := bytes.SplitN([]byte(s), []byte(" "), 6) // the last may have spaces
 	if len(f) != 6 {
 		return claim{}, fmt.Errorf("%q has %d fields, not 6", s, len(f))
 	}
-	if f[5] != "" && f[5][0] != '/' {
+	if len(f[5]) > 0 && f[5][0] != '/' {
 		return claim{}, fmt.Errorf("the control group %q has no absolute path", f[5])
 	}
-	c := claim{stage: f[0], mode: mode(f[3]), cgroup: f[5]}
+	c := claim{stage: string(f[0]), mode: mode(f[3]), cgroup: string(f[5])}
 	switch c.mode {
 	case reaping, inNamespace, asUser, tracing:
 	default:
 		return claim{}, fmt.Errorf("there is no mode %q", f[3])
 	}
 	var err [3]error
-	c.fd, err[0] = strconv.Atoi(f[1])
-	c.parent, err[1] = strconv.Atoi(f[2])
-	c.ignored, err[2] = strconv.ParseUint(f[4], 16, 64)
+	c.fd, err[0] = strconv.Atoi(string(f[1]))
+	c.parent, err[1] = strconv.Atoi(string(f[2]))
+	c.ignored, err[2] = strconv.ParseUint(string(f[4]), 16, 64)
 	for _, e := range err {
 		if e != nil {
 			return claim{}, e
@@ -154,26 +154,26 @@ func (c claim) holds() bool {
 	if !c.mode.pid1() && os.Getppid() != c.parent {
 		return false // also when the parent has died meanwhile
 	}
-	kind, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	return err == nil && kind == unix.SOCK_SEQPACKET
+	kind, err := syscall.GetsockoptInt(c.fd, syscall.SOL_SOCKET, syscall.SO_TYPE)
+	return err == nil && kind == syscall.SOCK_SEQPACKET
 }
 
 // start runs /proc/self/exe as another stage. The child's end of the link is
 // passed at a high descriptor and closed here.
 func start(c claim, args []string, sys *syscall.SysProcAttr) (pid int, link *Link, err error) {
-	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return 0, nil, fmt.Errorf("make a socket pair: %w", err)
 	}
-	defer unix.Close(ends[1])
+	defer syscall.Close(ends[1])
 	link = newLink(ends[0])
 
-	c.fd, err = unix.FcntlInt(uintptr(ends[1]), unix.F_DUPFD, firstFD)
+	c.fd, err = dupFrom(ends[1], firstFD)
 	if err != nil {
 		link.Close()
 		return 0, nil, fmt.Errorf("pass a socket on: %w", err)
 	}
-	defer unix.Close(c.fd)
+	defer syscall.Close(c.fd)
 	c.parent = os.Getpid()
 	pid, err = syscall.ForkExec(self, append([]string{c.stage}, args...), &syscall.ProcAttr{
 		Env:   append(os.Environ(), c.String()),
@@ -190,7 +190,7 @@ func start(c claim, args []string, sys *syscall.SysProcAttr) (pid int, link *Lin
 // setComm makes the process known by its stage in ps and top, where it would be
 // "exe".
 func setComm(name string) {
-	if b, err := unix.BytePtrFromString(name); err == nil {
-		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(b)), 0, 0, 0)
+	if b, err := syscall.BytePtrFromString(name); err == nil {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetName, uintptr(unsafe.Pointer(b)), 0)
 	}
 }

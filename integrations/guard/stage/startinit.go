@@ -3,11 +3,9 @@ package stage
 import (
 	"errors"
 	"os"
-	"strings"
 	"syscall"
 
 	"github.com/kahu-sh/kahu/integrations/cgroup"
-	"golang.org/x/sys/unix"
 )
 
 // An Init is a started init stage.
@@ -32,18 +30,18 @@ func StartInit(p Place) (*Init, error) {
 	in := &Init{Pidfd: -1}
 	sys := &syscall.SysProcAttr{PidFD: &in.Pidfd}
 	if p.Namespace {
-		sys.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNS
-		sys.Pdeathsig = unix.SIGKILL
+		sys.Cloneflags = syscall.CLONE_NEWPID | syscall.CLONE_NEWNS
+		sys.Pdeathsig = syscall.SIGKILL
 	}
 	c := claim{stage: initName, mode: reaping, ignored: inherited}
 	switch {
 	case p.User:
 		c.mode = asUser
-		sys.Cloneflags |= unix.CLONE_NEWUSER
+		sys.Cloneflags |= syscall.CLONE_NEWUSER
 		sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
 		sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
 		// To mount /proc, after the exec of a user who is not root.
-		sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN}
+		sys.AmbientCaps = []uintptr{capSysAdmin}
 	case p.Namespace:
 		c.mode = inNamespace
 	case p.Trace:
@@ -61,7 +59,7 @@ func StartInit(p Place) (*Init, error) {
 	}
 	if in.Pidfd < 0 {
 		in.Link.Close() // the init ends of it
-		_, _ = unix.Wait4(in.PID, nil, 0, nil)
+		_, _ = syscall.Wait4(in.PID, nil, 0, nil)
 		return nil, errors.New("the kernel has no pidfds: Linux 5.4 or newer is needed")
 	}
 	return in, nil
@@ -81,7 +79,7 @@ func startEarly() {
 		if arg == "--" {
 			break
 		}
-		if strings.HasPrefix(arg, "--contain") || arg == "-h" || arg == "--help" {
+		if hasPrefix(arg, "--contain") || arg == "-h" || arg == "--help" {
 			return
 		}
 	}
@@ -103,8 +101,8 @@ func DropEarly() {
 	if in == nil {
 		return
 	}
-	_ = unix.PidfdSendSignal(in.Pidfd, unix.SIGKILL, nil, 0) // ESRCH: it could not begin
+	_ = pidfdSendSignal(in.Pidfd, syscall.SIGKILL) // ESRCH: it could not begin
 	in.Link.Close()
-	_, _ = unix.Wait4(in.PID, nil, 0, nil)
-	_ = unix.Close(in.Pidfd)
+	_, _ = syscall.Wait4(in.PID, nil, 0, nil)
+	_ = syscall.Close(in.Pidfd)
 }

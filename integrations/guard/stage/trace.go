@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // A tracer needs no privilege, and its end ends all that it traces, in the kernel
@@ -15,7 +13,7 @@ import (
 //
 // All of a tracer's calls come from one thread, whose end would be the tracer's.
 
-const traceOptions = unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACECLONE
+const traceOptions = ptraceExitKill | syscall.PTRACE_O_TRACEFORK | syscall.PTRACE_O_TRACEVFORK | syscall.PTRACE_O_TRACECLONE
 
 // ptraceEventStop is PTRACE_EVENT_STOP.
 const ptraceEventStop = 128
@@ -52,8 +50,8 @@ func startTraced(file string, args []string, attr *syscall.ProcAttr) (pid int, e
 	}
 	defer func() {
 		if err != nil {
-			_ = unix.Kill(pid, unix.SIGKILL)
-			_, _ = unix.Wait4(pid, nil, unix.WALL, nil)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+			_, _ = syscall.Wait4(pid, nil, syscall.WALL, nil)
 		}
 	}()
 	// It was stopped by its own exec. That kind of tracing knows no stopped jobs, so
@@ -61,22 +59,22 @@ func startTraced(file string, args []string, attr *syscall.ProcAttr) (pid int, e
 	if _, err = waitFor(pid); err != nil {
 		return 0, err
 	}
-	if err = ptrace(unix.PTRACE_DETACH, pid, uintptr(unix.SIGSTOP)); err != nil {
+	if err = ptrace(syscall.PTRACE_DETACH, pid, uintptr(syscall.SIGSTOP)); err != nil {
 		return 0, fmt.Errorf("stop the command at its start: %w", err)
 	}
-	if err = ptrace(unix.PTRACE_SEIZE, pid, traceOptions); err != nil {
+	if err = ptrace(ptraceSeize, pid, traceOptions); err != nil {
 		return 0, fmt.Errorf("trace the command: %w", err)
 	}
-	if err = unix.Kill(pid, unix.SIGCONT); err != nil {
+	if err = syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		return 0, fmt.Errorf("start the command: %w", err)
 	}
 	return pid, nil
 }
 
-func waitFor(pid int) (status unix.WaitStatus, err error) {
+func waitFor(pid int) (status syscall.WaitStatus, err error) {
 	for {
-		_, err = unix.Wait4(pid, &status, unix.WALL, nil)
-		if !errors.Is(err, unix.EINTR) {
+		_, err = syscall.Wait4(pid, &status, syscall.WALL, nil)
+		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}
@@ -93,9 +91,9 @@ func trace(ends chan<- death) {
 	for {
 		var d death
 		var err error
-		d.pid, err = unix.Wait4(-1, &d.status, unix.WALL, nil)
+		d.pid, err = syscall.Wait4(-1, &d.status, syscall.WALL, nil)
 		switch {
-		case err == unix.EINTR:
+		case err == syscall.EINTR:
 		case err != nil:
 			return
 		case !d.status.Stopped():
@@ -107,20 +105,20 @@ func trace(ends chan<- death) {
 }
 
 // goOn answers one stop. Errors mean that the process was killed meanwhile.
-func goOn(pid int, status unix.WaitStatus) {
+func goOn(pid int, status syscall.WaitStatus) {
 	stop := status.StopSignal()
 	switch event := int(status>>16) & 0xff; {
-	case event == ptraceEventStop && (stop == unix.SIGSTOP || stop == unix.SIGTSTP || stop == unix.SIGTTIN || stop == unix.SIGTTOU):
-		_ = ptrace(unix.PTRACE_LISTEN, pid, 0) // a stopped job stays so, until SIGCONT
+	case event == ptraceEventStop && (stop == syscall.SIGSTOP || stop == syscall.SIGTSTP || stop == syscall.SIGTTIN || stop == syscall.SIGTTOU):
+		_ = ptrace(ptraceListen, pid, 0) // a stopped job stays so, until SIGCONT
 	case event != 0:
-		_ = ptrace(unix.PTRACE_CONT, pid, 0) // it forked, or begins
+		_ = ptrace(syscall.PTRACE_CONT, pid, 0) // it forked, or begins
 	default:
-		_ = ptrace(unix.PTRACE_CONT, pid, uintptr(stop)) // a signal for it
+		_ = ptrace(syscall.PTRACE_CONT, pid, uintptr(stop)) // a signal for it
 	}
 }
 
 func ptrace(request, pid int, data uintptr) error {
-	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(pid), 0, data, 0, 0); errno != 0 {
+	if _, _, errno := syscall.Syscall6(syscall.SYS_PTRACE, uintptr(request), uintptr(pid), 0, data, 0, 0); errno != 0 {
 		return errno
 	}
 	return nil
@@ -128,14 +126,14 @@ func ptrace(request, pid int, data uintptr) error {
 
 // canTrace tries it on a process that is killed before it does anything.
 func canTrace() error {
-	pid, err := startTraced(self, []string{"kahu-probe"}, &syscall.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}})
+	pid, err := startTraced(self, []string{"kahu-probe"}, &syscall.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}})
 	if err != nil {
 		return err
 	}
-	_ = unix.Kill(pid, unix.SIGKILL)
+	_ = syscall.Kill(pid, syscall.SIGKILL)
 	for {
-		var status unix.WaitStatus
-		if _, err := unix.Wait4(pid, &status, unix.WALL, nil); err != nil && err != unix.EINTR || err == nil && !status.Stopped() {
+		var status syscall.WaitStatus
+		if _, err := syscall.Wait4(pid, &status, syscall.WALL, nil); err != nil && err != syscall.EINTR || err == nil && !status.Stopped() {
 			return nil
 		}
 	}

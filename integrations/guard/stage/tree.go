@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Without a pid namespace a tree is what the kernel's parent links say: every
@@ -67,16 +65,16 @@ func signalDescendants(signals ...syscall.Signal) {
 	}
 	self := os.Getpid()
 	for _, pid := range tree {
-		fd, err := unix.PidfdOpen(pid, 0)
+		fd, err := pidfdOpen(pid)
 		if err != nil {
 			continue
 		}
 		if parent, ok := parentOf(pid); ok && (parent == self || known[parent]) {
 			for _, s := range signals {
-				_ = unix.PidfdSendSignal(fd, s, nil, 0)
+				_ = pidfdSendSignal(fd, s)
 			}
 		}
-		unix.Close(fd)
+		syscall.Close(fd)
 	}
 }
 
@@ -85,14 +83,14 @@ func signalDescendants(signals ...syscall.Signal) {
 // that is not zero and says whether the tree is gone.
 func KillDescendants(until time.Time) bool {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		signalDescendants(unix.SIGKILL)
+		signalDescendants(syscall.SIGKILL)
 		// A killed parent hands its children to us: look again after each round.
 		for {
-			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
-			if err == unix.ECHILD {
+			pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+			if err == syscall.ECHILD {
 				return true
 			}
-			if err != unix.EINTR && (err != nil || pid == 0) {
+			if err != syscall.EINTR && (err != nil || pid == 0) {
 				break
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -20,7 +19,7 @@ type Where struct {
 	// Socket is the path of the agent's socket. Empty: DefaultSocket("").
 	Socket string
 	// Logger gets debug lines about the connection. Nil: none.
-	Logger *slog.Logger
+	Logger stream.Logger
 }
 
 // DefaultSocket returns the path to use: explicit when it is not empty (the

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"runtime"
 	"time"
@@ -25,10 +24,10 @@ const (
 	maxPathBytes = 107
 )
 
-// Dial connects and upgrades. files travel with the first bytes and stay the
+// Dial connects and upgrades. logger may be nil. files travel with the first bytes and stay the
 // caller's. Errors are ErrNoAgent, ErrDenied, ErrUnavailable or ErrInvalid:
 // nothing was asked for yet.
-func Dial(ctx context.Context, socket string, files []*os.File, logger *slog.Logger) (*stream.Conn, error) {
+func Dial(ctx context.Context, socket string, files []*os.File, logger stream.Logger) (*stream.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
 	conn, err := connect(ctx, socket)
