@@ -152,7 +152,8 @@ func run(o Options, face *stage.Link) outcome {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return failure(ExitOS, "become a subreaper: %v", err)
 	}
-	t, err := contain(o.Contain, o.RequireContain)
+	k := &keeper{Options: o, face: face, file: file}
+	t, err := contain(o.Contain, o.RequireContain, k.ask)
 	if err != nil {
 		return failure(ExitOS, "%v", err)
 	}
@@ -167,7 +168,7 @@ func run(o Options, face *stage.Link) outcome {
 	_ = face.Send(contained)
 	leaveJob()
 
-	k := &keeper{Options: o, face: face, tree: t, file: file}
+	k.tree = t
 	if err := k.arm(); err != nil {
 		t.kill()
 		return failure(ExitOS, "%v", err)

@@ -118,6 +118,9 @@ type hold struct {
 	events    chan Event       // never closed
 	failed    chan error       // one final error at most
 	again     chan struct{}    // the answer to Lost: nothing has started, stand in line anew
+	cancel    func()           // ends follow
+	followed  chan struct{}    // closed when follow has ended
+	asked     chan struct{}    // closed when the first attempt to open has ended
 
 	mu   sync.Mutex // guards what follows
 	lock Lock       // nil while not connected
@@ -133,13 +136,56 @@ type hold struct {
 func newHold(agent Agent, w Witnesses) *hold {
 	return &hold{
 		agent: agent, witnesses: w,
-		events: make(chan Event), failed: make(chan error, 1), again: make(chan struct{}, 1),
+		events: make(chan Event), failed: make(chan error, 1), again: make(chan struct{}, 1), asked: make(chan struct{}),
+	}
+}
+
+// start begins to follow, until stop.
+func (h *hold) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	h.cancel, h.followed = cancel, make(chan struct{})
+	go func() { defer close(h.followed); h.follow(ctx) }()
+}
+
+// stop drops the connection and returns when follow has ended.
+func (h *hold) stop() {
+	h.cancel()
+	<-h.followed
+}
+
+// forget gives back what was asked for, and stops: another hold of the same keeper
+// does not find it in its way. Nobody else reads the events any more.
+func (h *hold) forget() {
+	go h.ignoreEvents()
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
+	defer cancel()
+	select {
+	case <-h.asked:
+		_ = h.release(ctx) // the agent sees the end of the witnesses, too
+	case <-ctx.Done():
+	}
+	h.stop()
+}
+
+// ignoreEvents keeps a connection readable while the lock is released. It ends
+// with follow.
+func (h *hold) ignoreEvents() {
+	for {
+		select {
+		case <-h.events:
+		case <-h.followed:
+			return
+		}
 	}
 }
 
 // follow runs until ctx ends, a final error, or Released.
 func (h *hold) follow(ctx context.Context) {
 	lock, err := h.agent.Open(ctx, h.witnesses)
+	if err == nil {
+		h.connected(lock)
+	}
+	close(h.asked)
 	if errors.Is(err, ErrUnavailable) && h.patient(err) {
 		lock, err = h.reconnect(ctx)
 	}

@@ -51,7 +51,7 @@ type keeper struct {
 	face *stage.Link
 	file string // the command's
 	tree *tree
-	hold *hold
+	hold *hold // of the tree, or of the one that is being tried; see ask
 
 	dead *boottime.KillTimer // at the deadline, on this process
 	wake *boottime.Timer     // the next of: stopAt, killAt
@@ -80,41 +80,31 @@ func (k *keeper) run() outcome {
 	defer k.wake.Close()
 	stage.RestLater()
 	k.tree.watch()
-	witnesses, err := k.tree.witnesses()
-	if err != nil {
-		k.finish(failure(ExitOS, "%v", err))
-	}
-	k.hold = newHold(k.Agent, witnesses)
-	k.hold.patient = k.waitForAgent
-	ctx, cancel := context.WithCancel(context.Background())
-	followed := make(chan struct{})
-	if k.end == nil {
-		go func() { defer close(followed); k.hold.follow(ctx) }()
-	} else {
-		close(followed)
-	}
 	k.loop(k.patience())
 
 	// Nothing of the tree is left. What follows may take its time.
 	_ = k.dead.Stop()
 	k.removeFiles(k.token)
-	go k.ignoreEvents(followed)
+	go k.hold.ignoreEvents()
 	k.release()
-	cancel()
-	<-followed
+	k.hold.stop()
 	return *k.end
 }
 
-// ignoreEvents keeps a connection readable while the lock is released. It ends
-// with follow.
-func (k *keeper) ignoreEvents(followed <-chan struct{}) {
-	for {
-		select {
-		case <-k.hold.events:
-		case <-followed:
-			return
-		}
+// ask opens the hold for a tree that is being tried. The agent is asked while the
+// init starts, where the end of a try is an end that the agent sees by itself: an
+// init in a namespace is a witness that says all, and behind the last rung the
+// keeper ends too. What it answers is read once the tree is there (loop); nothing is
+// acknowledged before. forget undoes it, for a tree that did not come to be.
+func (k *keeper) ask(t *tree) (forget func(), err error) {
+	w, err := t.witnesses()
+	if err != nil {
+		return nil, err
 	}
+	k.hold = newHold(k.Agent, w)
+	k.hold.patient = k.waitForAgent
+	k.hold.start()
+	return k.hold.forget, nil
 }
 
 // loop serves everybody until the tree is gone.
@@ -409,7 +399,7 @@ func (k *keeper) awake() {
 
 // release gives the lock back, now that the tree is gone.
 func (k *keeper) release() {
-	if k.released || k.hold == nil {
+	if k.released {
 		return
 	}
 	wait := releaseTime

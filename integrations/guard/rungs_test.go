@@ -170,3 +170,44 @@ func (r requested) lost(t *testing.T) {
 	g.exits(guard.ExitLeaseLost)
 	g.dead(s.all()...)
 }
+
+// The lock is asked for while the init starts. Where that fails, the request is taken
+// back before the next rung asks again: it would stand in line behind itself.
+func TestARungThatFailsGivesItsPlaceBack(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to change the root directory")
+	}
+	a := newAgent(t)
+	g := a.prepare(settings{Verbose: true}, "true")
+	self, err := os.Executable()
+	must(t, err)
+	// A root that is no mount point: a pid namespace can be made, and its mounts not
+	// be kept apart.
+	g.cmd.Path = "/usr/bin/unshare"
+	g.cmd.Args = append([]string{"unshare", "--mount", "sh", "-ec", `
+		mount -t tmpfs none "$root"; mkdir "$root/root"
+		for d in /*; do
+			[ -d "$d" ] || continue
+			mkdir "$root/root$d"
+			if [ -L "$d" ]; then rmdir "$root/root$d"; cp -P "$d" "$root/root$d"; else mount --rbind "$d" "$root/root$d"; fi
+		done
+		exec chroot "$root/root" "$0" "$@"`, self}, g.cmd.Args[1:]...)
+	g.cmd.Env = append(g.cmd.Env, "root="+t.TempDir())
+	g.cmd.Stdout, g.cmd.Stderr = &g.stdout, &g.stderr
+	g.run()
+	p := a.accept()
+	if !p.request.TreeEnds {
+		t.Fatal("it did not try a pid namespace")
+	}
+	p.event(guard.Event{State: guard.Queued, Position: 1})
+	p.release()
+	p = a.accept()
+	if p.request.TreeEnds {
+		t.Error("it is in a pid namespace in spite of all")
+	}
+	p.serve()
+	g.exits(0)
+	if !strings.Contains(g.stderr.String(), "contained by") {
+		t.Errorf("it said %q", &g.stderr)
+	}
+}

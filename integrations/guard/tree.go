@@ -109,50 +109,73 @@ type tree struct {
 // contain starts the init on the strongest rung that works and may be used. Each
 // attempt happens in the child that would be the init, so that one that dies of it
 // (a seccomp filter) costs nothing.
-func contain(want Containment, require bool) (*tree, error) {
+//
+// ask is called once for the tree that is returned, and may have been called for
+// others before: then what it returned was called as well, when they had ended.
+func contain(want Containment, require bool, ask func(*tree) (forget func(), err error)) (*tree, error) {
 	if want != Auto && want != PIDNS {
 		stage.DropEarly()
 	}
 	var reasons []error
 	reached := want == Auto
-	for _, rung := range rungs {
+	for i, rung := range rungs {
 		reached = reached || rung.name == want
 		if !reached || rung.asked && rung.name != want {
 			continue
 		}
+		last := i == len(rungs)-1 || require && (want == Auto || want == rung.name)
 		in, group, err := rung.start()
 		if err == nil {
-			if err = ready(in); err == nil {
-				return newTree(rung.name, in, group), nil
+			t := newTree(rung.name, in, group)
+			if err = t.begin(ask, last); err == nil {
+				return t, nil
 			}
+			_ = t.pidfd.Close()
 		}
 		if group != nil {
 			_ = group.Remove() // its init was reaped
 			_ = group.Close()
 		}
 		reasons = append(reasons, fmt.Errorf("%s: %w", rung.name, err))
-		if require && (want == Auto || want == rung.name) {
+		if last {
 			break
 		}
 	}
 	return nil, fmt.Errorf("contain the command: %w", errors.Join(reasons...))
 }
 
+// begin waits until the init is ready, and asks for the lock in the meantime where
+// that can be undone (see keeper.ask); last says that no other rung follows. When it
+// fails nothing is left of either.
+func (t *tree) begin(ask func(*tree) (forget func(), err error), last bool) error {
+	if !last && !t.rung.namespaced() {
+		err := t.ready()
+		if err == nil {
+			if _, err = ask(t); err != nil {
+				t.giveUp()
+			}
+		}
+		return err
+	}
+	forget, err := ask(t)
+	if err != nil {
+		t.giveUp()
+		return err
+	}
+	if err := t.ready(); err != nil {
+		forget()
+		return err
+	}
+	return nil
+}
+
 // ready waits for the init's first message, and reaps it when that is not Ready.
-func ready(in *stage.Init) error {
-	m, err := in.Link.Recv()
+func (t *tree) ready() error {
+	m, err := t.init.Link.Recv()
 	if err == nil && m.Kind == stage.Ready {
 		return nil
 	}
-	_ = unix.Kill(in.PID, unix.SIGKILL)
-	var status unix.WaitStatus
-	for {
-		if _, werr := unix.Wait4(in.PID, &status, 0, nil); werr != unix.EINTR {
-			break
-		}
-	}
-	in.Link.Close()
-	unix.Close(in.Pidfd)
+	status := t.giveUp()
 	switch {
 	case err == nil:
 		return errors.New(m.Text)
@@ -160,6 +183,19 @@ func ready(in *stage.Init) error {
 		return fmt.Errorf("its init died of %v", status.Signal())
 	}
 	return err
+}
+
+// giveUp ends the init of a tree that nothing has been started in.
+func (t *tree) giveUp() unix.WaitStatus {
+	_ = unix.Kill(t.init.PID, unix.SIGKILL)
+	var status unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(t.init.PID, &status, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	_ = t.init.Link.Close()
+	return status
 }
 
 func newTree(rung Containment, in *stage.Init, group *cgroup.Group) *tree {
