@@ -152,6 +152,9 @@ func run(o Options, face *stage.Link) outcome {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return failure(ExitOS, "become a subreaper: %v", err)
 	}
+	if m, err := face.Recv(); err != nil || m.Kind != stage.Listening {
+		return failure(ExitLeaseLost, "") // it was killed at its start, and nobody hears this
+	}
 	k := &keeper{Options: o, face: face, file: file}
 	t, err := contain(o.Contain, o.RequireContain, k.ask)
 	if err != nil {
@@ -173,7 +176,10 @@ func run(o Options, face *stage.Link) outcome {
 		t.kill()
 		return failure(ExitOS, "%v", err)
 	}
-	return k.run()
+	// On a goroutine that is bound to no thread: there is much to wait for.
+	end := make(chan outcome)
+	go func() { end <- k.run() }()
+	return <-end
 }
 
 // leaveJob takes the keeper out of the shell's job, now that the init is in it,

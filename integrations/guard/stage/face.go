@@ -26,22 +26,23 @@ const (
 // is left below it and returns only when nothing is.
 func Face() int {
 	f := face{ignored: ignoredSignals()}
-	signals := notify(f.ignored, forwarded())
 
 	// Children of the shell that exec'd us are not ours to reap or to kill.
 	if _, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err == syscall.ECHILD {
 		f.reaps = prctl(prSetChildSubreaper, 1) == nil
 	}
 	RestLater()
-	for forwarding := false; ; {
+	for signals := (chan os.Signal)(nil); ; {
 		pid, link, err := start(claim{stage: keeperName, ignored: f.ignored}, os.Args[1:], nil)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "kahu exec: %v\n", err)
 			return exitOS
 		}
 		f.keeper.Store(link)
-		if !forwarding {
-			forwarding = true
+		if signals == nil {
+			// While the keeper starts, since it takes a while. A signal that comes
+			// before ends the face, and with it the keeper, which has asked for nothing.
+			signals = notify(f.ignored, forwarded())
 			go func() { // ends with the process
 				for s := range signals {
 					if s == syscall.SIGINT || s == syscall.SIGTERM || s == syscall.SIGQUIT {
@@ -51,7 +52,8 @@ func Face() int {
 				}
 			}()
 		}
-		end := f.listen(link, func() { catch(signals, f.ignored, realTime()) })
+		_ = link.Send(Message{Kind: Listening}) // a keeper that is gone is seen by listen
+		end := f.listen(link, func() { catchRealTime(signals, f.ignored) })
 		code, again := f.ended(f.wait(pid), end)
 		if !again || f.asked.Load() {
 			return code
@@ -91,7 +93,7 @@ type face struct {
 }
 
 // listen returns the keeper's last word, or nil when it ended without one. It
-// calls onStart in a goroutine when the command was started.
+// calls onStart when the command was started.
 func (f *face) listen(link *Link, onStart func()) (end *Message) {
 	for {
 		m, err := link.Recv()
@@ -106,7 +108,7 @@ func (f *face) listen(link *Link, onStart func()) (end *Message) {
 			}
 		case Started:
 			f.started = true
-			go onStart()
+			onStart()
 		case Ended, Again:
 			end = &m
 		}

@@ -31,16 +31,18 @@ type initStage struct {
 	running bool
 	env     []string     // of the command
 	traced  <-chan death // of a tracer: what reap reports otherwise
+	main    chan func()  // what the main thread has to do
 	job     jobSignals
 }
 
 // exitInit is what an init ends with whose keeper is gone; nobody reads it.
 const exitInit = 1
 
-// runInit is the life of an init. It runs on the main thread, which lives as long
-// as the process: the command's death signal hangs on the thread that forked it.
+// runInit is the life of an init. It has the main thread, which lives as long as the
+// process: the command's death signal hangs on the thread that forked it. What does
+// not start a process is elsewhere (see offMain).
 func runInit(link *Link, how mode, group string) int {
-	in := &initStage{link: link, mode: how, job: newJobSignals()}
+	in := &initStage{link: link, mode: how, job: newJobSignals(), main: make(chan func())}
 	err := in.contain()
 	if err == nil && group != "" {
 		in.group, err = cgroup.Open(group)
@@ -51,12 +53,25 @@ func runInit(link *Link, how mode, group string) int {
 		_ = link.Send(Message{Kind: Failed, Number: int(errno), Text: err.Error()})
 		return exitInit
 	}
+	if err := link.Send(Message{Kind: Ready}); err != nil {
+		return exitInit
+	}
+	go func() { syscall.Exit(in.serve()) }()
+	for f := range in.main { // until the end of the process
+		f()
+	}
+	return exitInit
+}
+
+// serve is what follows when the place for the command is there. It reads no message
+// before it catches signals.
+func (in *initStage) serve() int {
 	// The stop signals are caught so that a stopped job still has an init.
 	signals := notify(inherited, append(forwarded(), syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU))
 	messages := make(chan Message)
 	go func() { // ends with the keeper, and then the process does
 		for {
-			m, err := link.Recv()
+			m, err := in.link.Recv()
 			if err != nil {
 				close(messages)
 				return
@@ -64,10 +79,18 @@ func runInit(link *Link, how mode, group string) int {
 			messages <- m
 		}
 	}()
-	if err := link.Send(Message{Kind: Ready}); err != nil {
-		return exitInit
-	}
 	return in.loop(messages, signals)
+}
+
+// fork is syscall.ForkExec on the main thread.
+func (in *initStage) fork(file string, args []string, attr *syscall.ProcAttr) (pid int, err error) {
+	done := make(chan struct{})
+	in.main <- func() {
+		defer close(done)
+		pid, err = syscall.ForkExec(file, args, attr)
+	}
+	<-done
+	return pid, err
 }
 
 func (in *initStage) loop(messages <-chan Message, signals chan os.Signal) int {
@@ -90,7 +113,7 @@ func (in *initStage) loop(messages <-chan Message, signals chan os.Signal) int {
 					go reap(ends) // ends when no child is left, and then the process does
 					c = ends
 				}
-				go catch(signals, inherited, realTime()) // ends by itself
+				catchRealTime(signals, inherited)
 				reaped = c
 				continue
 			}
@@ -162,7 +185,7 @@ func (in *initStage) start(m Message) error {
 	if !in.mode.pid1() {
 		attr.Sys.Pdeathsig = syscall.SIGKILL
 	}
-	fork := syscall.ForkExec
+	fork := in.fork
 	if in.mode == tracing {
 		fork = in.forkTraced
 	}
@@ -246,7 +269,7 @@ func (in *initStage) run(line string) {
 	if !in.mode.pid1() {
 		attr.Sys.Pdeathsig = syscall.SIGKILL
 	}
-	if _, err := syscall.ForkExec("/bin/sh", []string{"sh", "-c", line}, attr); err != nil {
+	if _, err := in.fork("/bin/sh", []string{"sh", "-c", line}, attr); err != nil {
 		in.tree(syscall.SIGTERM, syscall.SIGCONT)
 	}
 }

@@ -1,6 +1,9 @@
 package stage
 
 import (
+	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -24,5 +27,53 @@ func TestKernelNumbers(t *testing.T) {
 		if n[0] != n[1] {
 			t.Errorf("%s is %d, not %d", name, n[1], n[0])
 		}
+	}
+}
+
+// A stage's environment is put back as it was found.
+func TestFrugal(t *testing.T) {
+	for _, f := range frugal {
+		t.Setenv(f.name, "") // put back at the end
+	}
+	for _, had := range [][]string{
+		nil,
+		{"GOMAXPROCS=7", "GODEBUG=a=1,b=2", "MALLOC_ARENA_MAX="},
+		{"GODEBUG=", "OTHER=GODEBUG=1"},
+	} {
+		env := beFrugal(append([]string{"HOME=/", "GODEBUGGER=1"}, had...))
+		for _, want := range []string{"GOMAXPROCS=1", "MALLOC_ARENA_MAX=1", "HOME=/", "GODEBUGGER=1"} {
+			if !slices.Contains(env, want) {
+				t.Errorf("of %q: no %s in %q", had, want, env)
+			}
+		}
+		before := os.Environ()
+		os.Clearenv()
+		for _, v := range env {
+			if name := nameOf(v); os.Getenv(name) == "" {
+				must(t, os.Setenv(name, v[len(name)+1:]))
+			}
+		}
+		if got := os.Getenv("GODEBUG"); !strings.HasSuffix(got, "containermaxprocs=0") {
+			t.Errorf("of %q: GODEBUG=%s", had, got)
+		}
+		beAsBefore()
+		got := os.Environ()
+		os.Clearenv()
+		for _, v := range before {
+			must(t, os.Setenv(nameOf(v), v[len(nameOf(v))+1:]))
+		}
+		slices.Sort(got)
+		want := append([]string{"HOME=/", "GODEBUGGER=1"}, had...)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("of %q: %q is left", had, got)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

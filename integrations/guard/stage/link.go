@@ -11,7 +11,10 @@ import (
 
 // A Link is one end of a socket pair between two stages. A message arrives whole
 // or not at all. Send may be called concurrently; Recv by one goroutine.
-type Link struct{ file *os.File }
+type Link struct {
+	file *os.File
+	in   []byte // of Recv
+}
 
 func newLink(fd int) *Link {
 	_ = syscall.SetNonblock(fd, true) // so that the runtime's poller takes it
@@ -27,7 +30,8 @@ type Kind byte
 
 // The messages, by direction.
 const (
-	Signal Kind = 's' // face → keeper → init: forward signal Number, unless the whole job had it
+	Listening Kind = 'l' // face → keeper, first: signals are caught from now on
+	Signal    Kind = 's' // face → keeper → init: forward signal Number, unless the whole job had it
 
 	Started   Kind = 'g' // init → keeper: the command runs; keeper → face: it is about to
 	Contained Kind = 'c' // keeper → face: Text is the control group's path; Number is 1 when Again may come
@@ -108,7 +112,10 @@ func (m Message) encode() ([]byte, error) {
 // Recv blocks for the next message. It returns io.EOF when the other stage has
 // ended, however it did.
 func (l *Link) Recv() (Message, error) {
-	b := make([]byte, maxMessageBytes)
+	if l.in == nil {
+		l.in = make([]byte, maxMessageBytes)
+	}
+	b := l.in
 	n, err := l.file.Read(b)
 	if errors.Is(err, syscall.ECONNRESET) {
 		// The other stage ended without reading all that we had sent. The kernel

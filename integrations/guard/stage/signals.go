@@ -1,12 +1,11 @@
 package stage
 
 import (
-	"bytes"
 	"os"
 	"os/signal"
 	"runtime"
-	"strconv"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -23,8 +22,16 @@ func forwarded() []os.Signal {
 	}
 }
 
-// realTime are the rest of them. They are caught once the command was started:
-// before that there is nobody to take them, and the runtime drops them.
+// realTimeAfter is how long a command has run when these are caught: one that ends
+// sooner does not pay for them.
+const realTimeAfter = 3 * time.Millisecond
+
+// catchRealTime catches the rest of them, now that the command was started. Before that
+// there is nobody to take them, and the runtime drops them.
+func catchRealTime(c chan<- os.Signal, ignored uint64) {
+	time.AfterFunc(realTimeAfter, func() { catch(c, ignored, realTime()) })
+}
+
 func realTime() []os.Signal {
 	var s []os.Signal
 	for n := 34; n <= 64; n++ { // 32 and 33 belong to libc and the runtime
@@ -39,15 +46,13 @@ func realTime() []os.Signal {
 // ignores is not ignored in the command. Every wrapper written in Go has this
 // limit.
 func ignoredSignals() uint64 {
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := bytes.Cut(b, []byte("\nSigIgn:\t"))
-	line, _, _ := bytes.Cut(rest, []byte("\n"))
-	mask, err := strconv.ParseUint(string(line), 16, 64)
-	if err != nil {
-		return 0
+	var mask uint64
+	for n := 1; n <= 64; n++ {
+		var is kernelSigaction
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(n), 0, uintptr(unsafe.Pointer(&is)), 8, 0, 0)
+		if errno == 0 && is.handler == sigIgnore {
+			mask |= 1 << (n - 1)
+		}
 	}
 	return mask
 }
@@ -82,6 +87,8 @@ type kernelSigaction struct {
 	handler, flags, restorer uintptr
 	mask                     uint64
 }
+
+const sigIgnore = 1 // SIG_IGN
 
 // dieBy ends the process by the signal, so that whoever waits for it sees what
 // the command died of. It goes past the Go runtime, which turns some signals

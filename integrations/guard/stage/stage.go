@@ -69,7 +69,7 @@ func init() {
 	os.Unsetenv(marker)
 	if !marked {
 		if len(os.Args) > 1 && os.Args[1] == "exec" {
-			syscall.Exit(Face())
+			offMain(Face)
 		}
 		return
 	}
@@ -78,6 +78,7 @@ func init() {
 		return
 	}
 	syscall.CloseOnExec(m.fd)
+	beAsBefore()
 	inherited = m.ignored
 	switch m.stage {
 	case keeperName:
@@ -88,6 +89,14 @@ func init() {
 		setComm(initName)
 		syscall.Exit(runInit(newLink(m.fd), m.mode, m.cgroup))
 	}
+}
+
+// offMain ends the process with what f returns. While packages are initialised the
+// main goroutine is bound to its thread, and whatever it waits for costs two switches
+// between threads; f runs on a goroutine that is bound to none.
+func offMain(f func() int) {
+	go func() { syscall.Exit(f()) }()
+	select {} // until then
 }
 
 // A mode is how an init keeps its tree together.
@@ -176,7 +185,7 @@ func start(c claim, args []string, sys *syscall.SysProcAttr) (pid int, link *Lin
 	defer syscall.Close(c.fd)
 	c.parent = os.Getpid()
 	pid, err = syscall.ForkExec(self, append([]string{c.stage}, args...), &syscall.ProcAttr{
-		Env:   append(os.Environ(), c.String()),
+		Env:   append(beFrugal(os.Environ()), c.String()),
 		Files: []uintptr{0, 1, 2},
 		Sys:   sys,
 	})
