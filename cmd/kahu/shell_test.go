@@ -75,6 +75,9 @@ func TestShellCandidates(t *testing.T) {
 		{"", "EXTEND", []string{"EXTEND", "EXTEND-LOCK"}},
 		{"let a = ", "lock", nil},
 		{"let a = ", "to_bo", []string{"to_bool", "to_boolean"}},
+		{"let a = ", "spl", []string{"split"}},
+		{"let a = ", "hlc", []string{"hlc", "hlc_counter"}},
+		{"get a ", "lim", nil}, // no word of the language
 		{"set a ", "", nil},
 		{"run ", dir + "/o", []string{dir + "/one.kahuna", dir + "/other/"}},
 		{"run ", dir + "/none", nil},

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/kahu-sh/kahu/replication/script"
 	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
@@ -156,9 +157,9 @@ func candidates(before, word string) []string {
 	if word == "" {
 		return nil
 	}
-	words := scriptWords
+	words := scriptWords()
 	if strings.TrimSpace(before) == "" {
-		words = append(commandNames(), scriptWords...)
+		words = append(words, commandNames()...)
 	}
 	var found []string
 	for _, w := range words {
@@ -195,12 +196,7 @@ func fileCandidates(word string) []string {
 }
 
 // scriptWords are those of the language, without the commands of the shell.
-var scriptWords = strings.Fields(`set get del delete extend exists eset eget edel edelete eextend eexists
-nx xx ex at cmp cmprev by prefix bucket scan escan limit norev of as not let if else then end for in do begin
-rollback commit return sleep throw found null true false
-to_int to_long to_double to_float to_boolean to_bool to_string to_str is_int is_integer is_long is_double is_float
-is_boolean is_bool is_string is_str is_null to_json revision rev length len count expires upper lower concat trim
-max min round ceil floor abs pow current_time`)
+func scriptWords() []string { return append(script.Words(), script.Functions()...) }
 
 // shellHistory implements term.History, newest first.
 type shellHistory struct {
