@@ -142,6 +142,9 @@ func TestWithoutAnAgent(t *testing.T) {
 			if got.code != exitUnavailable || !strings.Contains(got.err, "none.sock") || strings.Count(got.err, "\n") != 1 {
 				t.Errorf("exit code %d, want %d; it says %q, which should be one line that names the socket", got.code, exitUnavailable, got.err)
 			}
+			if n := strings.Count(got.err, "no agent"); n > 1 {
+				t.Errorf("it says so %d times: %q", n, got.err)
+			}
 		})
 	}
 }

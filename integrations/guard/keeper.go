@@ -279,7 +279,7 @@ func (k *keeper) over(e Event) {
 		k.stop(lost("the lock %s was released by somebody else (%s); the command was stopped", k.Lock, e.Reason))
 		return
 	}
-	k.finish(failure(ExitNotGot, "the lock %s was not got (%s)", k.Lock, e.Reason))
+	k.finish(failure(ExitNotGot, "%s", k.notGot(e.Reason)))
 }
 
 // failed is the agent's final no, before any command has started.

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -47,14 +48,17 @@ func lookPath(name string) (string, error) {
 // runnable says whether a file can be run by this user.
 func runnable(file string) error {
 	info, err := os.Stat(file)
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err // the caller names the file
+	}
 	if err != nil {
 		return err
 	}
 	if info.IsDir() {
-		return fmt.Errorf("%s is a folder: %w", file, fs.ErrPermission)
+		return fmt.Errorf("it is a directory: %w", fs.ErrPermission)
 	}
 	if err := unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS); err != nil && err != unix.ENOSYS {
-		return &fs.PathError{Op: "run", Path: file, Err: err}
+		return err
 	}
 	return nil
 }

@@ -37,3 +37,21 @@ func TestLookPath(t *testing.T) {
 		}
 	}
 }
+
+// What is wrong is said once, and without the name of a system call.
+func TestLookPathSaysOnce(t *testing.T) {
+	dir := t.TempDir()
+	plain := filepath.Join(dir, "plain")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		plain:                      "run " + plain + ": permission denied",
+		dir:                        "run " + dir + ": it is a directory: permission denied",
+		filepath.Join(dir, "none"): "run " + filepath.Join(dir, "none") + ": no such file or directory",
+	} {
+		if _, err := lookPath(name); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}

@@ -154,7 +154,9 @@ func TestExecWithoutQuorum(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t, a, "lock", "info", "l") // held, and through the quorum
-	if code := kahu(t, a, "exec", "--lock", "l", "--wait", "0", "--", "true").code; code != 75 {
+	if s := kahu(t, a, "exec", "--lock", "l", "--wait", "0", "--", "true"); s.code == 75 && !strings.Contains(s.err, "held by somebody else") {
+		t.Errorf("it does not say why the lock was not got: %s", s.err)
+	} else if code := s.code; code != 75 {
 		t.Errorf("after a short silence the lock is free: %d", code)
 	}
 	pause(ctx, ttl/4+time.Second) // a renewal

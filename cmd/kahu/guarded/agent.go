@@ -71,10 +71,20 @@ func (a *agent) GiveBack(ctx context.Context, id string) error {
 // guardError says which errors may pass, and gives the others their exit code.
 func guardError(err error) error {
 	if errors.Is(err, hold.ErrNoAgent) || errors.Is(err, hold.ErrUnavailable) {
-		return fmt.Errorf("%w: %w", guard.ErrUnavailable, err)
+		return passing{err}
 	}
 	return NewRefusal(err)
 }
+
+// passing is an error of the agent that may pass: guard.ErrUnavailable, in the
+// agent's words, which say already that nobody answers.
+type passing struct{ error }
+
+// Is makes errors.Is(err, guard.ErrUnavailable) true.
+func (p passing) Is(target error) bool { return target == guard.ErrUnavailable }
+
+// Unwrap returns the error itself.
+func (p passing) Unwrap() error { return p.error }
 
 // Refusal is an agent's error with the exit code that every command has for it.
 type Refusal struct{ error }
