@@ -85,7 +85,7 @@ const (
 	MaxTxKeys        = 256
 	MaxTxSpansAtOnce = 64
 	// MaxTxSpans bounds range and prefix locks, and ranges read, of all
-	// transactions together: each write looks through those of its prefix.
+	// transactions together: each further lock of these kinds is held against all.
 	MaxTxSpans = 4_096
 	// MaxTxMemoryBytes bounds what all transactions together keep in memory, and
 	// maxTxOwnBytes what one of them does. Staged values are not in memory.

@@ -99,8 +99,9 @@ type txTable struct {
 
 	locks     map[keyRef]*txLock
 	lockSpans spanIndex
-	readers   map[keyRef][]*transaction // who observed a key
+	readers   map[keyRef][]reader // who observed a key and is to be told, in their order
 	readSpans spanIndex
+	spansTold spansTold
 
 	// forgotten is the highest id of a transaction whose outcome was dropped: of
 	// those up to it nobody can tell any more.
@@ -289,8 +290,8 @@ func (m *Machine) endDueTransactions() {
 // observed for it any more, and its rows go in portions.
 func (m *Machine) endTx(t *transaction, outcome byte) {
 	m.dropLocks(t)
-	for ref := range t.reads {
-		m.tx.dropReader(ref, t)
+	for ref, o := range t.reads {
+		m.tx.dropReader(ref, t, o.end)
 	}
 	for _, p := range t.predicates {
 		m.tx.readSpans.remove(p)

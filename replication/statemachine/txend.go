@@ -120,8 +120,9 @@ func (m *Machine) commitProblem(t *transaction) string {
 	case t.brokenMore || len(t.broken) > 0:
 		return "something that the transaction read has changed since"
 	}
+	held := m.heldSince(t)
 	for ref, o := range t.reads { // any problem is the same problem
-		if o.exists && o.end != 0 && !m.live(o.end) && !m.heldSince(t, ref, o.at) && !m.head(ref.d, ref.name).alive(&m.state) {
+		if o.exists && o.end != 0 && !m.live(o.end) && !held(ref, o.at) && !m.head(ref.d, ref.name).alive(&m.state) {
 			return "something that the transaction read has expired since"
 		}
 	}

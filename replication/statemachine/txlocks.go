@@ -1,6 +1,7 @@
 package statemachine
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -34,12 +35,45 @@ func (m *Machine) blocker(t *transaction, k keyRef, yields bool) *transaction {
 	if l := m.tx.locks[k]; l != nil && m.blocks(l.tx, l.end, t) && (yields || !l.tx.yield) {
 		found = l.tx
 	}
-	m.tx.lockSpans.covering(k, func(s *txSpan) {
-		if m.blocks(s.tx, s.end, t) && (found == nil || found.id.after(s.tx.id)) {
+	m.tx.lockSpans.covering(k, 0, func(list []*txSpan) []*txSpan {
+		list, s := m.oldestInTheWay(list, t)
+		if s != nil && (found == nil || found.id.after(s.tx.id)) {
 			found = s.tx
 		}
+		return list
 	})
 	return found
+}
+
+// byTransaction is the order of locks on spans: the oldest transaction is named.
+func byTransaction(a, b *txSpan) int { return a.tx.id.compare(b.tx.id) }
+
+// oldestInTheWay finds the first of a list in order of their transactions that is in
+// the way of t. Those that have ended are met once: they are left out of the list,
+// because what has ended by the clock stays ended.
+func (m *Machine) oldestInTheWay(list []*txSpan, t *transaction) (left []*txSpan, s *txSpan) {
+	for i := 0; i < len(list); {
+		switch s := list[i]; {
+		case s.tx == t:
+			own, _ := slices.BinarySearchFunc(list[i:], t, func(s *txSpan, t *transaction) int {
+				return cmp.Or(s.tx.id.compare(t.id), -1) // of t's own the place is behind the last
+			})
+			i += own
+		case !s.gone && m.blocks(s.tx, s.end, t):
+			return list, s
+		default:
+			to := i + 1
+			for to < len(list) && list[to].tx != t && (list[to].gone || !m.blocks(list[to].tx, list[to].end, t)) {
+				to++
+			}
+			if i == 0 {
+				list = list[to:]
+			} else {
+				list = slices.Delete(list, i, to)
+			}
+		}
+	}
+	return list, nil
 }
 
 // intrude is blocker for somebody who now takes the key or writes it: a yielding
@@ -327,18 +361,35 @@ func (m *Machine) txUnlock(c *command, op *replication.TxUnlock) {
 	m.keepOperation(c, t, op.Tx, opUnlock, op)
 }
 
-// heldSince reports whether a lock of t has covered a key without a gap since a
-// command, and does so now.
-func (m *Machine) heldSince(t *transaction, k keyRef, at hlc) bool {
-	if l := t.locks[k]; l != nil && m.live(l.end) && !l.since.after(at) {
-		return true
+// heldSince returns what reports whether a lock of t has covered a key without a gap
+// since a command, and does so now. It holds as long as no lock of t changes.
+func (m *Machine) heldSince(t *transaction) func(k keyRef, at hlc) bool {
+	var held *spanIndex
+	return func(k keyRef, at hlc) bool {
+		if l := t.locks[k]; l != nil && m.live(l.end) && !l.since.after(at) {
+			return true
+		}
+		if held == nil {
+			held = m.heldSpans(t)
+		}
+		found := false
+		held.covering(k, 0, func(list []*txSpan) []*txSpan {
+			found = found || !list[0].at.after(at)
+			return list
+		})
+		return found
 	}
-	held := false
-	if len(t.spans) > 0 {
-		row := spanRow(k)
-		for _, s := range t.spans {
-			held = held || s.d == k.d && len(k.name) >= len(s.prefix) && m.live(s.end) && !s.at.after(at) && s.covers(k.name, row)
+}
+
+// heldSpans is an index of the live prefix and range locks of t, those held longest
+// first.
+func (m *Machine) heldSpans(t *transaction) *spanIndex {
+	x := &spanIndex{order: func(a, b *txSpan) int { return a.at.compare(b.at) }}
+	for _, s := range t.spans {
+		if m.live(s.end) {
+			own := *s // the other index has its notes in it
+			x.add(&own)
 		}
 	}
-	return held
+	return x
 }

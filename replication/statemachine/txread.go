@@ -2,6 +2,7 @@ package statemachine
 
 import (
 	"bytes"
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -176,22 +177,16 @@ func (m *Machine) observe(c *command, t *transaction, ref keyRef) {
 // remember puts an observation into memory.
 func (m *Machine) remember(t *transaction, ref keyRef, o *observation) {
 	t.reads[ref] = o
-	m.tx.readers[ref] = append(m.tx.readers[ref], t)
+	m.tx.addReader(ref, t, o.end)
 	m.charge(t, len(ref.name)+txKeyBytes)
-}
-
-func (x *txTable) dropReader(ref keyRef, t *transaction) {
-	list := slices.DeleteFunc(x.readers[ref], func(o *transaction) bool { return o == t })
-	if len(list) == 0 {
-		delete(x.readers, ref)
-		return
-	}
-	x.readers[ref] = list
 }
 
 // noticeChange tells the transactions that have observed a key that it changes.
 // An extend counts only where it ends something earlier than it was seen to end:
 // neither existence nor revision change before that.
+//
+// Who was told of a key once is not told again, so that the work is bounded by what
+// was observed, not by how often it changes: see reader and spansTold.
 func (m *Machine) noticeChange(kind replication.WriteKind, k keyRef, next *revision) {
 	if len(m.tx.readers) == 0 && m.tx.readSpans.count == 0 {
 		return
@@ -202,25 +197,58 @@ func (m *Machine) noticeChange(kind replication.WriteKind, k keyRef, next *revis
 	} else if end == 0 {
 		end = never
 	}
-	for _, t := range m.tx.readers[k] {
-		if o := t.reads[k]; endsBefore(end, o.end) {
-			m.breakRead(t, k)
-		}
+	for _, r := range m.tx.takeReaders(k, end) {
+		m.breakRead(r.t, k)
 	}
-	m.tx.readSpans.covering(k, func(s *txSpan) {
-		if endsBefore(end, s.end) {
-			m.breakRead(s.tx, k)
-		}
-	})
+	if m.tx.readSpans.count > 0 {
+		m.noticeInSpans(k, end)
+	}
 }
 
-// endsBefore compares with an end that was seen, of which 0 is never.
-func endsBefore(end, seen int64) bool {
-	if seen == 0 {
-		seen = never
+// noticeInSpans tells those who have read a range that the key is in.
+func (m *Machine) noticeInSpans(k keyRef, end int64) {
+	told := m.tx.spansTold.of(k)
+	since := uint64(0)
+	if told != nil && told.end <= end {
+		since = told.added + 1
 	}
-	return end < seen
+	found := false
+	m.tx.readSpans.covering(k, since, func(list []*txSpan) []*txSpan {
+		left := list[:0]
+		for i, s := range list {
+			switch {
+			case s.gone:
+				continue
+			case !endsBefore(end, s.end): // and so are those that follow
+				return append(left, list[i:]...)
+			case s.added >= since:
+				found = true
+				m.breakRead(s.tx, k)
+			}
+			if !s.tx.brokenMore { // else it has nothing more to be told
+				left = append(left, s)
+			}
+		}
+		return left
+	})
+	if found {
+		m.tx.spansTold.put(k, told, spanNotice{added: m.tx.readSpans.added, end: end})
+	}
 }
+
+// byEndSeen is the order of ranges read: what was seen to end last comes first.
+func byEndSeen(a, b *txSpan) int { return cmp.Compare(endSeen(b.end), endSeen(a.end)) }
+
+// endSeen is an end that was seen, of which 0 is never.
+func endSeen(end int64) int64 {
+	if end == 0 {
+		return never
+	}
+	return end
+}
+
+// endsBefore compares with an end that was seen.
+func endsBefore(end, seen int64) bool { return end < endSeen(seen) }
 
 func (m *Machine) breakRead(t *transaction, k keyRef) {
 	switch {

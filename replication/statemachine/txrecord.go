@@ -220,7 +220,8 @@ func decodeStaged(b []byte) (r revision, item *replication.WriteItem, ok bool) {
 func (m *Machine) loadTransactions() {
 	t := &m.tx
 	*t = txTable{open: make(map[hlc]*transaction), ended: make(map[hlc]*transaction), floor: never,
-		locks: make(map[keyRef]*txLock), readers: make(map[keyRef][]*transaction)}
+		locks: make(map[keyRef]*txLock), lockSpans: spanIndex{order: byTransaction},
+		readers: make(map[keyRef][]reader), readSpans: spanIndex{order: byEndSeen}}
 	if b, ok := m.store.Get(forgottenKey); ok {
 		d := decode(b)
 		if t.forgotten = d.hlc(); !d.done() {

@@ -3,7 +3,6 @@ package statemachine
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 	"strings"
 
 	"github.com/kahu-sh/kahu/replication"
@@ -24,6 +23,11 @@ type txSpan struct {
 	shared bool  // a lock that stands other shared ones
 	at     hlc   // a lock: held without a gap since; a read: when
 	end    int64 // a lock: of its lease; a read: the earliest end among what was seen, 0: none
+
+	// Of the index, none of it in the row.
+	place int    // among all
+	added uint64 // as the how many-th
+	gone  bool   // removed, and perhaps still in a tree
 }
 
 func (s *txSpan) append(b []byte) []byte {
@@ -59,10 +63,12 @@ func spanOf(op rangeOp) *txSpan {
 
 // covers reports whether a key is in s. row is a key of tableKey with the name.
 func (s *txSpan) covers(name string, row []byte) bool {
-	if bytes.Compare(row, s.from) < 0 || s.to != nil && bytes.Compare(row, s.to) >= 0 {
-		return false
-	}
-	return !s.bucket || strings.IndexByte(name[len(s.prefix):], '/') < 0
+	return s.within(row) && (!s.bucket || strings.IndexByte(name[len(s.prefix):], '/') < 0)
+}
+
+// within reports whether the row of a key is between the bounds.
+func (s *txSpan) within(row []byte) bool {
+	return bytes.Compare(row, s.from) >= 0 && below(row, s.to)
 }
 
 // overlaps reports whether a key could be in both. Of two buckets it is exact;
@@ -91,80 +97,4 @@ func below(a, to []byte) bool { return to == nil || bytes.Compare(a, to) < 0 }
 func (s *txSpan) same(o *txSpan) bool {
 	return s.d == o.d && s.bucket == o.bucket && s.prefix == o.prefix &&
 		bytes.Equal(s.from, o.from) && bytes.Equal(s.to, o.to) && (s.to == nil) == (o.to == nil)
-}
-
-// spanIndex finds the spans that cover a key by the prefixes that the key has,
-// tried in the lengths that are in use.
-type spanIndex struct {
-	byPrefix [2]map[string][]*txSpan
-	lengths  [2][]prefixLength // ascending
-	count    int
-}
-
-type prefixLength struct{ bytes, spans int }
-
-func (x *spanIndex) add(s *txSpan) {
-	if x.byPrefix[s.d] == nil {
-		x.byPrefix[s.d] = make(map[string][]*txSpan)
-	}
-	x.byPrefix[s.d][s.prefix] = append(x.byPrefix[s.d][s.prefix], s)
-	x.count++
-	at, found := x.length(s)
-	if !found {
-		x.lengths[s.d] = slices.Insert(x.lengths[s.d], at, prefixLength{bytes: len(s.prefix)})
-	}
-	x.lengths[s.d][at].spans++
-}
-
-func (x *spanIndex) length(s *txSpan) (int, bool) {
-	return slices.BinarySearchFunc(x.lengths[s.d], len(s.prefix), func(l prefixLength, n int) int { return l.bytes - n })
-}
-
-func (x *spanIndex) remove(s *txSpan) {
-	list := x.byPrefix[s.d][s.prefix]
-	i := slices.Index(list, s)
-	if list = slices.Delete(list, i, i+1); len(list) == 0 {
-		delete(x.byPrefix[s.d], s.prefix)
-	} else {
-		x.byPrefix[s.d][s.prefix] = list
-	}
-	x.count--
-	at, _ := x.length(s)
-	if x.lengths[s.d][at].spans--; x.lengths[s.d][at].spans == 0 {
-		x.lengths[s.d] = slices.Delete(x.lengths[s.d], at, at+1)
-	}
-}
-
-// covering calls yield for every span that covers the key, in no order that counts.
-func (x *spanIndex) covering(k keyRef, yield func(*txSpan)) {
-	if len(x.lengths[k.d]) == 0 {
-		return
-	}
-	var row []byte
-	for _, l := range x.lengths[k.d] {
-		if l.bytes > len(k.name) {
-			return
-		}
-		list := x.byPrefix[k.d][k.name[:l.bytes]]
-		if len(list) > 0 && row == nil {
-			row = spanRow(k)
-		}
-		for _, s := range list {
-			if s.covers(k.name, row) {
-				yield(s)
-			}
-		}
-	}
-}
-
-// overlapping calls yield for every span that may share a key with s. It looks
-// at all spans of that durability.
-func (x *spanIndex) overlapping(s *txSpan, yield func(*txSpan)) {
-	for _, list := range x.byPrefix[s.d] { // in no order that counts
-		for _, o := range list {
-			if s.overlaps(o) {
-				yield(o)
-			}
-		}
-	}
 }
