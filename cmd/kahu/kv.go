@@ -28,7 +28,7 @@ func ephemeralFlag(cmd *cobra.Command, v *bool) {
 
 func readFlags(cmd *cobra.Command, o *client.ReadOptions) {
 	ephemeralFlag(cmd, &o.Ephemeral)
-	cmd.Flags().BoolVar(&o.Stale, "stale", false, "answer from what this agent has, without asking the quorum; JSON says how old it may be")
+	cmd.Flags().BoolVar(&o.Stale, "stale", false, "answer from what this agent has, without asking the quorum; age_ms in JSON says how old it may be, when above 0")
 }
 
 func newKVGetCommand(g *globals) *cobra.Command {

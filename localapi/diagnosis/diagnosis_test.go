@@ -23,7 +23,7 @@ func member(name, role string, alive bool) wire.ClusterMember {
 func healthyVoter() (wire.Status, []wire.ClusterMember) {
 	s := wire.Status{Node: "node-h1", Host: "h1", Role: "voter", Ready: true, Leader: "node-h2",
 		Voter: &wire.VoterStatus{Raft: "follower", CommitIndex: 100, AppliedIndex: 100,
-			Configuration: []wire.Peer{{Node: "node-h1"}, {Node: "node-h2"}, {Node: "node-h3"}}}}
+			Configuration: []wire.QuorumMember{{Node: "node-h1"}, {Node: "node-h2"}, {Node: "node-h3"}}}}
 	return s, []wire.ClusterMember{member("h1", wire.MemberVoter, true), member("h2", wire.MemberVoter, true), member("h3", wire.MemberVoter, true)}
 }
 

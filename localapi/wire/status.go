@@ -103,8 +103,15 @@ type VoterStatus struct {
 	FreeBytes    *int64 `json:"free_bytes,omitempty"`
 	MinFreeBytes int64  `json:"min_free_bytes,omitempty"`
 	// WallClock is there on a leader whose wall clock does not count.
-	WallClock     *WallClock `json:"wall_clock,omitempty"`
-	Configuration []Peer     `json:"configuration,omitempty"` // Raft's: Role is voter or staging
+	WallClock     *WallClock     `json:"wall_clock,omitempty"`
+	Configuration []QuorumMember `json:"configuration,omitempty"` // Raft's
+}
+
+// QuorumMember is a node of Raft's configuration.
+type QuorumMember struct {
+	Node string `json:"node"`
+	Host string `json:"host,omitempty"`
+	Role string `json:"role"` // voter, or staging: it catches up
 }
 
 // WallClock says why the times that a leader gives to changes do not follow its

@@ -46,6 +46,9 @@ func Dial(ctx context.Context, socket string, files []*os.File, logger stream.Lo
 		if errors.As(err, &f) {
 			return nil, err
 		}
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, Fail(fmt.Sprintf("the agent at %s takes connections and does not answer in time: look whether it is stopped, or its host out of processor time", socket), ErrNoAgent, err)
+		}
 		return nil, Fail(fmt.Sprintf("the agent at %s does not answer as it should: %v", socket, err), ErrNoAgent, err)
 	}
 	return stream.New(up, stream.Options{KeepAlive: -1, Logger: logger}), nil

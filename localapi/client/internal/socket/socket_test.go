@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kahu-sh/kahu/localapi/holdwire"
 	"github.com/kahu-sh/kahu/replication/stream"
@@ -89,5 +92,21 @@ func TestErrorOfCall(t *testing.T) {
 		if strings.Contains(err.Error(), "\n") || tc.ctx.Err() != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %q", tc.name, err)
 		}
+	}
+}
+
+// Who is stopped takes connections as before, since the kernel does.
+func TestDialOfAStoppedAgent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = Dial(ctx, path, nil, nil)
+	if !errors.Is(err, ErrNoAgent) || !strings.Contains(err.Error(), "does not answer in time") {
+		t.Errorf("it is said so: %v", err)
 	}
 }
