@@ -99,6 +99,9 @@ func (k *Keeper) Change(ctx context.Context, from link.Identity, r *link.ChangeR
 		if r.GetNode() != "" && !slices.Contains(q.Voters, r.GetNode()) {
 			return refused("node %s has no vote, so it cannot lead", r.GetNode())
 		}
+		if len(q.Voters) == 1 {
+			return refused("node %s is the only voter: there is no other to lead", k.cfg.Node)
+		}
 		return raft.TransferLeadership(ctx, r.GetNode())
 	}
 	return refused("this version of kahu does not know the change %d", r.GetKind())

@@ -220,6 +220,20 @@ func TestTheLastVotesAreNotTaken(t *testing.T) {
 	})
 }
 
+// Nothing is done where nobody else could lead, and that is certain.
+func TestTheOnlyVoterLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.add("a", 1).start()
+		w.await(20*time.Second, "one votes", func() bool { return w.allVote("a") })
+		err := w.hosts["a"].keeper.Ask(t.Context(), link.ChangeRequest_KIND_TRANSFER, "")
+		if !errors.Is(err, link.ErrRefused) || !strings.Contains(err.Error(), "only voter") {
+			t.Fatalf("a is to let another lead: %v", err)
+		}
+	})
+}
+
 func TestOperatorMistakesAreNamedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
