@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kahu-sh/kahu/localapi/grpchttp"
 )
@@ -51,6 +52,19 @@ func FuzzMessages(f *testing.F) {
 		why := res.Header.Get("Grpc-Message") + res.Trailer.Get("Grpc-Message")
 		if code, err := strconv.Atoi(text); err != nil || code != 0 && code != 8 && code != 13 || strings.Contains(why, "a bug") {
 			t.Errorf("% x ended with status %q, %s", body, text, why)
+		}
+	})
+}
+
+// FuzzTimeout: a caller's grpc-timeout is above zero and overflows nothing.
+func FuzzTimeout(f *testing.F) {
+	for _, s := range []string{"1S", "99999999H", "0n", "1", "S", "-1S", "+1S", "123456789S", "1s", "1 S"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := grpchttp.ParseTimeout(s)
+		if err == nil && (d <= 0 || d > 365*24*time.Hour) || err != nil && d != 0 {
+			t.Errorf("%q is %v (%v)", s, d, err)
 		}
 	})
 }

@@ -90,7 +90,7 @@ func ParseRate(s string) (Rate, error) {
 		if u.name != period[len(digits):] {
 			continue
 		}
-		if count > math.MaxInt64/u.ms {
+		if count < 0 || count > math.MaxInt64/u.ms { // it would overflow, into what looks like a period
 			return Rate{}, bad
 		}
 		r := Rate{n, count * u.ms}

@@ -1,0 +1,4 @@
+package grpchttp
+
+// For the fuzz target.
+var ParseTimeout = parseTimeout
