@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/kahu-sh/kahu/agent/config"
@@ -31,11 +32,12 @@ func (e *UnusableError) Unwrap() error { return e.err }
 // identity is what makes this agent this agent: its directory, the node id that
 // was made with it, and the cluster's secret.
 type identity struct {
-	node    string
-	dir     string
-	keys    atomic.Pointer[secret.Keys] // replaced when secrets are rotated
-	pki     atomic.Pointer[secret.PKI]  // replaced when its files change; nil: certificates come from the secret
-	storage voterStorage                // nil on a proxy
+	node      string
+	dir       string
+	replacing sync.Mutex                  // of keys and pki, and of connections made by them
+	keys      atomic.Pointer[secret.Keys] // replaced when secrets are rotated
+	pki       atomic.Pointer[secret.PKI]  // replaced when its files change; nil: certificates come from the secret
+	storage   voterStorage                // nil on a proxy
 
 	closers []func() error // in the order opened
 }
@@ -166,9 +168,10 @@ func SettleRole(cfg config.Config) (config.Config, error) {
 	return cfg, nil
 }
 
-// secretRole is what the secret has to be good for. With an own PKI that is gossip.
+// secretRole is what the secret has to be good for. With an own PKI alone that is
+// gossip.
 func secretRole(cfg config.Config) secret.Role {
-	if cfg.Role == config.Proxy || cfg.PKI.On() {
+	if cfg.Role == config.Proxy || cfg.PKI.On() && !cfg.PKI.AcceptSecret {
 		return secret.ForProxy
 	}
 	return secret.ForVoter

@@ -74,7 +74,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- infoDesc
 	ch <- readyDesc
 	ch <- gossipDesc
-	ch <- certificateDesc
+	ch <- expiryDesc
+	ch <- issuedDesc
+	ch <- listsDueDesc
 	ch <- upstreamHealthy
 	ch <- upstreamInUse
 	ch <- upstreamFailovers

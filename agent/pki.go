@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,7 +22,7 @@ const expiryLeft = 6
 
 // loadPKI reads the certificates of the own PKI.
 func loadPKI(cfg config.Config) (*secret.PKI, error) {
-	return secret.LoadPKI(secret.PKIOptions{CertFile: cfg.PKI.Cert, KeyFile: cfg.PKI.Key, CAFile: cfg.PKI.CA,
+	return secret.LoadPKI(secret.PKIOptions{CertFile: cfg.PKI.Cert, KeyFile: cfg.PKI.Key, CAFile: cfg.PKI.CA, CRLFile: cfg.PKI.CRL,
 		VoterName: cfg.PKI.VoterName, ProxyName: cfg.PKI.ProxyName, Now: time.Now})
 }
 
@@ -68,13 +69,35 @@ func pkiSecurity(pki *secret.PKI, node string, isVoter bool) (link.Security, err
 }
 
 // security is how connections between agents are made safe: by certificates of the
-// own PKI where there is one, else by those derived from the secret.
-func (a *agent) security() (link.Security, error) {
+// own PKI where there is one, else by those derived from the secret; by both while
+// agents move from the one to the other.
+func (a *agent) security(keys *secret.Keys, pki *secret.PKI) (s link.Security, err error) {
 	isVoter := a.cfg.Role != config.Proxy
-	if pki := a.identity.PKI(); pki != nil {
-		return pkiSecurity(pki, a.identity.node, isVoter)
+	if pki == nil {
+		return security(keys, a.identity.node, isVoter)
 	}
-	return security(a.identity.Keys(), a.identity.node, isVoter)
+	if s, err = pkiSecurity(pki, a.identity.node, isVoter); err != nil || !a.cfg.PKI.AcceptSecret {
+		return s, err
+	}
+	derived, err := security(keys, a.identity.node, isVoter)
+	s.Other = &derived
+	return s, err
+}
+
+// secure makes connections from now on by these; nil: by what is in use.
+func (a *agent) secure(keys *secret.Keys, pki *secret.PKI) error {
+	a.identity.replacing.Lock()
+	defer a.identity.replacing.Unlock()
+	keys, pki = cmp.Or(keys, a.identity.Keys()), cmp.Or(pki, a.identity.PKI())
+	s, err := a.security(keys, pki)
+	if err != nil {
+		return err
+	}
+	a.identity.keys.Store(keys)
+	a.identity.pki.Store(pki)
+	a.quorum.listener.SetSecurity(s)
+	a.quorum.dialer.SetSecurity(s)
+	return nil
 }
 
 // pkiFiles follows the files of an own PKI. It belongs to one goroutine.
@@ -83,6 +106,7 @@ type pkiFiles struct {
 	seen   []os.FileInfo // of the files that were taken over
 	said   string        // why changed files are not used, said last
 	warned string        // serial number and state of the certificate that was told
+	oldAt  time.Time     // when the list was due that was told to be old
 }
 
 func newPKIFiles(a *agent) *pkiFiles {
@@ -93,7 +117,11 @@ func newPKIFiles(a *agent) *pkiFiles {
 
 func (f *pkiFiles) stat() ([]os.FileInfo, error) {
 	var infos []os.FileInfo
-	for _, path := range []string{f.a.cfg.PKI.Cert, f.a.cfg.PKI.Key, f.a.cfg.PKI.CA} {
+	paths := []string{f.a.cfg.PKI.Cert, f.a.cfg.PKI.Key, f.a.cfg.PKI.CA}
+	if crl := f.a.cfg.PKI.CRL; crl != "" {
+		paths = append(paths, crl)
+	}
+	for _, path := range paths {
 		info, err := os.Stat(path)
 		if err != nil {
 			return nil, err
@@ -135,12 +163,20 @@ func sameFiles(a, b []os.FileInfo) bool {
 	return true
 }
 
-// warn tells once for each certificate that it expires soon, and that it has expired.
+// warn tells once for each certificate that it expires soon, and that it has expired
+// or was revoked, and for each list that it is old.
 func (f *pkiFiles) warn(now time.Time) {
 	pki := f.a.identity.PKI()
+	if due := pki.ListsDue(); !due.IsZero() && now.After(due) && !due.Equal(f.oldAt) {
+		f.oldAt = due
+		f.a.log.Warn("the revocation list is old, and stays in force: put its next issue in its place", "file", f.a.cfg.PKI.CRL, "due", due)
+	}
 	left, life := pki.NotAfter().Sub(now), pki.NotAfter().Sub(pki.NotBefore())
 	state := ""
+	revoked := pki.Revoked()
 	switch {
+	case revoked != nil:
+		state = "revoked"
 	case now.Before(pki.NotBefore()):
 		state = "early"
 	case left <= 0:
@@ -156,6 +192,8 @@ func (f *pkiFiles) warn(now time.Time) {
 	f.warned = state
 	attrs := []any{"file", f.a.cfg.PKI.Cert, "serial", pki.Serial(), "not_before", pki.NotBefore(), "not_after", pki.NotAfter()}
 	switch {
+	case revoked != nil:
+		f.a.log.Error("the certificate of this agent was revoked: other agents refuse it; put a new certificate in its place", attrs...)
 	case now.Before(pki.NotBefore()):
 		f.a.log.Error("the certificate of this agent is not valid yet: other agents refuse new connections until then; is the clock right?", attrs...)
 	case left <= 0:
@@ -176,13 +214,9 @@ func (a *agent) followPKI() error {
 	if next.IsVoter() != before.IsVoter() {
 		return errors.New("a voter's certificate and a proxy's cannot take each other's place while the agent runs: restart it")
 	}
-	security, err := pkiSecurity(next, a.identity.node, a.cfg.Role != config.Proxy)
-	if err != nil {
+	if err := a.secure(nil, next); err != nil {
 		return err
 	}
-	a.identity.pki.Store(next)
-	a.quorum.listener.SetSecurity(security)
-	a.quorum.dialer.SetSecurity(security)
 	dropped := next.Distrusts(before)
 	if dropped {
 		a.quorum.listener.Drop()
@@ -206,12 +240,27 @@ func (a *agent) followFiles(ctx context.Context) {
 	}
 }
 
-var certificateDesc = prometheus.NewDesc("kahu_tls_certificate_remaining_seconds",
-	"Until this agent's certificate of an own PKI expires; negative when it has. Without an own PKI there is none: derived certificates do not expire.", nil, nil)
+var (
+	expiryDesc = prometheus.NewDesc("kahu_tls_certificate_expiry_timestamp_seconds",
+		"When this agent's certificate of an own PKI expires. Without an own PKI there is none: derived certificates do not expire.", nil, nil)
+	issuedDesc = prometheus.NewDesc("kahu_tls_certificate_not_before_timestamp_seconds",
+		"From when on this agent's certificate of an own PKI is valid.", nil, nil)
+	listsDueDesc = prometheus.NewDesc("kahu_tls_crl_next_update_timestamp_seconds",
+		"When the next issue of the revocation list is due; of the first, if there are several.", nil, nil)
+)
 
-// collectCertificate shows how long the own certificate is valid.
+// collectCertificate shows for how long the own certificate is valid.
 func (a *agent) collectCertificate(ch chan<- prometheus.Metric) {
-	if pki := a.identity.PKI(); pki != nil {
-		ch <- prometheus.MustNewConstMetric(certificateDesc, prometheus.GaugeValue, time.Until(pki.NotAfter()).Seconds())
+	pki := a.identity.PKI()
+	if pki == nil {
+		return
+	}
+	at := func(desc *prometheus.Desc, t time.Time) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(t.Unix()))
+	}
+	at(expiryDesc, pki.NotAfter())
+	at(issuedDesc, pki.NotBefore())
+	if due := pki.ListsDue(); !due.IsZero() {
+		at(listsDueDesc, due)
 	}
 }

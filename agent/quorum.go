@@ -52,7 +52,7 @@ func (q *quorum) open(a *agent) (err error) {
 	if limit := a.cfg.FeatureLevelCap; limit > statemachine.CurrentLevel {
 		return &UnusableError{fmt.Errorf("feature-level-cap is %d, and this kahu knows up to %d: leave it out", limit, statemachine.CurrentLevel)}
 	}
-	security, err := a.security()
+	security, err := a.security(a.identity.Keys(), a.identity.PKI())
 	if err != nil {
 		return err
 	}

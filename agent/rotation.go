@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/kahu-sh/kahu/agent/config"
 	"github.com/kahu-sh/kahu/agent/secret"
 )
 
@@ -84,18 +83,14 @@ func (a *agent) followSecret() error {
 	if err := mayRotate(now, next, a.peerKeys()); err != nil {
 		return err
 	}
-	if a.identity.PKI() != nil { // gossip takes them over by itself
+	if pki := a.identity.PKI(); pki != nil && !a.cfg.PKI.AcceptSecret { // gossip takes them over by itself
 		a.identity.keys.Store(next)
 		a.log.Info("the gossip keys were changed", "in_use", next.IDs()[0], "accepted", next.IDs())
 		return nil
 	}
-	security, err := security(next, a.identity.node, a.cfg.Role != config.Proxy)
-	if err != nil {
+	if err := a.secure(next, nil); err != nil {
 		return err
 	}
-	a.identity.keys.Store(next)
-	a.quorum.listener.SetSecurity(security)
-	a.quorum.dialer.SetSecurity(security)
 	dropped := slices.ContainsFunc(now.IDs(), func(id string) bool { return !slices.Contains(next.IDs(), id) })
 	if dropped {
 		a.quorum.listener.Drop() // connections made under it

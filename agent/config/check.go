@@ -101,6 +101,8 @@ func (c *checker) dev() {
 	refuse("bootstrap-expect", c.f.BootstrapExpect > 1)
 	refuse("secret-file", c.f.SecretFile != "")
 	refuse("tls-cert", c.f.TLSCert != "")
+	refuse("tls-crl", c.f.TLSCRL != "")
+	refuse("tls-accept-secret", c.f.TLSAcceptSecret)
 	if c.f.Storage == d.Storage {
 		c.f.Storage = string(Memory)
 	}

@@ -114,7 +114,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 	want := map[string]any{
 		"node-name": d.NodeName, "data-dir": d.DataDir, "socket": d.Socket, "role": d.Role, "storage": d.Storage,
 		"bind": d.Bind, "advertise": d.Advertise, "join": []any{}, "bootstrap-expect": d.BootstrapExpect,
-		"tls-cert": d.TLSCert, "tls-key": d.TLSKey, "tls-ca": d.TLSCA, "tls-voter-name": d.TLSVoterName, "tls-proxy-name": d.TLSProxyName,
+		"tls-cert": d.TLSCert, "tls-key": d.TLSKey, "tls-ca": d.TLSCA, "tls-crl": d.TLSCRL, "tls-accept-secret": d.TLSAcceptSecret, "tls-voter-name": d.TLSVoterName, "tls-proxy-name": d.TLSProxyName,
 		"secret-file": d.SecretFile, "http": d.HTTP, "dev": d.Dev, "allow-volatile": d.AllowVolatile, "feature-level-cap": d.FeatureLevelCap, "log-level": d.LogLevel, "log-format": d.LogFormat, "policy": []any{},
 		"min-free": d.MinFree, "backup": map[string]any{"directory": d.Backup.Directory, "interval": d.Backup.Interval, "keep": d.Backup.Keep, "max-age": d.Backup.MaxAge},
 		"limits": map[string]any{"value-size": d.Limits.ValueSize, "memtable-size": d.Limits.MemtableSize,

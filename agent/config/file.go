@@ -24,6 +24,8 @@ type File struct {
 	TLSCert         string   `koanf:"tls-cert"`
 	TLSKey          string   `koanf:"tls-key"`
 	TLSCA           string   `koanf:"tls-ca"`
+	TLSCRL          string   `koanf:"tls-crl"`
+	TLSAcceptSecret bool     `koanf:"tls-accept-secret"`
 	TLSVoterName    string   `koanf:"tls-voter-name"`
 	TLSProxyName    string   `koanf:"tls-proxy-name"`
 	HTTP            string   `koanf:"http"`

@@ -48,6 +48,8 @@ func AddFlags(fs *pflag.FlagSet) {
 	fs.String("tls-cert", "", "PEM `file` with this agent's certificate from an own PKI, instead of one made from the secret")
 	fs.String("tls-key", "", "PEM `file` with its key")
 	fs.String("tls-ca", "", "PEM `file`: who signs the certificates of all agents")
+	fs.String("tls-crl", "", "PEM or DER `file` with the certificates that its issuers have revoked (default none)")
+	fs.Bool("tls-accept-secret", false, "take agents without certificates of the own PKI as well, by the secret: while hosts move from the one to the other")
 	fs.String("tls-voter-name", d.TLSVoterName, "DNS `name` or URI in a certificate of an own PKI that makes its bearer a voter")
 	fs.String("tls-proxy-name", d.TLSProxyName, "DNS `name` or URI in a certificate of an own PKI that makes its bearer a proxy")
 	fs.String("http", "", "`HOST:PORT` for health checks and metrics over TCP (default off)")

@@ -9,6 +9,9 @@ import (
 // PKI is where the certificates between agents come from, if not from the secret.
 type PKI struct {
 	Cert, Key, CA string // PEM files, absolute; all empty: no own PKI
+	CRL           string // revocation lists, absolute; empty: none
+	// AcceptSecret takes agents by the secret as well, while they move.
+	AcceptSecret bool
 	// VoterName and ProxyName are what certificates of the two roles are issued to:
 	// a DNS name, or a URI when it has "://". Never the same.
 	VoterName, ProxyName string
@@ -59,6 +62,22 @@ func (c *checker) pki() {
 				c.problem(f.key, "an own PKI needs tls-cert, tls-key and tls-ca; set it, or leave out all three")
 			}
 		}
+	}
+	switch {
+	case p.On():
+		p.AcceptSecret = c.f.TLSAcceptSecret
+	case c.f.TLSAcceptSecret:
+		c.problem("tls-accept-secret", "there is no own PKI beside which the secret would be accepted; leave it out, or set tls-cert, tls-key and tls-ca")
+	}
+	if c.f.TLSCRL != "" {
+		if p.CRL = c.path("tls-crl", c.f.TLSCRL, nil); !p.On() {
+			c.problem("tls-crl", "it is for certificates of an own PKI; leave it out, or set tls-cert, tls-key and tls-ca")
+		} else if err := c.host.CanRead(p.CRL); err != nil {
+			c.problem("tls-crl", "cannot read it: %v", err)
+		}
+	}
+	if p.AcceptSecret {
+		c.warn("tls-accept-secret is on: who has the secret, and who has a certificate, is let in; leave it out on all hosts when all have moved")
 	}
 	if mode, ok := c.host.FileMode(p.Key); p.Key != "" && ok && mode&0o007 != 0 {
 		c.warn("tls-key %s can be read by everybody on this host; fix with: chmod o= %s", p.Key, p.Key)

@@ -34,6 +34,9 @@ func TestOwnPKI(t *testing.T) {
 func TestRefusedPKI(t *testing.T) {
 	file := write(t, "c", "")
 	for args, says := range map[string]string{
+		"--tls-accept-secret": "no own PKI beside which",
+		"--tls-crl " + file:   "for certificates of an own PKI",
+		"--tls-cert " + file + " --tls-key " + file + " --tls-ca " + file + " --tls-crl /nowhere/crl": "tls-crl (from --tls-crl): cannot read it",
 		"--tls-cert " + file: "tls-key: an own PKI needs",
 		"--tls-cert " + file + " --tls-key " + file + " --tls-ca /nowhere/ca": "tls-ca (from --tls-ca): cannot read it",
 		"--tls-proxy-name KAHU-voter":                                         "could vote",

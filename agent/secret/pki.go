@@ -19,15 +19,20 @@ const (
 	DefaultProxyName = "kahu-proxy"
 )
 
+// pkiServerName is the server name that callers with a certificate of an own PKI ask
+// for: one that accepts both kinds tells by it which the caller means.
+const pkiServerName = "kahu-pki"
+
 // maxPEMBytes bounds the files of an own PKI.
 const maxPEMBytes = 1 << 20
 
 // PKIOptions are where the certificates of an own PKI are, and what tells roles
-// apart. All fields are required.
+// apart. All fields without "optional" are required.
 type PKIOptions struct {
 	CertFile string // this agent's certificate, PEM, with those that lead to the CA
 	KeyFile  string // its key, PEM
 	CAFile   string // certificates that others' must come from, PEM
+	CRLFile  string // certificates that count no more, of the CAs, PEM or DER; optional
 	// VoterName and ProxyName are what a voter's and a proxy's certificate is issued
 	// to: a DNS name, or a URI when it has "://".
 	VoterName, ProxyName string
@@ -50,6 +55,7 @@ type PKI struct {
 	own   tls.Certificate
 	cas   []*x509.Certificate
 	roots *x509.CertPool
+	crls  revocations
 	voter bool
 }
 
@@ -82,9 +88,18 @@ func LoadPKI(o PKIOptions) (*PKI, error) {
 		}
 		p.roots.AddCert(ca)
 	}
+	if o.CRLFile != "" {
+		text, err := readPEM("revocation list", o.CRLFile)
+		if err != nil {
+			return nil, err
+		}
+		if p.crls, err = parseRevocations(text, p.cas); err != nil {
+			return nil, fmt.Errorf("the revocation list %s: %w", o.CRLFile, err)
+		}
+	}
 	// At a time when it was valid: what the date of today makes of it is told otherwise.
 	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if err := p.verify(p.own.Leaf, p.rest(), use, p.own.Leaf.NotBefore.Add(time.Second)); err != nil {
+		if _, err := p.verify(p.own.Leaf, p.rest(), use, p.own.Leaf.NotBefore.Add(time.Second)); err != nil {
 			return nil, fmt.Errorf("the certificate %s is not one that other agents take: %w; it has to come from the CA file %s, for clients and for servers", o.CertFile, err, o.CAFile)
 		}
 	}
@@ -144,13 +159,12 @@ func (p *PKI) rest() []*x509.Certificate {
 }
 
 // verify checks that leaf comes from the CA, and may be used so at a time.
-func (p *PKI) verify(leaf *x509.Certificate, rest []*x509.Certificate, use x509.ExtKeyUsage, at time.Time) error {
+func (p *PKI) verify(leaf *x509.Certificate, rest []*x509.Certificate, use x509.ExtKeyUsage, at time.Time) (chains [][]*x509.Certificate, err error) {
 	between := x509.NewCertPool()
 	for _, c := range rest {
 		between.AddCert(c)
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: p.roots, Intermediates: between, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{use}})
-	return err
+	return leaf.Verify(x509.VerifyOptions{Roots: p.roots, Intermediates: between, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{use}})
 }
 
 // IsVoter reports whether the own certificate lets this agent act as a voter.
@@ -165,11 +179,24 @@ func (p *PKI) NotBefore() time.Time { return p.own.Leaf.NotBefore }
 // Serial names the own certificate for people.
 func (p *PKI) Serial() string { return p.own.Leaf.SerialNumber.Text(16) }
 
+// Revoked says that a list has the own certificate, so that others refuse it; nil
+// when none has.
+func (p *PKI) Revoked() error {
+	chains, err := p.verify(p.own.Leaf, p.rest(), x509.ExtKeyUsageClientAuth, p.own.Leaf.NotBefore.Add(time.Second))
+	if err != nil {
+		return nil // LoadPKI has looked
+	}
+	return p.crls.check(chains)
+}
+
+// ListsDue is when the next issue of a revocation list is due; zero without one.
+func (p *PKI) ListsDue() time.Time { return p.crls.due() }
+
 // Distrusts reports whether connections that q has accepted may not be accepted by
-// p: a CA is gone, or a role is named otherwise.
+// p: a CA is gone, a certificate was revoked, or a role is named otherwise.
 func (p *PKI) Distrusts(q *PKI) bool {
 	gone := slices.ContainsFunc(q.cas, func(ca *x509.Certificate) bool { return !slices.ContainsFunc(p.cas, ca.Equal) })
-	return gone || p.o.VoterName != q.o.VoterName || p.o.ProxyName != q.o.ProxyName
+	return gone || p.crls.adds(q.crls) || p.o.VoterName != q.o.VoterName || p.o.ProxyName != q.o.ProxyName
 }
 
 // roleOf tells a voter's certificate from a proxy's.
@@ -226,7 +253,7 @@ func (p *PKI) config(use x509.ExtKeyUsage, votersOnly bool) *tls.Config {
 		Certificates:           []tls.Certificate{p.own},
 		ClientAuth:             tls.RequireAnyClientCert,
 		InsecureSkipVerify:     true, // of the host's name; VerifyConnection does the rest
-		ServerName:             serverName,
+		ServerName:             pkiServerName,
 		SessionTicketsDisabled: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			voter, err := p.identify(cs, use)
@@ -243,7 +270,11 @@ func (p *PKI) identify(cs tls.ConnectionState, use x509.ExtKeyUsage) (voter bool
 		return false, errors.New("the other side has shown no certificate")
 	}
 	leaf := cs.PeerCertificates[0]
-	if err := p.verify(leaf, cs.PeerCertificates[1:], use, p.o.Now()); err != nil {
+	chains, err := p.verify(leaf, cs.PeerCertificates[1:], use, p.o.Now())
+	if err == nil {
+		err = p.crls.check(chains)
+	}
+	if err != nil {
 		return false, fmt.Errorf("the certificate of %q: %w", leaf.Subject, err)
 	}
 	if voter, err = p.roleOf(leaf); err != nil {

@@ -3,8 +3,11 @@ package link
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +24,11 @@ type Dialer struct {
 	Timeout time.Duration
 
 	replaced atomic.Pointer[Security]
+
+	mu sync.Mutex
+	// byOther has the addresses where Security.Other was the right one: it is tried
+	// first there.
+	byOther map[string]bool
 }
 
 // SetSecurity replaces Security for later dials. It may be called at any time.
@@ -34,9 +42,56 @@ func (d *Dialer) security() *Security {
 }
 
 // dial connects to address and finds out who is there. An empty node accepts
-// anybody of the cluster; otherwise another node is ErrWrongNode.
+// anybody of the cluster; otherwise another node is ErrWrongNode. While there are
+// two kinds of certificates it tries the one that was right here last, and then the
+// other.
 func (d *Dialer) dial(ctx context.Context, address, protocol, node string) (*Conn, error) {
 	security := d.security()
+	kinds := security.kinds()
+	if len(kinds) == 1 {
+		return d.dialAs(ctx, kinds[0], address, protocol, node)
+	}
+	d.mu.Lock()
+	if d.byOther[address] {
+		slices.Reverse(kinds)
+	}
+	d.mu.Unlock()
+	c, err := d.dialAs(ctx, kinds[0], address, protocol, node)
+	var untrusted *untrustedError
+	if errors.As(err, &untrusted) && ctx.Err() == nil {
+		var other error
+		if c, other = d.dialAs(ctx, kinds[1], address, protocol, node); other == nil {
+			d.right(address, kinds[1] == security.Other)
+			return c, nil
+		}
+		err = fmt.Errorf("%w; and with the other kind of certificates: %w", err, other)
+	}
+	return c, err
+}
+
+// maxByOther bounds what is remembered; more addresses than hosts are a sign of
+// hosts that move.
+const maxByOther = 4096
+
+// right remembers which kind of certificates was the right one at address.
+func (d *Dialer) right(address string, other bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.byOther == nil || len(d.byOther) >= maxByOther {
+		d.byOther = make(map[string]bool)
+	}
+	d.byOther[address] = other
+}
+
+// An untrustedError is a handshake that failed by what the other end has shown, or
+// what it thinks of this one.
+type untrustedError struct{ err error }
+
+func (e *untrustedError) Error() string { return e.err.Error() }
+func (e *untrustedError) Unwrap() error { return e.err }
+
+// dialAs connects with one kind of certificates.
+func (d *Dialer) dialAs(ctx context.Context, security *Security, address, protocol, node string) (*Conn, error) {
 	config := security.Client
 	if protocol == ProtocolRaft {
 		config = security.RaftClient
@@ -58,7 +113,11 @@ func (d *Dialer) dial(ctx context.Context, address, protocol, node string) (*Con
 	tc := tls.Client(raw, withProtocol(config, protocol))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, fmt.Errorf("connecting to %s: TLS handshake: %w", address, err)
+		err = fmt.Errorf("connecting to %s: TLS handshake: %w", address, err)
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		return nil, &untrustedError{err}
 	}
 	peer, err := security.identify(ctx, tc)
 	switch {
@@ -70,7 +129,12 @@ func (d *Dialer) dial(ctx context.Context, address, protocol, node string) (*Con
 	}
 	if err != nil {
 		raw.Close()
-		return nil, fmt.Errorf("connecting to %s: %w", address, err)
+		err = fmt.Errorf("connecting to %s: %w", address, err)
+		var alert tls.AlertError
+		if errors.As(err, &alert) { // what this end has shown was refused
+			return nil, &untrustedError{err}
+		}
+		return nil, err
 	}
 	return &Conn{Conn: tc, peer: peer}, nil
 }

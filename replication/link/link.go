@@ -85,6 +85,28 @@ type Security struct {
 	// Node is set where certificates do not name nodes, which is so in an own PKI:
 	// the id of this one. Both ends then tell theirs first of all (introduce.go).
 	Node string
+	// Other is accepted as well, for as long as agents move from certificates of one
+	// kind to those of another. Which kind a caller means it says by the server name
+	// that it asks for: that of Client. Whoever is called shows what he has, and is
+	// called again with the other kind if that was not this one. Optional; its own
+	// Other is ignored.
+	Other *Security
+}
+
+// kinds are s and the other one.
+func (s *Security) kinds() []*Security {
+	if s.Other == nil {
+		return []*Security{s}
+	}
+	return []*Security{s, s.Other}
+}
+
+// kind is the one that a caller means who asks for this server name.
+func (s *Security) kind(serverName string) *Security {
+	if s.Other != nil && s.Other.Client != nil && serverName == s.Other.Client.ServerName {
+		return s.Other
+	}
+	return s
 }
 
 var (

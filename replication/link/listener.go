@@ -99,18 +99,21 @@ type served struct {
 // SetSecurity replaces what connections are accepted with from now on; those that
 // are open stay. It may be called at any time.
 func (l *Listener) SetSecurity(s Security) {
-	linkConfig := withProtocol(s.Server, ProtocolLink)
-	raftConfig := withProtocol(s.RaftServer, ProtocolRaft)
-	gossipConfig := withProtocol(s.Server, ProtocolGossip)
-	config := linkConfig.Clone()
+	type configs struct{ link, raft, gossip *tls.Config }
+	of := make(map[*Security]configs)
+	for _, kind := range s.kinds() {
+		of[kind] = configs{withProtocol(kind.Server, ProtocolLink), withProtocol(kind.RaftServer, ProtocolRaft), withProtocol(kind.Server, ProtocolGossip)}
+	}
+	config := of[&s].link.Clone()
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		c := of[s.kind(hello.ServerName)]
 		switch {
-		case raftConfig != nil && slices.Contains(hello.SupportedProtos, ProtocolRaft):
-			return raftConfig, nil
+		case c.raft != nil && slices.Contains(hello.SupportedProtos, ProtocolRaft):
+			return c.raft, nil
 		case slices.Contains(hello.SupportedProtos, ProtocolLink):
-			return linkConfig, nil
+			return c.link, nil
 		case slices.Contains(hello.SupportedProtos, ProtocolGossip):
-			return gossipConfig, nil
+			return c.gossip, nil
 		}
 		return nil, fmt.Errorf("the client speaks %q, which is not served here", hello.SupportedProtos)
 	}
@@ -255,7 +258,7 @@ func (l *Listener) handshake(conn net.Conn) (counted bool, err error) {
 		return false, fmt.Errorf("TLS handshake: %w", err)
 	}
 	state := tc.ConnectionState()
-	peer, err := served.identify(ctx, tc)
+	peer, err := served.kind(state.ServerName).identify(ctx, tc)
 	if err != nil {
 		return false, err
 	}

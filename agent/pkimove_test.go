@@ -1,0 +1,124 @@
+package agent_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kahu-sh/kahu/agent/config"
+	"github.com/kahu-sh/kahu/localapi/client"
+)
+
+// rewriter writes at one host after the other, but not at the one that is being
+// restarted, and fails the test when one is not acknowledged.
+type rewriter struct {
+	f       *fleet
+	mu      sync.Mutex
+	away    *host
+	written int
+}
+
+func (w *rewriter) run(ctx context.Context) {
+	for n := 0; ctx.Err() == nil; n++ {
+		h := w.f.hosts[n%len(w.f.hosts)]
+		w.mu.Lock() // a restart waits for the write, and the next write for the restart to be marked
+		if h == w.away {
+			w.mu.Unlock()
+			continue
+		}
+		one, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+		_, err := h.client.KVSet(one, "moving", []byte(fmt.Sprint(n)), client.WriteOptions{})
+		cancel()
+		w.written++
+		w.mu.Unlock()
+		if err != nil {
+			w.f.t.Errorf("a write at %s: %v", h.name, err)
+			return
+		}
+	}
+}
+
+func (w *rewriter) leaveOut(h *host) (written int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.away = h
+	return w.written
+}
+
+// Hosts move from the secret to an own PKI, and back, one restart after the other,
+// while writes go on and locks are held: each agent takes both kinds for a while.
+func TestMovingBetweenSecretAndPKI(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	f := newFleet(t, 4, 1)
+	pki := map[*host]config.PKI{}
+	for _, h := range f.hosts {
+		dir := filepath.Dir(h.cfg.SecretFile)
+		h.cfg.PKI = config.PKI{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt"),
+			VoterName: "kahu-voter", ProxyName: "kahu-proxy"}
+		ca.issue(t, h.cfg, pkiRole(f, h), time.Now().Add(time.Hour))
+		pki[h], h.cfg.PKI = h.cfg.PKI, config.PKI{}
+	}
+	bySecret := func(*host) config.PKI { return config.PKI{} }
+	byPKI := func(h *host) config.PKI { return pki[h] }
+	both := func(h *host) config.PKI {
+		p := pki[h]
+		p.AcceptSecret = true
+		return p
+	}
+	f.startAll()
+	const all = "h1=voter h2=voter h3=voter h4=proxy"
+	for _, h := range f.hosts {
+		f.await(h.name+" knows all", func() bool { return f.roles(h) == all })
+	}
+	var holds []*client.Hold
+	for _, h := range []*host{f.hosts[0], f.hosts[3]} {
+		c := client.New(client.Options{Socket: h.cfg.Socket}) // outlives the restarts
+		t.Cleanup(func() { _ = c.Close() })
+		holds = append(holds, acquire(t, c, "of "+h.name))
+	}
+	tokens := []int64{holds[0].Token(), holds[1].Token()}
+
+	w := &rewriter{f: f}
+	ctx, stop := context.WithCancel(t.Context())
+	var writing sync.WaitGroup
+	writing.Go(func() { w.run(ctx) })
+	defer func() { stop(); writing.Wait() }()
+	restart := func(h *host, kind config.PKI) {
+		t.Helper()
+		before := w.leaveOut(h)
+		h.stop()
+		h.cfg.PKI = kind
+		f.start(h)
+		f.await(h.name+" is taken in again", func() bool {
+			_, err := h.client.KVGet(short(t), "moving", client.ReadOptions{})
+			return err == nil && f.roles(h) == all
+		})
+		if after := w.leaveOut(nil); after == before {
+			t.Errorf("nothing was written while %s was away: this shows nothing", h.name)
+		}
+		for i, hold := range holds {
+			if stillHeld(t, hold); hold.Token() != tokens[i] {
+				t.Fatalf("the token of a hold was %d and is %d", tokens[i], hold.Token())
+			}
+		}
+	}
+	for _, step := range []func(*host) config.PKI{both, byPKI, both, bySecret} {
+		for _, h := range f.hosts {
+			restart(h, step(h))
+		}
+	}
+	stop()
+	writing.Wait()
+	// Whoever has only the kind that is not taken any more gets nothing.
+	proxy := f.hosts[3]
+	proxy.stop()
+	proxy.cfg.PKI = byPKI(proxy)
+	f.start(proxy)
+	if _, err := proxy.client.KVGet(short(t), "moving", client.ReadOptions{}); err == nil {
+		t.Error("a certificate is taken by agents that have no PKI")
+	}
+}
