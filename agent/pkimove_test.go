@@ -2,7 +2,12 @@ package agent_test
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"math/big"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -121,4 +126,67 @@ func TestMovingBetweenSecretAndPKI(t *testing.T) {
 	if _, err := proxy.client.KVGet(short(t), "moving", client.ReadOptions{}); err == nil {
 		t.Error("a certificate is taken by agents that have no PKI")
 	}
+}
+
+// list puts a revocation list of a with these serials where cfg looks for it.
+func (a *authority) list(t *testing.T, cfg config.Config, serials ...*big.Int) {
+	t.Helper()
+	template := &x509.RevocationList{Number: big.NewInt(time.Now().UnixNano()), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)}
+	for _, s := range serials {
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: s, RevocationTime: time.Now()})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, template, a.cert, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(cfg.PKI.CRL+".new", der, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(cfg.PKI.CRL+".new", cfg.PKI.CRL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A certificate that is revoked costs its bearer what it has open, at once, and
+// nobody else anything; with another one it is taken in again.
+func TestARevokedAgentGetsNothing(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	f, logs := newPKIFleet(t, 4, ca)
+	for _, h := range f.hosts {
+		h.cfg.PKI.CRL = filepath.Join(filepath.Dir(h.cfg.PKI.CA), "crl")
+		ca.list(t, h.cfg)
+	}
+	f.startAll()
+	proxy := f.hosts[3]
+	f.await("the proxy is answered", func() bool {
+		_, err := proxy.client.KVSet(short(t), "k", []byte("v"), client.WriteOptions{})
+		return err == nil
+	})
+	hold := acquire(t, f.hosts[0].client, "of a voter")
+	pair, err := tls.LoadX509KeyPair(proxy.cfg.PKI.Cert, proxy.cfg.PKI.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range f.hosts {
+		ca.list(t, h.cfg, pair.Leaf.SerialNumber)
+	}
+	f.await("the proxy is refused", func() bool {
+		_, err := proxy.client.KVSet(short(t), "k", []byte("v"), client.WriteOptions{})
+		return err != nil
+	})
+	f.await("the proxy says why", func() bool { return logs[proxy].count("level=ERROR", "certificate of this agent was revoked") == 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for _, h := range f.hosts[:3] {
+		if _, err := h.client.KVSet(ctx, "k", []byte(h.name), client.WriteOptions{}); err != nil {
+			t.Errorf("%s: %v", h.name, err)
+		}
+	}
+	ca.issue(t, proxy.cfg, "kahu-proxy", time.Now().Add(time.Hour))
+	f.await("the proxy is answered with another certificate", func() bool {
+		_, err := proxy.client.KVSet(short(t), "k", []byte("v"), client.WriteOptions{})
+		return err == nil
+	})
+	stillHeld(t, hold)
 }

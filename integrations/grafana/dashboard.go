@@ -52,6 +52,9 @@ var rows = []struct {
 		{"Log on disk", "bytes", "Kept for voters that fall behind.", []query{{`kahu_raft_log_bytes{job=~"$job"}`, "{{instance}}"}}, 6},
 		{"Not in the engine yet", "bytes", "Applied and in the log, to be written to the engine.", []query{{`kahu_storage_unflushed_bytes{job=~"$job"}`, "{{instance}}"}}, 6},
 	}},
+	{"Certificates of an own PKI", []panel{
+		{"Time until it expires", "s", "Of the certificate that an agent shows to others. Empty without one: derived certificates do not.", []query{{`kahu_tls_certificate_expiry_timestamp_seconds{job=~"$job"} - time()`, "{{instance}}"}}, 24},
+	}},
 }
 
 // Expressions returns every query of the dashboard, for checks.

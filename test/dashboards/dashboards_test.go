@@ -76,7 +76,7 @@ func TestEveryMetricIsExported(t *testing.T) {
 	}
 	address := free.Addr().String()
 	free.Close()
-	c, err := cluster.Start(ctx, cluster.Options{Binary: binary, Voters: 1, Args: []string{"--http", address}})
+	c, err := cluster.Start(ctx, cluster.Options{Binary: binary, Voters: 1, Args: append(ownPKI(t), "--http", address)})
 	if err != nil {
 		t.Fatal(err)
 	}
