@@ -16,7 +16,6 @@ import (
 	"github.com/kahu-sh/kahu/agent/config"
 	"github.com/kahu-sh/kahu/agent/secret"
 	"github.com/kahu-sh/kahu/discovery"
-	"github.com/kahu-sh/kahu/replication/link"
 )
 
 const (
@@ -31,6 +30,8 @@ const (
 // what other agents tell each other. It begins when membership knows the cluster.
 type gossip struct {
 	log     *slog.Logger
+	address string      // that packets are read at
+	cut     func() bool // Options.cutGossip
 	seeds   *discovery.Seeds
 	keys    func() *secret.Keys
 	packets net.PacketConn // nil: no gossip
@@ -65,19 +66,17 @@ func openGossip(a *agent, q *quorum) (*gossip, error) {
 	if a.cfg.Gossip == config.GossipOff {
 		return g, nil
 	}
-	address := q.listener.Addr().String()
-	if g.packets, err = net.ListenPacket("udp", address); err != nil {
-		g.seeds.Close()
-		return nil, fmt.Errorf("listening for gossip on UDP %s: %w; free it, choose another --bind address, or say --gossip off", address, err)
-	}
+	g.address, g.cut = q.listener.Addr().String(), a.o.cutGossip
 	g.config = discovery.Config{
 		Node: a.identity.node, Profile: discovery.Profile(a.cfg.Gossip), Dir: a.identity.dir,
-		Self:    discovery.Self{Name: a.cfg.NodeName, Address: q.advertise, Version: a.o.Version, Zone: a.cfg.Zone},
-		Packets: g.packets, Streams: q.listener.Protocol(link.ProtocolGossip), Dial: q.dialer.Gossip,
-		Seeds: g.seeds.Addresses, Changed: g.changed, Logger: a.log,
+		Self: discovery.Self{Name: a.cfg.NodeName, Address: q.advertise, Version: a.o.Version, Zone: a.cfg.Zone},
+		Dial: q.dialer.Gossip, Seeds: g.seeds.Addresses, Changed: g.changed, Logger: a.log,
 	}
-	if cut := a.o.cutGossip; cut != nil {
-		g.config.Packets = &cutPackets{g.packets, cut}
+	if err := g.listen(); err != nil {
+		g.seeds.Close()
+		return nil, err
+	}
+	if cut := g.cut; cut != nil {
 		g.config.Dial = func(ctx context.Context, address string) (net.Conn, error) {
 			if cut() {
 				return nil, errCut
@@ -86,6 +85,20 @@ func openGossip(a *agent, q *quorum) (*gossip, error) {
 		}
 	}
 	return g, nil
+}
+
+// listen takes the port, at the start and again after a Finder has given it back.
+func (g *gossip) listen() error {
+	packets, err := net.ListenPacket("udp", g.address)
+	if err != nil {
+		return fmt.Errorf("listening for gossip on UDP %s: %w; free it, choose another --bind address, or say --gossip off", g.address, err)
+	}
+	g.packets, g.config.Packets = packets, packets
+	if g.cut != nil {
+		g.config.Packets = &cutPackets{packets, g.cut}
+	}
+	g.config.Streams = g.quorum.listener.ReopenGossip()
+	return nil
 }
 
 var errCut = errors.New("cut off by a test")
@@ -123,13 +136,47 @@ func (g *gossip) start() {
 	}
 }
 
+// run takes part in the gossip of this agent's cluster, which may become another one
+// when it was recovered.
 func (g *gossip) run() {
-	f := g.begin()
-	if f == nil {
-		return
+	for {
+		f := g.begin()
+		if f == nil {
+			return
+		}
+		g.keep(f)
+		if g.ctx.Err() != nil || !g.leave(f) {
+			return
+		}
 	}
+}
+
+// leave ends the part in the gossip of a cluster that this agent is not in any
+// more, and takes the port again. It reports false when the agent stops.
+func (g *gossip) leave(f *discovery.Finder) bool {
+	g.finder.Store(nil)
+	if err := f.Close(); err != nil {
+		g.log.Warn("leaving the gossip of the cluster before", "cluster", g.config.Cluster, "error", err)
+	}
+	for said := false; ; said = true {
+		err := g.listen()
+		if err == nil {
+			g.log.Info("gossip follows this agent's new cluster", "cluster", g.quorum.keeper.Status().Cluster, "before", g.config.Cluster)
+			return true
+		}
+		if !said {
+			g.log.Error("gossip waits for its port", "error", err)
+		}
+		if !g.wait(gossipRetry) {
+			return false
+		}
+	}
+}
+
+// keep tells what is new about this agent, until it stops or is in another cluster.
+func (g *gossip) keep(f *discovery.Finder) {
 	told, ids := g.config.Self, g.keys().IDs()
-	for g.wait(gossipTick) {
+	for g.wait(gossipTick) && g.quorum.keeper.Status().Cluster == g.config.Cluster {
 		// The keys first: who is told that a secret is accepted may use it at once.
 		if now := g.keys().IDs(); !slices.Equal(ids, now) {
 			if err := f.SetKeys(g.keys().GossipKeys()); err != nil {

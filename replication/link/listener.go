@@ -43,7 +43,7 @@ type Listener struct {
 	served atomic.Pointer[served]
 	raft   *protocolListener
 	link   *protocolListener
-	gossip *protocolListener
+	gossip atomic.Pointer[protocolListener]
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -83,7 +83,7 @@ func NewListener(inner net.Listener, o ListenerOptions) *Listener {
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.raft = newProtocolListener(inner.Addr())
 	l.link = newProtocolListener(inner.Addr())
-	l.gossip = newProtocolListener(inner.Addr())
+	l.gossip.Store(newProtocolListener(inner.Addr()))
 	l.SetSecurity(o.Security)
 	// The acceptor ends when inner is closed, handshakes when ctx ends.
 	l.running.Go(l.accept)
@@ -147,7 +147,22 @@ func withProtocol(c *tls.Config, protocol string) *tls.Config {
 // Addr returns the address that is listened on.
 func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 
-// Protocol returns the listener of one of the protocols, the same each time. What it accepts is a *Conn. Closing it closes what it would have
+// ReopenGossip returns the listener of gossip's streams, another one if it was
+// closed: an agent whose cluster became another one takes part in its gossip anew.
+// One goroutine at a time.
+func (l *Listener) ReopenGossip() net.Listener {
+	now := l.gossip.Load()
+	select {
+	case <-now.closing:
+		now = newProtocolListener(l.inner.Addr())
+		l.gossip.Store(now)
+	default:
+	}
+	return now
+}
+
+// Protocol returns the listener of one of the protocols, the same each time (but see
+// ReopenGossip). What it accepts is a *Conn. Closing it closes what it would have
 // accepted from then on, and leaves the port and the other protocols alone.
 func (l *Listener) Protocol(name string) net.Listener {
 	switch name {
@@ -156,7 +171,7 @@ func (l *Listener) Protocol(name string) net.Listener {
 	case ProtocolLink:
 		return l.link
 	case ProtocolGossip:
-		return l.gossip
+		return l.gossip.Load()
 	}
 	panic(fmt.Sprintf("link: protocol %q is none of %q, %q and %q", name, ProtocolRaft, ProtocolLink, ProtocolGossip))
 }
@@ -168,7 +183,7 @@ func (l *Listener) Close() error {
 	l.cancel()
 	l.raft.Close()
 	l.link.Close()
-	l.gossip.Close()
+	l.gossip.Load().Close()
 	l.running.Wait()
 	if errors.Is(err, net.ErrClosed) {
 		return nil
@@ -265,7 +280,7 @@ func (l *Listener) handshake(conn net.Conn) (counted bool, err error) {
 	to := l.link
 	switch state.NegotiatedProtocol {
 	case ProtocolGossip:
-		to = l.gossip
+		to = l.gossip.Load()
 	case ProtocolRaft:
 		if !peer.Voter {
 			return false, fmt.Errorf("node %s is a proxy and may not speak %s", peer.Node, ProtocolRaft)

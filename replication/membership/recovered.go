@@ -81,7 +81,7 @@ func (k *Keeper) stranger(id link.Identity, h *link.Hello) (followed bool) {
 		if err != nil {
 			return false // logged; the next hello tries again
 		}
-		k.cfg.Logger.Warn("the cluster was recovered: this agent follows its new one; its gossip does so after a restart of this agent",
+		k.cfg.Logger.Warn("the cluster was recovered: this agent follows its new one",
 			"node", id.Node, "name", name, "cluster", cluster, "before", own)
 		return true
 	}

@@ -146,6 +146,15 @@ func TestOperatorsChangeWhoVotes(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
+	for _, a := range []*cluster.Agent{one, proxy} {
+		if err := cluster.Wait(ctx, "gossip follows on "+a.Name, func(context.Context) (bool, error) {
+			const both = `kahu_gossip_members{state="alive"} 2`
+			_, page := send(t, a, "GET", "/metrics", "")
+			return strings.Contains(page, both), fmt.Errorf("want %s", both)
+		}); err != nil {
+			t.Error(err)
+		}
+	}
 	if token, least := tokenOf("second"), time.Now().Add(-time.Hour).Unix()<<20; token < least {
 		t.Errorf("after a recovery there is token %d, want more than %d", token, least)
 	}
