@@ -78,9 +78,11 @@ func (q *quorum) open(a *agent) (err error) {
 	q.pool = link.NewPool(link.PoolOptions{Dialer: q.dialer, Resolve: q.keeper.Address, Logger: a.log})
 	options := link.ServerOptions{Members: q.keeper, Wall: a.o.wall, Relay: q.pool, Logger: a.log}
 	if isVoter {
+		raft := link.NewRaft(node, q.listener, q.dialer, q.keeper.Address)
+		raft.StartAfter(q.keeper.Cleared())
 		if q.voter, err = voter.Open(voter.Config{
 			NodeID: node, Storage: a.identity.storage,
-			Stream: link.NewRaft(node, q.listener, q.dialer, q.keeper.Address), Address: link.RaftAddress,
+			Stream: raft, Address: link.RaftAddress,
 			AskTerm: q.pool.Term, AskReadIndex: q.pool.ReadIndex,
 			Wall: a.o.wall, Boottime: boottime.Boottime, AskWall: q.pool.Wall,
 			LeaseNow: boottime.Now, AnnouncedLevel: q.keeper.AnnouncedLevel, MaxLevel: a.cfg.FeatureLevelCap,

@@ -157,6 +157,7 @@ type Raft struct {
 	l       net.Listener
 	d       *Dialer
 	resolve func(node string) (address string, ok bool)
+	open    <-chan struct{} // closed when this node may take part; nil: it may
 	ctx     context.Context // of dials; ends with StopDialing
 	stop    context.CancelCauseFunc
 }
@@ -175,6 +176,10 @@ func NewRaft(node string, l *Listener, d *Dialer, resolve func(node string) (add
 // to be told the address of a node.
 func RaftAddress(node string) (address string, ok bool) { return node, node != "" }
 
+// StartAfter lets nothing through, in either direction, until open is closed. Call it
+// before Raft has the stream layer.
+func (r *Raft) StartAfter(open <-chan struct{}) { r.open = open }
+
 // Dial implements raft.StreamLayer; address is a node id.
 func (r *Raft) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	node := string(address)
@@ -188,6 +193,13 @@ func (r *Raft) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
+	if r.open != nil {
+		select {
+		case <-r.open:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connecting to node %s: this node takes no part in Raft yet: %w", node, context.Cause(ctx))
+		}
+	}
 	c, err := r.d.dial(ctx, where, ProtocolRaft, node)
 	if err != nil {
 		return nil, err // not a nil *Conn in a net.Conn
@@ -196,7 +208,16 @@ func (r *Raft) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn
 }
 
 // Accept implements net.Listener.
-func (r *Raft) Accept() (net.Conn, error) { return r.l.Accept() }
+func (r *Raft) Accept() (net.Conn, error) {
+	if r.open != nil {
+		select {
+		case <-r.open:
+		case <-r.ctx.Done():
+			return nil, net.ErrClosed
+		}
+	}
+	return r.l.Accept()
+}
 
 // Close implements net.Listener. The port stays open for the other protocol.
 func (r *Raft) Close() error {

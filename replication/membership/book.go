@@ -156,6 +156,7 @@ func (k *Keeper) note(p peer) {
 	case ok:
 		if was := k.state.Peers[i].Address; was != p.Address {
 			k.cfg.Logger.Info("node has moved", "node", p.Node, "name", p.Name, "from", was, "to", p.Address)
+			k.hasMoved(p.Node, was)
 		}
 		k.state.Peers[i] = p
 	case len(k.state.Peers) >= maxPeers:

@@ -258,6 +258,9 @@ func TestTheLaterCopyEnds(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Error("the copy goes on")
 		}
+		if isCleared(copied) || !isCleared(original) || !isCleared(third) {
+			t.Errorf("may vote: the copy %v, the original %v, the third %v", isCleared(copied), isCleared(original), isCleared(third))
+		}
 		goesOn := make(chan error, 1)
 		go func() { goesOn <- original.keeper.AwaitCopy() }() // ends with the keeper
 		time.Sleep(time.Minute)                               // of the bubble

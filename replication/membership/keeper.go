@@ -134,6 +134,7 @@ type Keeper struct {
 	instance string               // random: tells a copy of this node's disk from this process
 	opened   time.Time            // the later one of two copies ends
 	copied   chan error           // has one place: why this agent has to end
+	cleared  chan struct{}        // closed when this node may take part in Raft
 	view     atomic.Pointer[view] // never nil
 	started  chan struct{}        // closed by Start, after which the next two are set
 	network  Network
@@ -158,9 +159,11 @@ type Keeper struct {
 	said      map[string]bool   // what was logged once
 	kahuna    string            // URL of this agent's listener for Kahuna's clients
 	begins    bool              // this node was a candidate: it stays one
-	elsewhere string            // address where this node is said to be, which is not its own
-	strange   string            // address where the last agent with another secret was met
-	doing     string            // one line for people: what this node waits for
+	moves     map[string]moved  // by node: where it was before
+	clearing  clearing
+	elsewhere string // address where this node is said to be, which is not its own
+	strange   string // address where the last agent with another secret was met
+	doing     string // one line for people: what this node waits for
 }
 
 // sight is what a node said of itself.
@@ -254,6 +257,8 @@ func Open(cfg Config) (*Keeper, error) {
 		instance: randomID(),
 		opened:   time.Now(),
 		copied:   make(chan error, 1),
+		cleared:  make(chan struct{}),
+		moves:    make(map[string]moved),
 		state:    st,
 		looked:   make(chan struct{}),
 		kick:     make(chan struct{}, 1),
@@ -282,6 +287,10 @@ func (k *Keeper) Start(network Network, raft Raft) error {
 		}
 	}
 	k.network, k.raft = network, raft
+	var others []string // that vote
+	if raft != nil && raft.HasState() {
+		others = slices.DeleteFunc(slices.Clone(raft.Quorum().Voters), func(node string) bool { return node == k.cfg.Node })
+	}
 	if raft != nil && k.state.Cluster != "" {
 		q := raft.Quorum()
 		k.standby.Store(k.cfg.Auto && !slices.Contains(q.Voters, k.cfg.Node) && !slices.Contains(q.Learners, k.cfg.Node))
@@ -291,6 +300,7 @@ func (k *Keeper) Start(network Network, raft Raft) error {
 	if k.ctx.Err() != nil {
 		return nil // Close was faster
 	}
+	k.beginClearing(others)
 	close(k.started)
 	k.running.Go(k.loop) // ends when ctx does; Close waits for it
 	return nil
@@ -431,6 +441,7 @@ func (k *Keeper) sayHello(address string) {
 		return
 	}
 	k.heard(id, answer, address)
+	k.clear(id.Node)
 }
 
 // Alerts by which the other side says that it does not trust our certificate.
@@ -445,37 +456,6 @@ func otherSecret(err error) bool {
 	var unknown x509.UnknownAuthorityError
 	var alert tls.AlertError
 	return errors.As(err, &unknown) || errors.As(err, &alert) && (alert == alertBadCertificate || alert == alertUnknownCA)
-}
-
-// checkCopy looks at a hello with our own id. Of two copies the one that was started
-// later ends: two that vote under one id would count twice. It needs mu.
-func (k *Keeper) checkCopy(h *link.Hello, address string) {
-	if h.GetInstance() == k.instance {
-		return
-	}
-	k.sayOnce("copy "+h.GetInstance(), slog.LevelError,
-		"another agent runs with the id of this node: its data directory was copied, and one of the two has to be emptied",
-		"node", k.cfg.Node, "address", address)
-	mine, theirs := time.Since(k.opened).Milliseconds(), h.GetUptimeMs()
-	if theirs == 0 || mine > theirs || mine == theirs && k.instance < h.GetInstance() {
-		return // an older agent does not say; or it is for the other one to end
-	}
-	select {
-	case k.copied <- fmt.Errorf("another agent runs with the id of this node (%s), at %s, and has run for longer: the data directory %s was copied; empty it, so that this host joins as a new node, or stop the other agent for good",
-		k.cfg.Node, address, k.cfg.Dir):
-	default: // said already
-	}
-}
-
-// AwaitCopy blocks until this agent has to end, since another one runs with a copy
-// of its data directory, and returns why; or until Close, and returns nil.
-func (k *Keeper) AwaitCopy() error {
-	select {
-	case err := <-k.copied:
-		return err
-	case <-k.ctx.Done():
-		return nil
-	}
 }
 
 // sayOnce logs a line once for each key. It needs mu.

@@ -66,10 +66,15 @@ func (k *Keeper) Hello(_ context.Context, from link.Identity, h *link.Hello) (*l
 		k.checkCopy(h, h.GetSelf().GetAddress())
 	} else {
 		k.heard(from, h, "")
+		k.clear(from.Node)
 		k.publish()
 	}
 	k.mu.Unlock()
-	return k.hello(), nil
+	answer := k.hello()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.whereElse(from.Node, answer)
+	return answer, nil
 }
 
 // quorumFor returns Raft for a change that from asks for in cluster.
