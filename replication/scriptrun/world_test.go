@@ -37,7 +37,7 @@ func newWorld(t testing.TB) *world {
 	if w.m, err = statemachine.New(w); err != nil {
 		t.Fatal(err)
 	}
-	w.do(&replication.Request{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: 2}}})
+	w.do(&replication.Request{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: statemachine.CurrentLevel}}})
 	w.do(&replication.Request{Op: &replication.Request_SessionOpen{SessionOpen: &replication.SessionOpen{Id: bytes.Repeat([]byte{1}, 16), TtlMs: 1e12}}})
 	w.kinds = nil
 	return w
@@ -69,6 +69,10 @@ func (w *world) do(req *replication.Request) *replication.Answer {
 	if req.IsRead() {
 		// A leader moves the clock when something is due.
 		w.apply(&replication.Request{Op: &replication.Request_Sweep{Sweep: &replication.Sweep{Limit: 1}}})
+		// It brings the labels above a time as of which is read.
+		if ms := max(req.GetGet().GetAsOf().GetPhysicalMs(), req.GetRange().GetAsOf().GetPhysicalMs()); ms > 0 && ms <= w.nowMS()+1000 {
+			w.apply(&replication.Request{Op: &replication.Request_Advance{Advance: &replication.Advance{AboveMs: ms}}})
+		}
 		return statemachine.Read(w, req)
 	}
 	if req.TakesReceipt() {
@@ -79,7 +83,7 @@ func (w *world) do(req *replication.Request) *replication.Answer {
 }
 
 func (w *world) apply(req *replication.Request) *replication.Answer {
-	b, err := statemachine.EncodeEntry(&replication.LogEntry{Level: 2, Term: 1, LeaseClockNs: w.nowMS() * 1e6, WallMs: w.nowMS(),
+	b, err := statemachine.EncodeEntry(&replication.LogEntry{Level: statemachine.CurrentLevel, Term: 1, LeaseClockNs: w.nowMS() * 1e6, WallMs: w.nowMS(),
 		Requests: []*replication.Request{req}})
 	if err != nil {
 		w.t.Fatal(err)

@@ -32,6 +32,13 @@ func (m *Machine) script(c *command, op *replication.Script) {
 	res, ok := m.scripts.answer(c, s, op, &m.work)
 	if ok && res.Commit {
 		s.apply()
+		if len(s.writes) > 0 && s.label != c.label {
+			c.label = s.label
+			c.label.fill(c.answer.Time)
+		}
+	}
+	if ok {
+		m.advance(s.ahead)
 	}
 	*s = scriptStore{} // nothing is held on to
 }
@@ -40,7 +47,7 @@ func (m *Machine) script(c *command, op *replication.Script) {
 func (v *view) script(c *command, op *replication.Script) {
 	var e evaluator // many reads run at once, and share nothing
 	var work int64
-	e.answer(c, &scriptStore{v: v, label: v.label}, op, &work)
+	e.answer(c, &scriptStore{v: v, now: v.label, label: v.label}, op, &work)
 }
 
 // answer evaluates op over s, and answers c. ok is false when nothing may take
@@ -60,7 +67,13 @@ func (e *evaluator) answer(c *command, s *scriptStore, op *replication.Script, w
 		answerScript(c, script.ParseResult(err))
 		return res, false
 	}
-	res, err = e.run.Run(program, s, script.Env{Params: script.ParamsOf(op), Fuel: fuel})
+	for spent := int64(0); ; spent = res.Fuel {
+		res, err = e.run.Run(program, s, script.Env{Params: script.ParamsOf(op), Fuel: fuel - spent})
+		res.Fuel += spent
+		if err != nil || !res.Commit || !s.relabelled() {
+			break
+		}
+	}
 	*work += res.Fuel // a unit is about a nanosecond
 	switch {
 	case err == nil:

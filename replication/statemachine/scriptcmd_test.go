@@ -19,15 +19,19 @@ type scripts struct {
 	t      testing.TB
 	store  *mapStore
 	m      *statemachine.Machine
+	level  uint32
 	index  uint64
 	nowMS  int64
 	number uint64
 }
 
-func newScripts(t testing.TB) *scripts {
-	s := &scripts{t: t, store: newMapStore(), nowMS: scripttest.StartMS}
+func newScripts(t testing.TB) *scripts { return newScriptsAt(t, statemachine.CurrentLevel) }
+
+// newScriptsAt is newScripts in a cluster of a feature level.
+func newScriptsAt(t testing.TB, level uint32) *scripts {
+	s := &scripts{t: t, store: newMapStore(), level: level, nowMS: scripttest.StartMS}
 	s.m = newMachine(t, s.store)
-	s.apply(&replication.Request{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: 2}}})
+	s.apply(&replication.Request{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: level}}})
 	s.apply(&replication.Request{Op: &replication.Request_SessionOpen{SessionOpen: &replication.SessionOpen{Id: sid("scripts"), TtlMs: 1e12}}})
 	return s
 }
@@ -40,7 +44,7 @@ func (s *scripts) apply(reqs ...*replication.Request) []*replication.Answer {
 			r.Session, r.Number, r.DoneBelow = sid("scripts"), s.number, s.number
 		}
 	}
-	b, err := statemachine.EncodeEntry(&replication.LogEntry{Level: 2, Term: 1, LeaseClockNs: s.nowMS * 1e6, WallMs: s.nowMS, Requests: reqs})
+	b, err := statemachine.EncodeEntry(&replication.LogEntry{Level: s.level, Term: 1, LeaseClockNs: s.nowMS * 1e6, WallMs: s.nowMS, Requests: reqs})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -279,7 +283,7 @@ func (s *scripts) entry(n int, next func(int) *replication.Request) []byte {
 		r.Session, r.Number, r.DoneBelow = sid("scripts"), s.number, max(s.number, 512)-512
 		reqs = append(reqs, r)
 	}
-	b, err := statemachine.EncodeEntry(&replication.LogEntry{Level: 2, Term: 1, LeaseClockNs: s.nowMS * 1e6, WallMs: s.nowMS, Requests: reqs})
+	b, err := statemachine.EncodeEntry(&replication.LogEntry{Level: s.level, Term: 1, LeaseClockNs: s.nowMS * 1e6, WallMs: s.nowMS, Requests: reqs})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -17,8 +17,14 @@ import (
 type scriptStore struct {
 	v      *view
 	m      *Machine // nil on the read path
-	label  hlc
+	now    hlc      // what the script sees as the present time
+	label  hlc      // of what it writes: now, or later because of ahead
 	yields bool
+
+	// aheadMost is the latest time ahead of now as of which it may read, in
+	// milliseconds since 1970; 0: none is kept track of. ahead is the latest as of
+	// which it did read.
+	aheadMost, ahead int64
 
 	own    view                     // what v points to at apply
 	few    [4]stagedKey             // keys written, the first of them
@@ -86,27 +92,68 @@ var _ script.Store = (*scriptStore)(nil)
 
 func (m *Machine) newScriptStore(c *command, yields bool) *scriptStore {
 	s := &m.scriptStore // one script runs at a time
-	*s = scriptStore{m: m, label: c.label, yields: yields, own: *m.view()}
+	*s = scriptStore{m: m, now: c.label, label: c.label, yields: yields, own: *m.view()}
+	if m.level >= aheadLevel {
+		s.aheadMost = m.wallMS + AsOfAheadMS
+	}
 	s.v, s.writes = &s.own, s.room[:0]
 	return s
 }
 
+// Reads of scripts as of a time that is ahead of them. At its end a script that
+// read so leaves all labels to come above that time, its own writes included: what
+// it read stays true for ever (contract/decisions.md 5).
+const (
+	// aheadLevel is the feature level since which they are kept track of. Before,
+	// they read the present one, and a write to come could lie before their time.
+	aheadLevel = 4
+	// AsOfAheadMS is how far ahead of the wall clock a time may lie as of which a read
+	// stays true (contract/decisions.md 5). What is further ahead reads the present one.
+	AsOfAheadMS = 1000
+)
+
+// relabelled reports whether the script has to run again, so that its writes get a
+// label above all times ahead as of which it has read; it is prepared for that. Its
+// clock stays: a time ahead of it by as much would only move on with it.
+func (s *scriptStore) relabelled() bool {
+	if len(s.writes) == 0 || s.label.ms > s.ahead {
+		return false
+	}
+	s.label = hlc{s.ahead + 1, 0}
+	clear(s.few[:s.fewLen])
+	clear(s.room[:])
+	s.fewLen, s.many, s.writes, s.scanned = 0, nil, s.room[:0], 0
+	return true
+}
+
 // Clock implements script.Store.
-func (s *scriptStore) Clock() script.Time { return s.time(s.label) }
+func (s *scriptStore) Clock() script.Time { return s.time(s.now) }
 
 func (s *scriptStore) time(t hlc) script.Time { return script.Time{MS: t.ms, Counter: t.counter} }
 
-// asOf is the label of the end of a millisecond. A time that has not come yet is
-// the present one, as Kahuna has it (contract/decisions.md 5).
-func (s *scriptStore) asOf(ms int64) *hlc {
+// asOf is the label of the end of a millisecond, nil for the present one: of what
+// is committed now, for a time that has not come yet.
+func (s *scriptStore) asOf(ms int64) (*hlc, error) {
 	if ms == 0 {
-		return nil
+		return nil, nil
 	}
 	at := hlc{ms, math.MaxUint32}
-	if at.after(s.label) {
-		return nil
+	switch {
+	case !at.after(s.now):
+		return &at, nil
+	case s.m == nil:
+		// Nothing is decided on the read path. In a session each such read makes sure
+		// of its time.
+		return nil, script.ErrFuelSpent
+	case s.aheadMost == 0, ms > s.aheadMost && ms > s.now.ms:
+		return nil, nil
+	case ms > s.aheadMost:
+		// Scripts that ask for the state as of now have come so thick that the labels
+		// are a second ahead. They wait for the clock.
+		return nil, &script.AbortError{MustRetry: true, Reason: fmt.Sprintf("the labels are %d ms ahead of the clock: AS OF %d must wait for it", ms-s.aheadMost+AsOfAheadMS, ms)}
 	}
-	return &at
+	s.ahead = max(s.ahead, ms)
+	return nil, nil
 }
 
 // Get implements script.Store.
@@ -115,8 +162,12 @@ func (s *scriptStore) Get(key script.Key, at script.At, withValue bool) (script.
 	if p := first(problemOfDurability(ref.d), problemOfName("the key", ref.name)); p != "" {
 		return script.Row{}, &script.AbortError{Reason: p}
 	}
+	asOf, err := s.asOf(at.AsOfMS)
+	if err != nil && !at.HasRevision {
+		return script.Row{}, err
+	}
 	var f found
-	switch asOf := s.asOf(at.AsOfMS); {
+	switch {
 	case at.HasRevision:
 		f = s.v.lookupRevision(ref.d, ref.name, at.Revision)
 		f.ok = f.ok && !f.tombstone
@@ -176,7 +227,10 @@ func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) error 
 	if p := first(problemOfDurability(op.Durability), problemOfBounds(op)); p != "" {
 		return &script.AbortError{Reason: p}
 	}
-	asOf := s.asOf(r.AsOfMS)
+	asOf, err := s.asOf(r.AsOfMS)
+	if err != nil {
+		return err
+	}
 	if asOf != nil && s.v.droppedAt.after(*asOf) {
 		return &script.AbortError{Reason: "snapshot too old: keys that were deleted since then are forgotten"}
 	}

@@ -25,7 +25,7 @@ const (
 	levelWait = 2 * time.Second
 	// asOfAhead is how far ahead of the leader's labels a time may lie that a
 	// read waits for (contract/decisions.md 5). Further ahead it gets the latest state.
-	asOfAhead = time.Second
+	asOfAhead = statemachine.AsOfAheadMS * time.Millisecond
 )
 
 // signal wakes everybody who waits for something to have happened since.

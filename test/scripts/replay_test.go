@@ -18,8 +18,6 @@ import (
 	"github.com/kahu-sh/kahu/storage/rocksdb"
 )
 
-const level = 2
-
 var session = []byte("0123456789abcdef")
 
 // texts are the scripts of the conformance suite, and those of the rate limits.
@@ -39,6 +37,10 @@ func texts(t *testing.T) (out []*replication.Script) {
 			}
 			add(s.Text, params)
 		}
+	}
+	for range 10 { // of times ahead of the script, which it leaves behind all labels
+		add("LET t = hlc() + 700 LET v = GET a AS OF t SET a t RETURN v", nil)
+		add("LET t = hlc() LET v = SCAN BY PREFIX a AS OF t SET b count(v) EX 500 RETURN t", nil)
 	}
 	lease := limiter.Lease{Bucket: "leases", ID: "a", Limit: 3, Permits: 2, TTLMS: 1000}
 	for _, script := range []func() (string, []limiter.Param, error){lease.Acquire, lease.Renew, lease.Release} {
@@ -71,7 +73,7 @@ func texts(t *testing.T) (out []*replication.Script) {
 }
 
 // log makes entries of a few scripts each, with time passing in between.
-func log(t *testing.T, n int, seed uint64) (entries [][]byte) {
+func log(t *testing.T, level uint32, n int, seed uint64) (entries [][]byte) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	all := texts(t)
 	now, number := int64(scripttest.StartMS), uint64(0)
@@ -156,9 +158,16 @@ func (v *voter) rows() (out []string) {
 }
 
 // TestReplay applies one log to every engine, with voters that begin anew from
-// their engine on the way, and expects the same rows, byte for byte.
+// their engine on the way, and expects the same rows, byte for byte; under the
+// rules of each feature level that has scripts.
 func TestReplay(t *testing.T) {
-	entries := log(t, 400, 1)
+	for level := uint32(2); level <= statemachine.CurrentLevel; level++ {
+		t.Run(fmt.Sprint("level ", level), func(t *testing.T) { replay(t, level) })
+	}
+}
+
+func replay(t *testing.T, level uint32) {
+	entries := log(t, level, 400, 1)
 	var want []string
 	var hash [16]byte
 	for _, kind := range engines.Kinds() {

@@ -15,7 +15,10 @@ import (
 // millisecond of its own, all history kept. It is the model that other stores are
 // compared with.
 type Memory struct {
-	now    script.Time
+	now    script.Time // wall clock
+	last   script.Time // label
+	label  script.Time // of what the script that runs writes
+	ahead  int64       // the latest time ahead of last as of which it has read
 	keys   map[script.Key][]revision
 	staged map[script.Key][]revision
 	cache  *script.Cache
@@ -31,7 +34,8 @@ type revision struct {
 	tombstone bool
 	hidden    bool // not kept in history
 	at        script.Time
-	expiresMS int64
+	expiresMS int64 // by labels, to be shown
+	endMS     int64 // by the clock
 }
 
 // StartMS is the wall clock at which Memory begins.
@@ -63,16 +67,32 @@ func (m *Memory) Run(text string, params []script.Param) script.Result {
 	if fuel == 0 {
 		fuel = script.EntryFuel
 	}
-	m.staged = make(map[script.Key][]revision)
+	if m.now.MS > m.last.MS {
+		m.last = m.now
+	} else {
+		m.last.Counter++
+	}
+	m.label, m.ahead = m.last, 0
+	var res script.Result
 	slept := int64(0)
-	res, err := p.Run(m, script.Env{Params: params, Fuel: fuel, Sleep: func(ms int64) error {
-		if slept += ms; slept > o.TimeoutMS {
-			return &script.AbortError{Reason: script.ReasonTimeout}
+	for again := true; again; {
+		m.staged, slept = make(map[script.Key][]revision), 0
+		res, err = p.Run(m, script.Env{Params: params, Fuel: fuel, Sleep: func(ms int64) error {
+			if slept += ms; slept > o.TimeoutMS {
+				return &script.AbortError{Reason: script.ReasonTimeout}
+			}
+			return nil
+		}})
+		if err != nil {
+			return script.Result{Type: script.TypeAborted, Reason: err.Error()}
 		}
-		return nil
-	}})
-	if err != nil {
-		return script.Result{Type: script.TypeAborted, Reason: err.Error()}
+		// What was written must lie after all times as of which was read.
+		if again = res.Commit && len(m.staged) > 0 && m.label.MS <= m.ahead; again {
+			m.label = script.Time{MS: m.ahead + 1}
+		}
+	}
+	if m.ahead > 0 {
+		m.last = script.Time{MS: m.ahead + 1}
 	}
 	if res.Commit {
 		for k, revs := range m.staged {
@@ -89,7 +109,7 @@ func (m *Memory) all(k script.Key) []revision {
 }
 
 func (m *Memory) alive(r *revision, atMS int64) bool {
-	return !r.tombstone && (r.expiresMS == 0 || r.expiresMS > atMS)
+	return !r.tombstone && (r.endMS == 0 || r.endMS > atMS)
 }
 
 // Get implements script.Store.
@@ -118,6 +138,7 @@ func (m *Memory) Get(k script.Key, at script.At, withValue bool) (script.Row, er
 	}
 	nowMS := m.now.MS // what has expired since is gone from the past, too
 	if at.AsOfMS != 0 {
+		m.reads(at.AsOfMS)
 		revs = m.keys[k]
 		for len(revs) > 0 && revs[len(revs)-1].at.MS > at.AsOfMS {
 			revs = revs[:len(revs)-1]
@@ -140,6 +161,14 @@ func (m *Memory) Get(k script.Key, at script.At, withValue bool) (script.Row, er
 	return m.row(k, r, withValue), nil
 }
 
+// reads remembers that something was read as of a time that is not over yet, if it
+// is at most a second ahead. The time of a label is not over before the next one.
+func (m *Memory) reads(asOfMS int64) {
+	if asOfMS >= m.last.MS && asOfMS <= m.now.MS+1000 {
+		m.ahead = max(m.ahead, asOfMS)
+	}
+}
+
 func (m *Memory) row(k script.Key, r *revision, withValue bool) script.Row {
 	row := script.Row{Key: k.Name, Found: true, Null: r.null, Revision: r.number, Modified: r.at, ExpiresAtMS: r.expiresMS}
 	if withValue {
@@ -150,6 +179,9 @@ func (m *Memory) row(k script.Key, r *revision, withValue bool) script.Row {
 
 // Range implements script.Store.
 func (m *Memory) Range(r script.Range, yield func(*script.Row) bool) error {
+	if r.AsOfMS != 0 {
+		m.reads(r.AsOfMS)
+	}
 	var names []string
 	for _, table := range []map[script.Key][]revision{m.keys, m.staged} {
 		for k := range table {
@@ -202,7 +234,7 @@ func (m *Memory) Write(item *replication.WriteItem) (script.Written, error) {
 		refused.Code = replication.Code_CODE_NOT_FOUND
 		return refused, nil
 	}
-	next := revision{number: last.number + 1, value: item.Value, null: item.Value == nil, at: m.now}
+	next := revision{number: last.number + 1, value: item.Value, null: item.Value == nil, at: m.label}
 	switch item.Kind {
 	case replication.WriteKind_WRITE_KIND_DELETE:
 		next.tombstone = true
@@ -210,9 +242,9 @@ func (m *Memory) Write(item *replication.WriteItem) (script.Written, error) {
 		next.number, next.value, next.null = last.number, last.value, last.null
 	}
 	if item.ExpiresMs > 0 {
-		next.expiresMS = math.MaxInt64
-		if item.ExpiresMs < math.MaxInt64-m.now.MS {
-			next.expiresMS = m.now.MS + item.ExpiresMs
+		next.expiresMS, next.endMS = math.MaxInt64, math.MaxInt64
+		if item.ExpiresMs < math.MaxInt64-m.label.MS {
+			next.expiresMS, next.endMS = m.label.MS+item.ExpiresMs, m.now.MS+item.ExpiresMs
 		}
 	}
 	if item.NoHistory && len(m.staged[k]) > 0 {
@@ -225,7 +257,7 @@ func (m *Memory) Write(item *replication.WriteItem) (script.Written, error) {
 }
 
 // Clock implements script.Store.
-func (m *Memory) Clock() script.Time { return m.now }
+func (m *Memory) Clock() script.Time { return m.last }
 
 var _ interface {
 	Runner
