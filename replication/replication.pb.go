@@ -4106,7 +4106,7 @@ func (x *TxRef) GetOperation() []byte {
 }
 
 // TxStart begins an interactive transaction; its id is the label of this
-// command. The leader admits it before it is proposed: CODE_ADMISSION_REFUSED.
+// command. The leader admits it before it is proposed, or it ends in CODE_ADMISSION_REFUSED.
 type TxStart struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	CoordinatorKey  string                 `protobuf:"bytes,1,opt,name=coordinator_key,json=coordinatorKey,proto3" json:"coordinator_key,omitempty"`
@@ -4120,8 +4120,11 @@ type TxStart struct {
 	Priority        TxPriority             `protobuf:"varint,9,opt,name=priority,proto3,enum=kahu.replication.v1.TxPriority" json:"priority,omitempty"`
 	AdmissionWaitMs int64                  `protobuf:"varint,10,opt,name=admission_wait_ms,json=admissionWaitMs,proto3" json:"admission_wait_ms,omitempty"` // <= 0: 5,000; at most 30,000
 	Yield           bool                   `protobuf:"varint,11,opt,name=yield,proto3" json:"yield,omitempty"`                                              // gives way to whoever wants a key that it has locked
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Set by the leader, from feature level 4 on: why it was not admitted. Nothing
+	// begins; what an earlier attempt under the same request id began is answered.
+	Refused       string `protobuf:"bytes,12,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TxStart) Reset() {
@@ -4229,6 +4232,13 @@ func (x *TxStart) GetYield() bool {
 		return x.Yield
 	}
 	return false
+}
+
+func (x *TxStart) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
 }
 
 type TxStarted struct {
@@ -7506,7 +7516,7 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\x05TxRef\x12.\n" +
 	"\x02id\x18\x01 \x01(\v2\x1e.kahu.replication.v1.TimestampR\x02id\x12'\n" +
 	"\x0fcoordinator_key\x18\x02 \x01(\tR\x0ecoordinatorKey\x12\x1c\n" +
-	"\toperation\x18\x03 \x01(\fR\toperation\"\xd8\x03\n" +
+	"\toperation\x18\x03 \x01(\fR\toperation\"\xf2\x03\n" +
 	"\aTxStart\x12'\n" +
 	"\x0fcoordinator_key\x18\x01 \x01(\tR\x0ecoordinatorKey\x128\n" +
 	"\alocking\x18\x02 \x01(\x0e2\x1e.kahu.replication.v1.TxLockingR\alocking\x12\x1d\n" +
@@ -7521,7 +7531,8 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\bpriority\x18\t \x01(\x0e2\x1f.kahu.replication.v1.TxPriorityR\bpriority\x12*\n" +
 	"\x11admission_wait_ms\x18\n" +
 	" \x01(\x03R\x0fadmissionWaitMs\x12\x14\n" +
-	"\x05yield\x18\v \x01(\bR\x05yield\"^\n" +
+	"\x05yield\x18\v \x01(\bR\x05yield\x12\x18\n" +
+	"\arefused\x18\f \x01(\tR\arefused\"^\n" +
 	"\tTxStarted\x12.\n" +
 	"\x02id\x18\x01 \x01(\v2\x1e.kahu.replication.v1.TimestampR\x02id\x12!\n" +
 	"\fremaining_ms\x18\x02 \x01(\x03R\vremainingMs\"\xd5\x02\n" +

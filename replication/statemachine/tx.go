@@ -174,7 +174,16 @@ func (t *transaction) coordinates(ref *replication.TxRef) bool {
 	return ref.GetCoordinatorKey() == "" || ref.CoordinatorKey == t.coordinator
 }
 
+// RefusedStartLevel is the feature level since which a start that was not admitted
+// is decided in the log, so that it cannot be told of one that an earlier attempt
+// has begun. Before, the refusal is not looked at.
+const RefusedStartLevel = 4
+
 func (m *Machine) txStart(c *command, op *replication.TxStart) {
+	if op.Refused != "" && m.level >= RefusedStartLevel {
+		c.refuse(replication.Code_CODE_ADMISSION_REFUSED, "%s", op.Refused)
+		return
+	}
 	readAt := op.GetReadTimestamp()
 	pinned := readAt.GetPhysicalMs() != 0 || readAt.GetCounter() != 0 || readAt.GetNode() != 0
 	switch {

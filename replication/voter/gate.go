@@ -22,6 +22,9 @@ const (
 	// gateMemory is how long a start that went away keeps its place: an agent whose
 	// attempt ran out of time asks again under the same id.
 	gateMemory = 3 * time.Second
+	// gateAdmitted is how many of the starts admitted last are let in at once when
+	// they ask again: most have begun, and only their answers were lost.
+	gateAdmitted = 1024
 )
 
 // gate admits transactions while a voter leads: at most limit are open or being
@@ -38,6 +41,9 @@ type gate struct {
 	queue    []*gateWaiter
 	resigned chan struct{} // closed and replaced when this voter ceases to lead
 	known    map[gateKey]gatePlace
+	admitted map[gateKey]bool      // those of last
+	last     [gateAdmitted]gateKey // ring of the starts admitted last
+	lastAt   int                   // the oldest of them
 }
 
 // gateKey is the request id of a start.
@@ -57,7 +63,7 @@ type gateWaiter struct {
 }
 
 func newGate(limit int, open func() int, now func() time.Time) *gate {
-	return &gate{limit: limit, open: open, now: now, known: map[gateKey]gatePlace{}, resigned: make(chan struct{})}
+	return &gate{limit: limit, open: open, now: now, known: map[gateKey]gatePlace{}, admitted: map[gateKey]bool{}, resigned: make(chan struct{})}
 }
 
 // resign sends everybody in line away: another voter leads, or none.
@@ -71,11 +77,19 @@ func (g *gate) resign() {
 // enter blocks until the start is admitted: then leave must be called once it
 // was decided. Otherwise it returns the refusal, or an error that says that
 // nothing was applied.
-func (g *gate) enter(ctx context.Context, req *replication.Request, op *replication.TxStart) (bool, *replication.Answer, error) {
+func (g *gate) enter(ctx context.Context, req *replication.Request, op *replication.TxStart) (in bool, refused *replication.Answer, err error) {
 	key := gateKey{string(req.GetSession()), req.GetNumber()}
 	w, answer := g.stand(key, op)
+	if answer != nil {
+		return false, answer, nil
+	}
+	defer func() {
+		if in {
+			g.remember(key)
+		}
+	}()
 	if w == nil {
-		return answer == nil, answer, nil
+		return true, nil, nil
 	}
 	wait := time.Duration(op.GetAdmissionWaitMs()) * time.Millisecond
 	if wait <= 0 {
@@ -110,14 +124,14 @@ func refusedAtGate(format string, args ...any) *replication.Answer {
 }
 
 // stand admits a start at once, or puts it in line. It returns neither a waiter
-// nor an answer when it is admitted.
+// nor an answer when it is admitted; so it is again when it was before.
 func (g *gate) stand(key gateKey, op *replication.TxStart) (*gateWaiter, *replication.Answer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()
 	place, again := g.known[key]
 	delete(g.known, key)
-	if len(g.queue) == 0 && g.free() > 0 {
+	if g.admitted[key] || len(g.queue) == 0 && g.free() > 0 {
 		g.starting++
 		return nil, nil
 	}
@@ -133,6 +147,18 @@ func (g *gate) stand(key gateKey, op *replication.TxStart) (*gateWaiter, *replic
 	}
 	g.queue = append(g.queue, w)
 	return w, nil
+}
+
+// remember keeps in mind that a start was admitted.
+func (g *gate) remember(key gateKey) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.admitted[key] {
+		return
+	}
+	delete(g.admitted, g.last[g.lastAt])
+	g.last[g.lastAt], g.admitted[key] = key, true
+	g.lastAt = (g.lastAt + 1) % gateAdmitted
 }
 
 // waiting is how many starts stand in line.

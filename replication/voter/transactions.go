@@ -60,11 +60,15 @@ func (v *Voter) serveTransactions(ctx context.Context, req *replication.Request)
 			return nil, err
 		}
 	}
-	start, ok := req.GetOp().(*replication.Request_TxStart)
-	if ok && v.gate.limit > 0 {
-		admitted, answer, err := v.gate.enter(ctx, req, start.TxStart)
-		if !admitted {
-			return answer, err
+	if start := req.GetTxStart(); start != nil && start.Refused != "" {
+		return &replication.Answer{Code: replication.Code_CODE_INVALID, Detail: "only a leader refuses a transaction"}, nil
+	} else if start != nil && v.gate.limit > 0 {
+		admitted, answer, err := v.gate.enter(ctx, req, start)
+		switch {
+		case err != nil:
+			return nil, err
+		case !admitted:
+			return v.refuseStart(ctx, req, answer)
 		}
 		defer v.gate.leave()
 	}
@@ -73,6 +77,19 @@ func (v *Voter) serveTransactions(ctx context.Context, req *replication.Request)
 		return v.park(ctx, req, answer)
 	}
 	return answer, err
+}
+
+// refuseStart decides in the log that a start was not admitted. An earlier attempt
+// of it whose answer was lost may have begun the transaction: then that answer is
+// given, and else no later attempt begins it.
+func (v *Voter) refuseStart(ctx context.Context, req *replication.Request, refused *replication.Answer) (*replication.Answer, error) {
+	if v.fsm.position.Load().Level < statemachine.RefusedStartLevel {
+		return refused, nil // voters of before the level would begin it
+	}
+	return v.proposer.Do(ctx, &replication.Request{
+		Session: req.GetSession(), Number: req.GetNumber(), DoneBelow: req.GetDoneBelow(),
+		Op: &replication.Request_TxStart{TxStart: &replication.TxStart{Refused: refused.GetDetail()}},
+	})
 }
 
 // awaitLevel waits a moment for a feature level and returns nil when it is there.
