@@ -200,6 +200,8 @@ type Program struct {
 	slots  []string // names of the variables
 	params []string // names of the parameters, with the @
 	uses   uses
+
+	longNumbers int64 // in the text, see ParseFuel
 }
 
 // uses says what a program may do, whichever way it goes.

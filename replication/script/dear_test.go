@@ -27,6 +27,13 @@ func TestLongTextsArePaidFor(t *testing.T) {
 		"letters":           {"LET x = upper(@x)", strings.Repeat("ж", 500), 20_000},
 		"a part":            {"LET x = substring(@x, 1)", strings.Repeat("x", 1000), 6000},
 		"JSON":              {"LET x = to_json(@x)", strings.Repeat("<", 1000), 18_000},
+		"beyond all":        {"LET x = to_double(@x)", "1E309", 30_000},
+		"the least":         {"LET x = @x + 1", "5e-324", 30_000},
+		"close to it":       {"LET x = -@x", "0." + strings.Repeat("0", 306) + "1", 30_000},
+		"many digits":       {"LET x = 1 < @x", "0.12345678901234567890", 30_000},
+		"a Double":          {"LET x = to_double(@x)", strings.Repeat(" ", 900) + "1.5", 5400},
+		"a search":          {"LET x = split(@x, 'y')", strings.Repeat("x", 1000), 3000},
+		"blanks":            {"LET x = trim(@x)", strings.Repeat("x", 1000), 3000},
 		"a comparison":      {"SET k 'a' CMP @x", strings.Repeat("x", 10_000), 30_000},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -39,6 +46,46 @@ func TestLongTextsArePaidFor(t *testing.T) {
 				t.Errorf("%s %s, %v: spent %d, at least %d was expected", res.Type, res.Reason, err, res.Fuel, rounds*c.atLeast)
 			}
 		})
+	}
+}
+
+// TestPlainDoublesAreCheap checks that only Doubles which are hard to round cost as
+// much, and that before feature level 4 none does.
+func TestPlainDoublesAreCheap(t *testing.T) {
+	spent := func(number string, level uint32) int64 {
+		p, err := script.Parse("RETURN 0 < @x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := p.Run(scripttest.NewMemory(), script.Env{Params: []script.Param{{Name: "@x", Value: number}}, Fuel: 1 << 40, Level: level})
+		if err != nil || res.Type != script.TypeGet {
+			t.Fatal(number, res, err)
+		}
+		return res.Fuel
+	}
+	for number, hard := range map[string]bool{
+		"1.5": false, "0": false, "-0.0": false, "000000000000000000000000.5": false, "9223372036854775807": false, "1234567890.123456789": false,
+		"1e307": false, "9.9e307": false, "1e308": true, "1E+99999": true, "1e-306": false, "9.9e-307": true, " +1e400 ": true, "0e400": false,
+		"0.0000000001e-300": true, "12345678901234567890": true, "Infinity": false, "1e00000000000000000000000400": true,
+	} {
+		old, now := spent(number, 3), spent(number, 4)
+		if (now-old >= 30_000) != hard || old > 1000 {
+			t.Errorf("%s: %d units at level 3, %d at level 4", number, old, now)
+		}
+	}
+	// In the text of a script there are no exponents: it takes many digits.
+	long := strings.Repeat("LET a = "+strings.Repeat("1", 309)+".5 ", 3)
+	if old, now := script.ParseFuel([]byte(long), 3), script.ParseFuel([]byte(long), 4); now-old != 90_000 {
+		t.Errorf("three long numbers in a text: %d units at level 3, %d at level 4", old, now)
+	}
+	p, err := script.Parse(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, level := range []uint32{3, 4} {
+		if res, err := p.Run(scripttest.NewMemory(), script.Env{Fuel: 1 << 40, Level: level}); err != nil || res.Fuel < script.ParseFuel([]byte(long), level) {
+			t.Errorf("level %d: %d units for a run, %v", level, res.Fuel, err)
+		}
 	}
 }
 

@@ -106,8 +106,13 @@ func toInt(_ *run, line int, args []value) (value, error) {
 	return null, failAt(line, "Cannot cast %s to int", v.kind)
 }
 
-func toDouble(_ *run, line int, args []value) (value, error) {
+func toDouble(r *run, line int, args []value) (value, error) {
 	v := args[0]
+	if r.dearer() {
+		if err := r.priceAsNumber(&v); err != nil {
+			return null, err
+		}
+	}
 	switch v.kind {
 	case kindDouble:
 		return v, nil

@@ -50,7 +50,54 @@ func (r *run) priceAsNumber(v *value) error {
 	if v.kind != kindString {
 		return nil
 	}
-	return r.burn(priceDigit * int64(min(len(v.str), maxNumberBytes)))
+	price := priceDigit * int64(min(len(v.str), maxNumberBytes))
+	if r.dearer() && hardDouble(v.str) {
+		price += priceHardDouble
+	}
+	return r.burn(price)
+}
+
+// hardDouble reports whether a text is a number that strconv may have to round with
+// long arithmetic: of more digits than fit 64 bits, or close to or beyond the least
+// and the largest Doubles. It may say so of others that look like that.
+func hardDouble(s string) bool {
+	if len(s) > maxNumberBytes {
+		return false // not looked at
+	}
+	s = strings.TrimLeft(trimNumber(s), "+-")
+	i, digits, exponent, point := 0, 0, -1, false // of the first digit that is not 0
+	for ; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '.' && !point:
+			point = true
+			continue
+		case c == ',':
+			continue
+		case !isDigit(c):
+		case c != '0' || digits > 0:
+			if digits++; !point {
+				exponent++
+			}
+			continue
+		case point:
+			exponent--
+			continue
+		default:
+			continue
+		}
+		break
+	}
+	if digits == 0 {
+		return false
+	}
+	if i < len(s) && (s[i] == 'e' || s[i] == 'E') {
+		power, err := strconv.Atoi(s[i+1:])
+		if err != nil {
+			return true // of very many digits, or no number
+		}
+		exponent += power
+	}
+	return digits > 19 || exponent > 307 || exponent < -306
 }
 
 // trimNumber removes the blanks that .NET allows around a number.

@@ -13,6 +13,9 @@ type Env struct {
 	Params []Param
 	// Fuel is what the run may spend, see EntryFuel.
 	Fuel int64
+	// Level is the feature level whose prices count. 0 is the newest: for runs that
+	// nobody has to repeat.
+	Level uint32
 	// Refill is asked when the fuel is spent: nil fills it up again, an error ends
 	// the run with that error. Without Refill the run ends with ErrFuelSpent.
 	Refill func() error
@@ -150,7 +153,11 @@ func (r *run) start() error {
 	for i := range r.env.Params {
 		bytes += int64(len(r.env.Params[i].Name) + len(r.env.Params[i].Value))
 	}
-	err := r.burn(priceTextByte*int64(len(p.text)) + priceByte*bytes + priceNode*int64(len(p.params)*min(len(r.env.Params), 100)))
+	price := priceTextByte * int64(len(p.text))
+	if r.dearer() {
+		price += priceHardDouble * p.longNumbers
+	}
+	err := r.burn(price + priceByte*bytes + priceNode*int64(len(p.params)*min(len(r.env.Params), 100)))
 	if err == nil {
 		r.bindParams()
 	}

@@ -156,6 +156,9 @@ func split(r *run, line int, args []value) (value, error) {
 	if args[1].str == "" {
 		return null, failAt(line, "The separator is empty in 'split' function")
 	}
+	if err := r.search(args[0].str); err != nil {
+		return null, err
+	}
 	n := strings.Count(args[0].str, args[1].str) + 1
 	if n > MaxArrayElements {
 		return null, failAt(line, "An array holds at most %d elements", MaxArrayElements)
@@ -173,8 +176,19 @@ func split(r *run, line int, args []value) (value, error) {
 	return list(elems), nil
 }
 
-func trim(_ *run, line int, args []value) (value, error) {
+// search charges for going through a text.
+func (r *run) search(s string) error {
+	if !r.dearer() {
+		return nil
+	}
+	return r.burn(priceSearch * int64(len(s)))
+}
+
+func trim(r *run, line int, args []value) (value, error) {
 	if err := allStrings(line, "trim", args); err != nil {
+		return null, err
+	}
+	if err := r.search(args[0].str); err != nil {
 		return null, err
 	}
 	return text(strings.TrimSpace(args[0].str)), nil

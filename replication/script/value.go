@@ -132,7 +132,14 @@ func fromStore(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
 	}
-	out := make([]byte, 0, len(b)+16)
+	size := len(b)
+	for i := 0; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		if i += n; r == utf8.RuneError && n == 1 {
+			size += len(string(utf8.RuneError)) - 1
+		}
+	}
+	out := make([]byte, 0, size)
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])
 		out = utf8.AppendRune(out, r)

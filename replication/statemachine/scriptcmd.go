@@ -57,18 +57,18 @@ func (e *evaluator) answer(c *command, s *scriptStore, op *replication.Script, w
 	if op.GetFuel() > 0 && op.Fuel < uint64(fuel) {
 		fuel = int64(op.Fuel)
 	}
-	if script.ParseFuel(op.GetText()) > fuel { // before it is parsed, which would take that long
+	if script.ParseFuel(op.GetText(), s.v.level) > fuel { // before it is parsed, which would take that long
 		c.refuse(replication.Code_CODE_FUEL_SPENT, "the script needs a session")
 		return res, false
 	}
 	program, err := e.parse(op.GetText())
 	if err != nil {
-		*work += script.ParseFuel(op.GetText())
+		*work += script.ParseFuel(op.GetText(), s.v.level)
 		answerScript(c, script.ParseResult(err))
 		return res, false
 	}
 	for spent := int64(0); ; spent = res.Fuel {
-		res, err = e.run.Run(program, s, script.Env{Params: script.ParamsOf(op), Fuel: fuel - spent})
+		res, err = e.run.Run(program, s, script.Env{Params: script.ParamsOf(op), Fuel: fuel - spent, Level: s.v.level})
 		res.Fuel += spent
 		if err != nil || !res.Commit || !s.relabelled() {
 			break

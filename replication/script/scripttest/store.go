@@ -25,6 +25,8 @@ type Memory struct {
 	// Fuel is what each script may spend; 0 is script.EntryFuel. Spent fuel is
 	// answered as Aborted with the error's text.
 	Fuel int64
+	// Level is the feature level whose prices count; 0 is the newest.
+	Level uint32
 }
 
 type revision struct {
@@ -77,7 +79,7 @@ func (m *Memory) Run(text string, params []script.Param) script.Result {
 	slept := int64(0)
 	for again := true; again; {
 		m.staged, slept = make(map[script.Key][]revision), 0
-		res, err = p.Run(m, script.Env{Params: params, Fuel: fuel, Sleep: func(ms int64) error {
+		res, err = p.Run(m, script.Env{Params: params, Fuel: fuel, Level: m.Level, Sleep: func(ms int64) error {
 			if slept += ms; slept > o.TimeoutMS {
 				return &script.AbortError{Reason: script.ReasonTimeout}
 			}
