@@ -13,7 +13,10 @@ type failing struct {
 }
 
 func (f *failing) Get(script.Key, script.At, bool) (script.Row, error) { return script.Row{}, f.err }
-func (f *failing) Range(script.Range, func(*script.Row) bool) error    { return f.err }
+func (f *failing) Range(script.Range, func(*script.Row) bool) (int, error) {
+	return 0, f.err
+}
+
 func (f *failing) Write(*replication.WriteItem) (script.Written, error) {
 	return script.Written{}, f.err
 }

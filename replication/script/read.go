@@ -97,7 +97,11 @@ func (r *run) lookup(key Key, at At, withValue bool) (Row, error) {
 	if err != nil {
 		return Row{}, err
 	}
-	return row, r.burn(priceRowByte * int64(len(row.Value)))
+	price = priceRowByte * int64(len(row.Value))
+	if r.dearer() {
+		price += priceRow * int64(max(row.Looked-priceHistory/priceRow, 0))
+	}
+	return row, r.burn(price)
 }
 
 func (row *Row) result() ResultValue {
@@ -114,7 +118,10 @@ func (r *run) rows(s *readStmt, rng Range, wantResult bool) (value, outcome, err
 	res := outcome{kind: TypeGet}
 	var failed error
 	size, count := int64(0), 0
-	err := r.store.Range(rng, func(row *Row) bool {
+	if r.dearer() && r.env.Refill == nil {
+		rng.Most = 1 + r.fuel/priceRow
+	}
+	looked, err := r.store.Range(rng, func(row *Row) bool {
 		bytes := int64(len(row.Key) + len(row.Value))
 		if failed = r.burn(priceRow + priceRowByte*bytes); failed != nil {
 			return false
@@ -136,6 +143,11 @@ func (r *run) rows(s *readStmt, rng Range, wantResult bool) (value, outcome, err
 		}
 		return true
 	})
+	if r.dearer() {
+		if spent := r.burn(priceRow * int64(max(looked-count, 0))); spent != nil {
+			return null, outcome{}, spent
+		}
+	}
 	if err == nil {
 		err = failed
 	}

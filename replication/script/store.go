@@ -16,7 +16,9 @@ type Store interface {
 	// Range gives the live keys under a prefix to yield, in order of bytes. With
 	// bucket they are exactly prefix + "/" + a rest without a slash, and prefix
 	// comes without the slash. A false from yield ends the range without an error.
-	Range(r Range, yield func(*Row) bool) error
+	// looked is how many rows were gone through for that, with an error, too, if more
+	// than were given: those that have been deleted, or lie in the history of a key.
+	Range(r Range, yield func(*Row) bool) (looked int, err error)
 	// Write judges one write and stages it if its condition holds. The code is
 	// one that the Write command gives to an item: OK, CONDITION_FAILED,
 	// NOT_FOUND or INVALID. The item belongs to the store afterwards.
@@ -53,6 +55,9 @@ type Range struct {
 	Prefix     string
 	Bucket     bool
 	AsOfMS     int64 // as in At
+	// Most is how many rows may be gone through, or a few more; there, the range ends
+	// in ErrFuelSpent. 0: as many as there are.
+	Most int64
 }
 
 // Row is one revision of one key. Value is not changed by anybody.
@@ -64,6 +69,9 @@ type Row struct {
 	Revision    int64 // -1: never written
 	Modified    Time
 	ExpiresAtMS int64 // wall label, 0: never
+	// Looked is how many rows were gone through in a key's history, and for what
+	// keeps it. They are paid for.
+	Looked int
 }
 
 // Written is what became of one write: the new revision, or the current one when

@@ -213,7 +213,7 @@ func (p *plain) Get(key script.Key, at script.At, withValue bool) (script.Row, e
 }
 
 // Range implements script.Store. Scripts that read ranges are never direct.
-func (p *plain) Range(script.Range, func(*script.Row) bool) error {
+func (p *plain) Range(script.Range, func(*script.Row) bool) (int, error) {
 	panic("scriptrun: a direct script reads a range")
 }
 

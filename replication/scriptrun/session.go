@@ -219,7 +219,7 @@ func (t *transaction) Get(key script.Key, at script.At, withValue bool) (script.
 
 // Range implements script.Store. Each page is a read of its own: what comes in
 // between is found at the commit.
-func (t *transaction) Range(r script.Range, yield func(*script.Row) bool) error {
+func (t *transaction) Range(r script.Range, yield func(*script.Row) bool) (looked int, err error) {
 	op := &replication.Range{Durability: r.Durability, Prefix: r.Prefix, Bucket: r.Bucket}
 	for {
 		req := &replication.Request{Op: &replication.Request_TxRead{TxRead: &replication.TxRead{Tx: t.ref, Range: op}}}
@@ -230,28 +230,28 @@ func (t *transaction) Range(r script.Range, yield func(*script.Row) bool) error 
 		a, err := t.ask(t.ctx, req)
 		switch {
 		case err != nil:
-			return err
+			return 0, err
 		case a.GetCode() == replication.Code_CODE_ABORTED:
-			return &script.AbortError{Reason: reasonAborted}
+			return 0, &script.AbortError{Reason: reasonAborted}
 		case a.GetCode() != replication.Code_CODE_OK:
-			return refused(a)
+			return 0, refused(a)
 		}
 		entries := a.GetEntries().GetEntries()
 		for _, e := range entries {
 			row := entryRow(e)
 			if !yield(&row) {
-				return nil
+				return 0, nil
 			}
 		}
 		if !a.GetEntries().GetMore() {
-			return nil
+			return 0, nil
 		}
 		var last string
 		switch resume := a.GetEntries().Resume; {
 		case resume != nil:
 			last = *resume
 		case len(entries) == 0:
-			return fmt.Errorf("a page of %q has no rows, and there are more", r.Prefix)
+			return 0, fmt.Errorf("a page of %q has no rows, and there are more", r.Prefix)
 		default:
 			last = entries[len(entries)-1].GetKey()
 		}

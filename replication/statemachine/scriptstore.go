@@ -167,21 +167,24 @@ func (s *scriptStore) Get(key script.Key, at script.At, withValue bool) (script.
 		return script.Row{}, err
 	}
 	var f found
+	rows := metered{Reader: s.v.Reader} // a single key ends by itself
 	switch {
 	case at.HasRevision:
-		f = s.v.lookupRevision(ref.d, ref.name, at.Revision)
+		f = (&view{&rows, s.v.state}).lookupRevision(ref.d, ref.name, at.Revision)
 		f.ok = f.ok && !f.tombstone
 	case at.AsOfMS != 0:
 		// Committed values only, also of a time that has not come yet
 		// (scripts-second-reading.md 28).
-		f = s.v.lookup(ref.d, ref.name, asOf)
+		f = (&view{&rows, s.v.state}).lookup(ref.d, ref.name, asOf)
 	default:
 		f = s.present(ref, withValue)
 	}
 	if f.tooOld {
 		return script.Row{}, tooOldForScript(ref.name)
 	}
-	return s.row(ref.name, &f), nil
+	row := s.row(ref.name, &f)
+	row.Looked = -rows.left
+	return row, nil
 }
 
 func tooOldForScript(key string) error {
@@ -222,17 +225,17 @@ func (s *scriptStore) row(key string, f *found) script.Row {
 }
 
 // Range implements script.Store.
-func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) error {
+func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) (looked int, err error) {
 	op := &replication.Range{Durability: r.Durability, Prefix: r.Prefix, Bucket: r.Bucket}
 	if p := first(problemOfDurability(op.Durability), problemOfBounds(op)); p != "" {
-		return &script.AbortError{Reason: p}
+		return 0, &script.AbortError{Reason: p}
 	}
 	asOf, err := s.asOf(r.AsOfMS)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if asOf != nil && s.v.droppedAt.after(*asOf) {
-		return &script.AbortError{Reason: "snapshot too old: keys that were deleted since then are forgotten"}
+		return 0, &script.AbortError{Reason: "snapshot too old: keys that were deleted since then are forgotten"}
 	}
 	span := spanOf(rangeOp{op})
 	var own []keyRef
@@ -254,12 +257,16 @@ func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) error 
 	}
 	stopped := false
 	// Fuel is paid for rows that the script gets; those that are not there cost as
-	// much to step over, and a script that meets too many runs as a session.
+	// much to step over; a script that meets too many runs as a session.
 	most := maxScriptRowsRead
 	if s.m != nil {
 		most = maxScriptRows
 	}
-	rows := &metered{Reader: s.v.Reader, left: most - s.scanned}
+	most -= s.scanned
+	if r.Most > 0 {
+		most = int(min(int64(most), r.Most))
+	}
+	rows := &metered{Reader: s.v.Reader, left: most, seek: s.v.seekRows()}
 	v := &view{rows, s.v.state}
 	v.forward(rangeOp{op}, span.from, span.to, asOf, func(key string, f found) bool {
 		for len(own) > 0 && own[0].name < key {
@@ -278,14 +285,15 @@ func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) error 
 		}
 		return !stopped
 	})
-	s.scanned = most - rows.left
+	looked = most - rows.left
+	s.scanned += looked
 	if rows.spent && !stopped && failed == nil {
-		return script.ErrFuelSpent
+		return looked, script.ErrFuelSpent
 	}
 	for len(own) > 0 && !stopped && failed == nil {
 		stopped = !ownNext()
 	}
-	return failed
+	return looked, failed
 }
 
 // ownIn lists the keys in a span that the script has written, in order.

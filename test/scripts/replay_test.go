@@ -101,7 +101,7 @@ func log(t *testing.T, level uint32, n int, seed uint64) (entries [][]byte) {
 
 // voter is a machine over an engine, as a voter has it.
 type voter struct {
-	t    *testing.T
+	t    testing.TB
 	kind string
 	dir  string
 	e    storage.Engine
@@ -109,7 +109,7 @@ type voter struct {
 	m    *statemachine.Machine
 }
 
-func open(t *testing.T, kind, dir string) *voter {
+func open(t testing.TB, kind, dir string) *voter {
 	v := &voter{t: t, kind: kind, dir: dir}
 	var err error
 	if v.e, err = engines.Open(kind, dir); err != nil {

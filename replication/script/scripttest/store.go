@@ -180,7 +180,7 @@ func (m *Memory) row(k script.Key, r *revision, withValue bool) script.Row {
 }
 
 // Range implements script.Store.
-func (m *Memory) Range(r script.Range, yield func(*script.Row) bool) error {
+func (m *Memory) Range(r script.Range, yield func(*script.Row) bool) (looked int, err error) {
 	if r.AsOfMS != 0 {
 		m.reads(r.AsOfMS)
 	}
@@ -201,13 +201,13 @@ func (m *Memory) Range(r script.Range, yield func(*script.Row) bool) error {
 	for _, name := range slices.Compact(names) {
 		row, err := m.Get(script.Key{Durability: r.Durability, Name: name}, script.At{AsOfMS: r.AsOfMS}, true)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if row.Found && !yield(&row) {
-			return nil
+			return 0, nil
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // Write implements script.Store.
