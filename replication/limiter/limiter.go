@@ -152,6 +152,27 @@ func (t Take) Script() (text string, params []Param, err error) {
 	return durable(text, t.Persistent), params, nil
 }
 
+// KeptMS is for how many milliseconds a script of this package may ask for its state to
+// be kept, and 0 for all other scripts. What is no number counts as 0.
+func KeptMS(text string, param func(name string) string) int64 {
+	n := func(name string) int64 {
+		n, _ := strconv.ParseInt(param(name), 10, 64)
+		return n
+	}
+	is := func(script string) bool { return text == script || text == durable(script, true) }
+	switch {
+	case is(bucketScript): // at most all permits at their cost, which is rounded up
+		return (n("@period_us")+n("@limit"))/1000 + 1000
+	case is(windowScript):
+		return n("@window") + 1000
+	case is(slidingScript):
+		return (n("@segments")+1)*n("@segment") + 1000
+	case is(acquireScript), is(renewScript):
+		return n("@ttl")
+	}
+	return 0
+}
+
 func number(name string, n int64) Param { return Param{name, strconv.FormatInt(n, 10)} }
 
 // durable makes a script use the persistent table.

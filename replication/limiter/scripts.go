@@ -128,11 +128,11 @@ IF held + want > limit || others >= to_int(@most) THEN
   END
   RETURN concat("0:", concat(to_str(wait), concat(":", to_str(held))))
 END
-ESET @lease @permits EX @ttl NOREV
+ESET @lease @permits EX to_int(@ttl) NOREV
 RETURN concat("1:", to_str(limit - held - want))`
 
 // renewScript keeps the permits that the lease has.
 const renewScript = `LET permits = EGET @lease
-ESET @lease permits EX @ttl XX NOREV`
+ESET @lease permits EX to_int(@ttl) XX NOREV`
 
 const releaseScript = `EDELETE @lease`

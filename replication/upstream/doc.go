@@ -30,7 +30,7 @@
 // Lists of locks, sequences and transactions, changes of several keys that are
 // atomic, conditions on deletes and extends, the history of a deleted key, reads by
 // prefix of 4,096 keys and more (Kahuna cuts them there; by bucket there is no
-// bound), and everything about the cluster itself: members, backups.
+// bound), limits whose period is 25 days and more, and everything about the cluster itself: members, backups.
 //
 // # What is different
 //

@@ -2,15 +2,28 @@ package upstream
 
 import (
 	"context"
+	"math"
 
 	pb "github.com/kahu-sh/kahu/localapi/kahuna/kahunapb"
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/limiter"
 	"github.com/kahu-sh/kahu/replication/script"
 )
 
 // script has the cluster run a script. Only one that certainly writes nothing is
 // sent again.
 func (c *Client) script(ctx context.Context, op *replication.Script) (*replication.Answer, error) {
+	kept := limiter.KeptMS(string(op.GetText()), func(name string) string {
+		for _, p := range op.GetParameters() {
+			if p.GetName() == name {
+				return p.GetValue()
+			}
+		}
+		return ""
+	})
+	if kept > math.MaxInt32 { // it would be cut to 32 bits, and the limit forgotten
+		return nil, refuse(replication.Code_CODE_INVALID, "the limit is to be kept for %d ms, and a Kahuna cluster keeps nothing with an end for more than %d ms (upstream mode): take a shorter period", kept, math.MaxInt32)
+	}
 	m := manner{patient: true}
 	if program, err := script.Parse(string(op.GetText())); err == nil && program.Mode() == script.ModeRead {
 		m = manner{repeat: true, reads: true, patient: true}

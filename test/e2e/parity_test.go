@@ -46,7 +46,7 @@ var parity = []struct{ kahuna, kahu, says string }{
 	{"--register-key-range orders", "keyspace register orders", `^registered$`},
 	{"--register-key-range orders", "keyspace register orders", `^registered, as before$`},
 	{"--ranges", "keyspace ls", `(?s)KEY SPACE\norders`},
-	{"--unregister-key-range orders", "keyspace unregister orders", `^not registered$`},
+	{"--unregister-key-range orders", "keyspace unregister orders", `^unregistered$`},
 
 	{"--cluster-members", "cluster members", `voter`},
 	{"--cluster-placement", "status", `(?m)^role `},

@@ -44,7 +44,7 @@ var rows = []row{
 		"agents talk to agents here; a link that knew the voter would be a cycle"},
 	{"replication/forward", []string{"replication", "replication/link"},
 		"guess the leader, follow its hint, re-send the same id: one place, for voters and proxies alike"},
-	{"replication/upstream", []string{"replication", "replication/script", "localapi/kahuna/kahunapb"},
+	{"replication/upstream", []string{"replication", "replication/script", "replication/limiter", "localapi/kahuna/kahunapb"},
 		"it is a client of Kahuna's wire, whose generated messages, a leaf, stand beside their server"},
 	{"replication/membership", []string{"replication", "replication/link", "storage/atomicfile"},
 		"who may join is decided over the link, before there is a voter to ask"},
