@@ -45,7 +45,7 @@ func newManCommand(_ *globals) *cobra.Command {
 			}
 			root := cmd.Root()
 			root.DisableAutoGenTag = true
-			return doc.GenManTree(root, &doc.GenManHeader{Title: "KAHU", Section: "1", Source: "kahu " + programVersion(), Manual: "kahu"}, args[0])
+			return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "kahu " + programVersion(), Manual: "kahu"}, args[0])
 		},
 	}
 }

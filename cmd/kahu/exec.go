@@ -33,6 +33,7 @@ It ends as the command ended, by the same signal if it was one; and by itself wi
   76   the lease was lost and the command was stopped
   126  the command cannot be run
   127  the command was not found
+and as every command does (kahu exit-codes) when the agent refuses.
 
 --on-lost says what the command gets first: freeze stops it where it is, run:COMMAND
 runs a line of sh beside it (with KAHU_COMMAND_PID, and without output). SIGKILL

@@ -75,13 +75,15 @@ func exitCodes() any {
 
 // newExitCodesTopic is a help topic: kahu help has it, and it does nothing.
 func newExitCodesTopic(g *globals) *cobra.Command {
+	const guarded = `
+kahu exec ends with its command's own code, or 128 and the number of the
+signal that ended it, or 126 or 127 when it could not be started.`
 	return &cobra.Command{
 		Use:   "exit-codes",
 		Short: "What the exit codes mean",
-		Args:  arguments(),
-		RunE: func(*cobra.Command, []string) error {
-			return g.show(exitCodes(), line("%s", exitCodesText()+
-				"\nkahu exec ends with its command's own code, or 128 and the number of the\nsignal that ended it, or 126 or 127 when it could not be started."))
-		},
+		// Four spaces or more are kept as they are in a man page.
+		Long: "What the exit codes mean.\n\n" + strings.ReplaceAll("\n"+exitCodesText(), "\n  ", "\n    ")[1:] + guarded,
+		Args: arguments(),
+		RunE: func(*cobra.Command, []string) error { return g.show(exitCodes(), line("%s", exitCodesText()+guarded)) },
 	}
 }

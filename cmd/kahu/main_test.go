@@ -336,3 +336,27 @@ func TestKeygen(t *testing.T) {
 		t.Errorf("a missing voter secret ends with %d: %s", got.code, got.err)
 	}
 }
+
+// A man page is found by its name, and the one of the exit codes has them.
+func TestManPages(t *testing.T) {
+	dir := t.TempDir()
+	if got := program(t, "", "man", dir); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if page := read("kahu-kv-get.1"); !strings.Contains(page, `.TH "KAHU-KV-GET" "1"`) {
+		t.Errorf("the title is not the page's: %.200s", page)
+	}
+	page := read("kahu-exit-codes.1")
+	for _, row := range exitTable {
+		if !strings.Contains(page, row.meaning) {
+			t.Errorf("%d is missing in\n%s", row.code, page)
+		}
+	}
+}

@@ -60,6 +60,7 @@ It ends with
   0   the unit was stopped, or has ended well
   1   the unit was not started, or failed
   64  wrong flags, or a --ttl that does not cover --grace
+  71  systemd could not be asked: it takes root, and a host that systemd has booted
   76  the lease was lost and the unit was stopped
   78  the unit has not its drop-in, or does not exist`,
 		Example: `  kahu run-unit postgresql
