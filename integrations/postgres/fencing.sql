@@ -5,7 +5,7 @@
 -- seen of each lock, and refuses to change protected tables for a lower one.
 --
 -- Install, as a role that may create schemas; running it again is safe:
---     psql -f fencing.sql
+--     kahu postgres | psql
 --     psql -c "SELECT kahu.protect('public.ledger', 'billing')"
 --     psql -c "GRANT kahu_writer TO app"
 -- Work, in a command that `kahu exec --lock billing` runs:
