@@ -91,7 +91,7 @@ func cluster() *agent {
 	}
 	a := &agent{
 		status: wire.Status{Node: "node-h1", Host: "h1", Role: "voter", Storage: "sqlite", Version: "1.0.1", UptimeMS: 3_723_000, Ready: true, Leader: "node-h2",
-			Holds: wire.HoldCounts{Held: 2, Queued: 1}, Voter: &wire.VoterStatus{Raft: "follower", Term: 7, CommitIndex: 1000, AppliedIndex: 1000, Configuration: []wire.Peer{{Node: "node-h1"}}}},
+			Holds: wire.HoldCounts{Held: 2, Queued: 1}, Voter: &wire.VoterStatus{Raft: "follower", Term: 7, CommitIndex: 1000, AppliedIndex: 1000, Configuration: []wire.QuorumMember{{Node: "node-h1"}}}},
 		members: []wire.ClusterMember{member("h1", "voter"), member("h2", "voter"), member("h3", "voter"), member("p1", "proxy")},
 		metrics: metricsAt(1000, 10),
 	}

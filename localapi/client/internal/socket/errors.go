@@ -68,7 +68,10 @@ type Failure struct {
 	causes []error
 }
 
-func (f *Failure) Error() string   { return f.text }
+// Error implements error.
+func (f *Failure) Error() string { return f.text }
+
+// Unwrap returns the causes.
 func (f *Failure) Unwrap() []error { return f.causes }
 
 // Fail makes a Failure.
