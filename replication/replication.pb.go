@@ -1937,12 +1937,15 @@ func (x *SessionOpen) GetTtlMs() int64 {
 
 // SessionRenew sets end = L + ttl. It takes no receipt: every attempt counts anew.
 type SessionRenew struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Attempt       uint64                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`                         // echoed in the answer
-	CheckHolds    bool                   `protobuf:"varint,3,opt,name=check_holds,json=checkHolds,proto3" json:"check_holds,omitempty"` // compare the two fields below
-	HoldCount     uint32                 `protobuf:"varint,4,opt,name=hold_count,json=holdCount,proto3" json:"hold_count,omitempty"`    // holds and queue places that the agent knows
-	HoldHash      uint64                 `protobuf:"varint,5,opt,name=hold_hash,json=holdHash,proto3" json:"hold_hash,omitempty"`       // XOR of HoldHash over them
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Attempt    uint64                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`                         // echoed in the answer
+	CheckHolds bool                   `protobuf:"varint,3,opt,name=check_holds,json=checkHolds,proto3" json:"check_holds,omitempty"` // compare the two fields below
+	HoldCount  uint32                 `protobuf:"varint,4,opt,name=hold_count,json=holdCount,proto3" json:"hold_count,omitempty"`    // holds and queue places that the agent knows
+	HoldHash   uint64                 `protobuf:"varint,5,opt,name=hold_hash,json=holdHash,proto3" json:"hold_hash,omitempty"`       // XOR of HoldHash over them
+	// From feature level 4 on: say only that they differ. The asker reads the list by
+	// SessionGet, in pages.
+	ListApart     bool `protobuf:"varint,6,opt,name=list_apart,json=listApart,proto3" json:"list_apart,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2012,6 +2015,13 @@ func (x *SessionRenew) GetHoldHash() uint64 {
 	return 0
 }
 
+func (x *SessionRenew) GetListApart() bool {
+	if x != nil {
+		return x.ListApart
+	}
+	return false
+}
+
 // SessionClose ends the session: its locks go to the next in line, its places are given up.
 type SessionClose struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2067,8 +2077,12 @@ type Session struct {
 	RemainingMs int64                  `protobuf:"varint,5,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"` // of the lease, at this index
 	Attempt     uint64                 `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`                            // of the renewal answered
 	// Set when check_holds found a difference, and by SessionGet: the quorum's list, which wins.
-	HoldsListed   bool           `protobuf:"varint,7,opt,name=holds_listed,json=holdsListed,proto3" json:"holds_listed,omitempty"`
-	Holds         []*SessionHold `protobuf:"bytes,8,rep,name=holds,proto3" json:"holds,omitempty"`
+	HoldsListed bool           `protobuf:"varint,7,opt,name=holds_listed,json=holdsListed,proto3" json:"holds_listed,omitempty"`
+	Holds       []*SessionHold `protobuf:"bytes,8,rep,name=holds,proto3" json:"holds,omitempty"`
+	// Set in place of the list when the renewal asked for list_apart.
+	HoldsDiffer bool `protobuf:"varint,9,opt,name=holds_differ,json=holdsDiffer,proto3" json:"holds_differ,omitempty"`
+	// There are more behind the last one: ask for those after it.
+	More          bool `protobuf:"varint,10,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2157,6 +2171,20 @@ func (x *Session) GetHolds() []*SessionHold {
 		return x.Holds
 	}
 	return nil
+}
+
+func (x *Session) GetHoldsDiffer() bool {
+	if x != nil {
+		return x.HoldsDiffer
+	}
+	return false
+}
+
+func (x *Session) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // SessionHold is one hold or queue place of a session.
@@ -6826,9 +6854,13 @@ func (x *TokenFloor) GetFloor() int64 {
 	return 0
 }
 
+// SessionGet asks for a Session. Its holds and places come in order of durability, name
+// and owner; with a limit, in pages of so many at most.
 type SessionGet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // 0: all in one answer
+	After         *SessionHold           `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`  // only those behind this one, of which owner, name and durability count
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6866,6 +6898,20 @@ func (*SessionGet) Descriptor() ([]byte, []int) {
 func (x *SessionGet) GetId() []byte {
 	if x != nil {
 		return x.Id
+	}
+	return nil
+}
+
+func (x *SessionGet) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *SessionGet) GetAfter() *SessionHold {
+	if x != nil {
+		return x.After
 	}
 	return nil
 }
@@ -7295,7 +7341,7 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x15\n" +
-	"\x06ttl_ms\x18\x04 \x01(\x03R\x05ttlMs\"\x95\x01\n" +
+	"\x06ttl_ms\x18\x04 \x01(\x03R\x05ttlMs\"\xb4\x01\n" +
 	"\fSessionRenew\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x04R\aattempt\x12\x1f\n" +
@@ -7303,9 +7349,11 @@ const file_replication_replication_proto_rawDesc = "" +
 	"checkHolds\x12\x1d\n" +
 	"\n" +
 	"hold_count\x18\x04 \x01(\rR\tholdCount\x12\x1b\n" +
-	"\thold_hash\x18\x05 \x01(\x04R\bholdHash\"\x1e\n" +
+	"\thold_hash\x18\x05 \x01(\x04R\bholdHash\x12\x1d\n" +
+	"\n" +
+	"list_apart\x18\x06 \x01(\bR\tlistApart\"\x1e\n" +
 	"\fSessionClose\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\fR\x02id\"\xf0\x01\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\"\xa7\x02\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
@@ -7314,7 +7362,10 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\fremaining_ms\x18\x05 \x01(\x03R\vremainingMs\x12\x18\n" +
 	"\aattempt\x18\x06 \x01(\x04R\aattempt\x12!\n" +
 	"\fholds_listed\x18\a \x01(\bR\vholdsListed\x126\n" +
-	"\x05holds\x18\b \x03(\v2 .kahu.replication.v1.SessionHoldR\x05holds\"\xc4\x01\n" +
+	"\x05holds\x18\b \x03(\v2 .kahu.replication.v1.SessionHoldR\x05holds\x12!\n" +
+	"\fholds_differ\x18\t \x01(\bR\vholdsDiffer\x12\x12\n" +
+	"\x04more\x18\n" +
+	" \x01(\bR\x04more\"\xc4\x01\n" +
 	"\vSessionHold\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\fR\x05owner\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12?\n" +
@@ -7739,10 +7790,12 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\babove_ms\x18\x01 \x01(\x03R\aaboveMs\"\"\n" +
 	"\n" +
 	"TokenFloor\x12\x14\n" +
-	"\x05floor\x18\x01 \x01(\x03R\x05floor\"\x1c\n" +
+	"\x05floor\x18\x01 \x01(\x03R\x05floor\"j\n" +
 	"\n" +
 	"SessionGet\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\fR\x02id\"\f\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x126\n" +
+	"\x05after\x18\x03 \x01(\v2 .kahu.replication.v1.SessionHoldR\x05after\"\f\n" +
 	"\n" +
 	"MachineGet\"\xad\x02\n" +
 	"\fMachineState\x12#\n" +
@@ -8090,15 +8143,16 @@ var file_replication_replication_proto_depIdxs = []int32{
 	9,   // 135: kahu.replication.v1.Sequence.created:type_name -> kahu.replication.v1.Timestamp
 	9,   // 136: kahu.replication.v1.Sequence.updated:type_name -> kahu.replication.v1.Timestamp
 	74,  // 137: kahu.replication.v1.Sequences.sequences:type_name -> kahu.replication.v1.Sequence
-	10,  // 138: kahu.replication.v1.LogEntry.requests:type_name -> kahu.replication.v1.Request
-	8,   // 139: kahu.replication.v1.Event.kind:type_name -> kahu.replication.v1.Event.Kind
-	16,  // 140: kahu.replication.v1.Event.hold:type_name -> kahu.replication.v1.SessionHold
-	16,  // 141: kahu.replication.v1.Event.holds:type_name -> kahu.replication.v1.SessionHold
-	142, // [142:142] is the sub-list for method output_type
-	142, // [142:142] is the sub-list for method input_type
-	142, // [142:142] is the sub-list for extension type_name
-	142, // [142:142] is the sub-list for extension extendee
-	0,   // [0:142] is the sub-list for field type_name
+	16,  // 138: kahu.replication.v1.SessionGet.after:type_name -> kahu.replication.v1.SessionHold
+	10,  // 139: kahu.replication.v1.LogEntry.requests:type_name -> kahu.replication.v1.Request
+	8,   // 140: kahu.replication.v1.Event.kind:type_name -> kahu.replication.v1.Event.Kind
+	16,  // 141: kahu.replication.v1.Event.hold:type_name -> kahu.replication.v1.SessionHold
+	16,  // 142: kahu.replication.v1.Event.holds:type_name -> kahu.replication.v1.SessionHold
+	143, // [143:143] is the sub-list for method output_type
+	143, // [143:143] is the sub-list for method input_type
+	143, // [143:143] is the sub-list for extension type_name
+	143, // [143:143] is the sub-list for extension extendee
+	0,   // [0:143] is the sub-list for field type_name
 }
 
 func init() { file_replication_replication_proto_init() }

@@ -2,6 +2,7 @@ package holds
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/kahu-sh/kahu/replication"
@@ -23,6 +24,11 @@ import (
 // come. So is one that was answered above L: the list is older than it. What is
 // left alone wrongly makes the next renewal's hash differ.
 //
+// The list that begins a watch is as of one index. When a renewal finds that the two
+// differ, the list is read apart, in pages, each as of an index of its own (see
+// lowest), and the renewal counts for nothing before: a holder whose lock is gone
+// must not be told a later deadline. At older voters the list is in its answer.
+//
 // An owner that is in a list but unknown here is given back: ids are never used
 // twice, so it is the rest of a request whose outcome was unknown.
 
@@ -35,6 +41,9 @@ const (
 	// maxStrays bounds the releases of unknown owners in flight; the next list
 	// names the rest again.
 	maxStrays = 64
+	// holdsPerPage is how many holds are asked for at once when the quorum's list
+	// differs from what is known here.
+	holdsPerPage = 5_000
 )
 
 // watch listens until the session is over.
@@ -66,7 +75,7 @@ func (s *session) event(e *replication.Event) {
 	}
 	switch e.GetKind() {
 	case replication.Event_KIND_LISTED:
-		s.reconcile(e.GetHolds(), e.GetIndex())
+		s.reconcile([]page{{e.GetHolds(), e.GetIndex()}})
 	case replication.Event_KIND_GRANTED, replication.Event_KIND_POSITION:
 		s.learn(e.GetHold(), e.GetIndex())
 	case replication.Event_KIND_LOST:
@@ -84,14 +93,60 @@ func (s *session) event(e *replication.Event) {
 	}
 }
 
-// reconcile makes what is known here what the quorum has in its list as of
-// index. mu is held.
-func (s *session) reconcile(list []*replication.SessionHold, index uint64) {
-	listed := make(map[string]bool, len(list))
-	for _, sh := range list {
-		listed[string(sh.GetOwner())] = true
-		s.learn(sh, index)
+// page is a part of the quorum's list, as of an index.
+type page struct {
+	holds []*replication.SessionHold
+	index uint64
+}
+
+// lowest is the index as of which what is in no page proves nothing that is younger:
+// what has come since may be missing from a page that was read before it came, and
+// what was there then, and is missing, was gone when its page was read.
+func lowest(list []page) uint64 {
+	index := list[0].index
+	for _, p := range list {
+		index = min(index, p.index)
 	}
+	return index
+}
+
+// pages reads all that the quorum has of the session. heard is called for each page.
+// mu is not held.
+func (s *session) pages(ctx context.Context, heard func()) (list []page, err error) {
+	var after *replication.SessionHold
+	for {
+		ans, err := s.h.send(ctx, &replication.Request{Op: &replication.Request_SessionGet{
+			SessionGet: &replication.SessionGet{Id: s.id, Limit: holdsPerPage, After: after}}})
+		if err == nil {
+			err = ans.Refused()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("page %d of the list of holds: %w", len(list)+1, err)
+		}
+		heard()
+		holds := ans.GetSession().GetHolds()
+		list = append(list, page{holds, ans.GetIndex()})
+		if !ans.GetSession().GetMore() {
+			return list, nil
+		}
+		if len(holds) == 0 {
+			return nil, fmt.Errorf("page %d of the list of holds is empty and not the last", len(list))
+		}
+		last := holds[len(holds)-1]
+		after = &replication.SessionHold{Owner: last.GetOwner(), Name: last.GetName(), Durability: last.GetDurability()}
+	}
+}
+
+// reconcile makes what is known here what the quorum has in its list. mu is held.
+func (s *session) reconcile(list []page) {
+	listed := make(map[string]bool)
+	for _, p := range list {
+		for _, sh := range p.holds {
+			listed[string(sh.GetOwner())] = true
+			s.learn(sh, p.index)
+		}
+	}
+	index := lowest(list)
 	for id, o := range s.holds {
 		// A detach takes a hold off the list as well; its answer will say so.
 		switch {

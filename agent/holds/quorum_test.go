@@ -30,7 +30,9 @@ type quorum struct {
 	fault func(*replication.Request) fault
 	// deaf drops the events of all watches.
 	deaf bool
-	seen []*replication.Request // what was asked, in order
+	// pageRows bounds a page of a session's holds.
+	pageRows uint32
+	seen     []*replication.Request // what was asked, in order
 }
 
 // fault is what happens to one request.
@@ -45,14 +47,15 @@ type fault struct {
 
 var requestSession = []byte("request-session!")
 
-func newQuorum(t testing.TB, now func() time.Duration) *quorum {
-	q := &quorum{now: now, store: &rows{}, watchers: map[*watcher]bool{}}
+func newQuorum(t testing.TB, level uint32, now func() time.Duration) *quorum {
+	q := &quorum{now: now, store: &rows{}, watchers: map[*watcher]bool{}, pageRows: 2}
 	m, err := statemachine.New(q.store)
 	if err != nil {
 		t.Fatal(err)
 	}
 	q.machine = m
 	q.must(t, &replication.Request{Op: &replication.Request_Opening{Opening: &replication.Opening{Node: "n1"}}})
+	q.must(t, &replication.Request{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: level}}})
 	q.must(t, &replication.Request{Op: &replication.Request_SessionOpen{SessionOpen: &replication.SessionOpen{
 		Id: requestSession, Host: "test", Node: "n1", TtlMs: (30 * 24 * time.Hour).Milliseconds()}}})
 	return q
@@ -97,6 +100,17 @@ func (q *quorum) apply(req *replication.Request) *replication.Answer {
 	return res.Answers[0]
 }
 
+// answer reads, or applies. mu is held.
+func (q *quorum) answer(req *replication.Request) *replication.Answer {
+	if !req.IsRead() {
+		return q.apply(req)
+	}
+	if get := req.GetSessionGet(); get != nil {
+		get.Limit = min(get.Limit, q.pageRows)
+	}
+	return statemachine.Read(q.store, req)
+}
+
 // Do implements replication.Coordinator.
 func (q *quorum) Do(ctx context.Context, req *replication.Request) (*replication.Answer, error) {
 	q.mu.Lock()
@@ -119,7 +133,7 @@ func (q *quorum) Do(ctx context.Context, req *replication.Request) (*replication
 		f.first()
 	}
 	q.mu.Lock()
-	ans := q.apply(req)
+	ans := q.answer(req)
 	q.mu.Unlock()
 	if err := pause(ctx, f.after); err != nil {
 		return nil, fmt.Errorf("%w: %w", replication.ErrUnknownOutcome, err)

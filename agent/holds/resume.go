@@ -19,9 +19,9 @@ import (
 // quorum was asked for it until after the quorum has nothing of it any more. So
 // what the quorum has and the table does not, was told to nobody.
 //
-//   - A session is renewed, never opened again. The first answer has the quorum's
-//     list, and the list wins: what is not in it is lost; what is in it and not in
-//     the table is released.
+//   - A session is renewed, never opened again. The first answer says whether the
+//     quorum has anything of it. The first list that is read then wins: what is not
+//     in it is lost; what is in it and not in the table is released.
 //   - A process that the table names is found again by pid and start time, under
 //     the same boot and in the same namespaces. One that lives is a witness as
 //     before, and one that does not has ended. A hold without living witnesses is
@@ -215,24 +215,30 @@ func (o *hold) takenUp(files []*os.File) {
 
 // takeUp settles every hold of a session that was resumed with the quorum's
 // first list. mu is held.
-func (s *session) takeUp(list []*replication.SessionHold, index uint64) {
-	listed := make(map[string]*replication.SessionHold, len(list))
-	for _, sh := range list {
-		listed[string(sh.GetOwner())] = sh
+func (s *session) takeUp(list []page) {
+	type news struct {
+		*replication.SessionHold
+		index uint64
+	}
+	listed := make(map[string]news)
+	for _, p := range list {
+		for _, sh := range p.holds {
+			listed[string(sh.GetOwner())] = news{sh, p.index}
+		}
 	}
 	for id, o := range s.holds {
 		if !o.restored {
 			continue // opened since
 		}
-		sh := listed[id]
-		if sh == nil {
+		sh, ok := listed[id]
+		if !ok {
 			o.notListed()
 			continue
 		}
 		o.restored = false
 		// Who was not asked for an ack may have been shown the grant.
 		o.told = sh.GetGranted() && (o.acked || !o.needAck)
-		o.learn(sh.GetGranted(), sh.GetToken(), sh.GetPosition(), index)
+		o.learn(sh.GetGranted(), sh.GetToken(), sh.GetPosition(), sh.index)
 		if o.deadOnes {
 			o.witnessesEnded()
 		}
@@ -240,7 +246,7 @@ func (s *session) takeUp(list []*replication.SessionHold, index uint64) {
 	}
 	for id, sh := range listed {
 		if s.holds[id] == nil {
-			s.learn(sh, index)
+			s.learn(sh.SessionHold, sh.index)
 		}
 	}
 }

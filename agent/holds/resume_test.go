@@ -18,12 +18,15 @@ import (
 	"github.com/kahu-sh/kahu/agent/holds"
 	"github.com/kahu-sh/kahu/localapi"
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/statemachine"
 )
 
 // newTableRig is a rig whose agents keep a lease table.
-func newTableRig(t testing.TB) *rig {
+func newTableRig(t testing.TB) *rig { return newTableRigAt(t, statemachine.CurrentLevel) }
+
+func newTableRigAt(t testing.TB, level uint32) *rig {
 	r := &rig{t: t, began: time.Now(), table: filepath.Join(t.TempDir(), "table"), boot: "boot"}
-	r.q = newQuorum(t, r.now)
+	r.q = newQuorum(t, level, r.now)
 	r.h = r.newHolds()
 	return r
 }
@@ -41,14 +44,18 @@ func crashed(t *testing.T) *rig {
 	return r
 }
 
-// reborn runs f in a bubble.
+// reborn runs f in bubbles, as bubble does.
 func reborn(t *testing.T, f func(t *testing.T, r *rig)) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newTableRig(t)
-		defer r.close()
-		defer r.q.setFault(nil)
-		f(t, r)
-	})
+	for _, level := range []uint32{3, statemachine.CurrentLevel} {
+		t.Run(fmt.Sprint("level ", level), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTableRigAt(t, level)
+				defer r.close()
+				defer r.q.setFault(nil)
+				f(t, r)
+			})
+		})
+	}
 }
 
 func (r *rig) attach(id string) localapi.Hold {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/kahu-sh/kahu/agent/holds"
 	"github.com/kahu-sh/kahu/localapi"
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/statemachine"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -51,9 +53,12 @@ type rig struct {
 
 func (r *rig) now() time.Duration { return time.Since(r.began) + time.Hour }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { return newRigAt(t, statemachine.CurrentLevel) }
+
+// newRigAt is newRig with a quorum of this feature level.
+func newRigAt(t testing.TB, level uint32) *rig {
 	r := &rig{t: t, began: time.Now()}
-	r.q = newQuorum(t, r.now)
+	r.q = newQuorum(t, level, r.now)
 	r.h = r.newHolds()
 	return r
 }
@@ -138,12 +143,17 @@ func (r *rig) wantDeadline(e localapi.HoldEvent, s time.Duration) {
 	}
 }
 
-// bubble runs f with a fake clock and fails on goroutines that outlive Close.
+// bubble runs f with a fake clock and fails on goroutines that outlive Close: over a
+// quorum whose renewals have the list of holds in them, and over one of today.
 func bubble(t *testing.T, f func(t *testing.T, r *rig)) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		defer r.close() // also after a failure: nothing may be left in the bubble
-		defer r.q.setFault(nil)
-		f(t, r)
-	})
+	for _, level := range []uint32{3, statemachine.CurrentLevel} {
+		t.Run(fmt.Sprint("level ", level), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRigAt(t, level)
+				defer r.close() // also after a failure: nothing may be left in the bubble
+				defer r.q.setFault(nil)
+				f(t, r)
+			})
+		})
+	}
 }

@@ -65,6 +65,7 @@ type session struct {
 type attempt struct {
 	number uint64
 	s      time.Duration // lease time before the first byte was sent
+	heard  time.Duration // lease time when a part of the answer came, or s
 	cancel context.CancelFunc
 }
 
@@ -126,11 +127,11 @@ func (s *session) step() (nap time.Duration, over bool) {
 	s.expire(now)
 	if n := len(s.attempts); n > 0 {
 		overdue := min(overdueAfter, interval(s.ttl))
-		if now-s.attempts[n-1].s >= overdue {
+		if now-s.attempts[n-1].heard >= overdue {
 			s.setAtRisk()
 			s.try(now)
 		}
-		nap = s.attempts[len(s.attempts)-1].s + overdue - now
+		nap = s.attempts[len(s.attempts)-1].heard + overdue - now
 	} else {
 		if now >= s.dueAt {
 			s.try(now)
@@ -167,7 +168,7 @@ func (s *session) try(now time.Duration) {
 		s.attempts = s.attempts[1:]
 	}
 	s.lastTried++
-	a := &attempt{number: s.lastTried, s: now}
+	a := &attempt{number: s.lastTried, s: now, heard: now}
 	// After a TTL its answer could not move the deadline.
 	ctx, cancel := context.WithTimeout(s.ctx, s.ttl)
 	a.cancel = cancel
@@ -176,7 +177,7 @@ func (s *session) try(now time.Duration) {
 	req := &replication.Request{}
 	if s.opened || s.resumed {
 		req.Op = &replication.Request_SessionRenew{SessionRenew: &replication.SessionRenew{
-			Id: s.id, Attempt: a.number, CheckHolds: true, HoldCount: s.count, HoldHash: s.hash}}
+			Id: s.id, Attempt: a.number, CheckHolds: true, HoldCount: s.count, HoldHash: s.hash, ListApart: true}}
 	} else {
 		req.Op = &replication.Request_SessionOpen{SessionOpen: &replication.SessionOpen{
 			Id: s.id, Host: s.h.cfg.Host, Node: s.h.cfg.Node, TtlMs: s.ttl.Milliseconds()}}
@@ -186,12 +187,24 @@ func (s *session) try(now time.Duration) {
 		// a.s was read before this line, and Do may send the request again
 		// without touching it: the first s counts (HAZARDS.md 2).
 		ans, err := s.h.cfg.Coordinator.Do(ctx, req)
-		s.answered(a, ans, err)
+		var list []page
+		if err == nil && ans.GetSession().GetHoldsDiffer() {
+			list, err = s.pages(ctx, func() { s.hear(a) })
+		}
+		s.answered(a, ans, list, err)
 	})
 }
 
-// answered takes the outcome of one attempt.
-func (s *session) answered(a *attempt, ans *replication.Answer, err error) {
+// hear takes note that an attempt makes progress.
+func (s *session) hear(a *attempt) {
+	s.h.mu.Lock()
+	defer s.h.mu.Unlock()
+	a.heard = s.h.cfg.LeaseNow()
+}
+
+// answered takes the outcome of one attempt, and the quorum's list of holds if that
+// was read since.
+func (s *session) answered(a *attempt, ans *replication.Answer, list []page, err error) {
 	s.h.mu.Lock()
 	defer s.h.mu.Unlock()
 	inFlight := s.forget(a)
@@ -208,7 +221,7 @@ func (s *session) answered(a *attempt, ans *replication.Answer, err error) {
 		}
 	case ans.GetCode() == replication.Code_CODE_OK:
 		s.h.metrics.renewed(now - a.s)
-		s.acknowledged(a, now, ans)
+		s.acknowledged(a, now, ans, list)
 	case ans.GetCode() == replication.Code_CODE_SESSION_LOST:
 		s.lose(reasonSessionEnded)
 	default:
@@ -238,7 +251,7 @@ func (s *session) failed(now time.Duration, why string) {
 }
 
 // acknowledged moves the deadline, forward only. mu is held.
-func (s *session) acknowledged(a *attempt, now time.Duration, ans *replication.Answer) {
+func (s *session) acknowledged(a *attempt, now time.Duration, ans *replication.Answer, list []page) {
 	got := ans.GetSession()
 	if (s.opened || s.resumed) && got.GetAttempt() != 0 && got.GetAttempt() != a.number {
 		// An answer to another attempt would acknowledge with the wrong s.
@@ -265,10 +278,15 @@ func (s *session) acknowledged(a *attempt, now time.Duration, ans *replication.A
 		}
 		return older.s < a.s
 	})
-	if first && s.resumed {
-		s.takeUp(got.GetHolds(), ans.GetIndex())
-	} else if got.GetHoldsListed() {
-		s.reconcile(got.GetHolds(), ans.GetIndex())
+	if list == nil && (got.GetHoldsListed() || first && s.resumed) {
+		// Without a list, and no difference: the quorum has nothing of it.
+		list = []page{{got.GetHolds(), ans.GetIndex()}}
+	}
+	switch {
+	case first && s.resumed:
+		s.takeUp(list)
+	case list != nil:
+		s.reconcile(list)
 	}
 }
 

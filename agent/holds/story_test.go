@@ -15,6 +15,7 @@ import (
 	"github.com/kahu-sh/kahu/agent/holds"
 	"github.com/kahu-sh/kahu/localapi"
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/statemachine"
 )
 
 // TestNeverDoubled plays random stories: two agents, few locks, callers that
@@ -29,6 +30,11 @@ func TestNeverDoubled(t *testing.T) {
 			faulty:  rapid.IntRange(0, 60).Draw(rt, "percent of requests that meet a fault"),
 			silence: time.Duration(rapid.IntRange(0, 60).Draw(rt, "seconds of silence")) * time.Second,
 		}
+		if rapid.Bool().Draw(rt, "renewals have the list in them") {
+			s.level = 3
+		} else {
+			s.level = statemachine.CurrentLevel
+		}
 		var problem error
 		synctest.Test(t, func(t *testing.T) { problem = s.play(t) })
 		if problem != nil {
@@ -38,6 +44,7 @@ func TestNeverDoubled(t *testing.T) {
 }
 
 type story struct {
+	level   uint32
 	seed    uint64
 	callers int
 	faulty  int
@@ -62,7 +69,7 @@ func (s *story) failed(format string, args ...any) {
 
 func (s *story) play(t *testing.T) error {
 	s.rnd = rand.New(rand.NewPCG(s.seed, 1))
-	r := newRig(t)
+	r := newRigAt(t, s.level)
 	agents := []*holds.Holds{r.h, r.newHolds()}
 	r.q.setFault(s.fault)
 	var wg sync.WaitGroup

@@ -197,6 +197,11 @@ func (m *Machine) prolong(s *session) {
 	m.touch(s)
 }
 
+// listApartLevel is the feature level since which an agent that asks for it is told
+// that the holds differ, and reads them itself: listing 100,000 takes longer than an
+// entry may.
+const listApartLevel = 4
+
 func (m *Machine) sessionRenew(c *command, op *replication.SessionRenew) {
 	id, problem := parseID(op.GetId())
 	if problem != "" {
@@ -212,8 +217,11 @@ func (m *Machine) sessionRenew(c *command, op *replication.SessionRenew) {
 	d := s.describe(&m.state)
 	d.Attempt = op.GetAttempt()
 	if op.GetCheckHolds() && (op.GetHoldCount() != s.holds || op.GetHoldHash() != s.holdHash) {
-		d.HoldsListed = true
-		d.Holds = listHolds(m.store, id)
+		if op.GetListApart() && m.level >= listApartLevel {
+			d.HoldsDiffer = true
+		} else {
+			d.HoldsListed, d.Holds = true, listHolds(m.store, id)
+		}
 	}
 	c.answer.Result = &replication.Answer_Session{Session: d}
 }
