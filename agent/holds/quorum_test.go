@@ -32,7 +32,9 @@ type quorum struct {
 	deaf bool
 	// pageRows bounds a page of a session's holds.
 	pageRows uint32
-	seen     []*replication.Request // what was asked, in order
+	// listAfter is how long the list that begins a watch is on its way.
+	listAfter time.Duration
+	seen      []*replication.Request // what was asked, in order
 }
 
 // fault is what happens to one request.
@@ -169,7 +171,9 @@ func (q *quorum) Watch(ctx context.Context, session []byte, fn func(*replication
 	list, _ := statemachine.SessionHolds(q.store, session)
 	w.push(&replication.Event{Kind: replication.Event_KIND_LISTED, Holds: list, Index: q.index})
 	q.watchers[w] = true
+	late := q.listAfter
 	q.mu.Unlock()
+	_ = pause(ctx, late) // the loop below looks at ctx
 	defer func() {
 		q.mu.Lock()
 		delete(q.watchers, w)
@@ -270,6 +274,7 @@ func (q *quorum) setFault(f func(*replication.Request) fault) {
 
 func isRenew(r *replication.Request) bool  { return r.GetSessionRenew() != nil }
 func isWait(r *replication.Request) bool   { return r.GetLockWait() != nil }
+func isList(r *replication.Request) bool   { return r.GetSessionGet() != nil }
 func isUnlock(r *replication.Request) bool { return r.GetLockUnlock() != nil }
 
 // on makes a fault for those requests that match.

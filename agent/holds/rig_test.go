@@ -43,6 +43,7 @@ type rig struct {
 	// registry is nil unless a test wants metrics.
 	registry  prometheus.Registerer
 	maxPidfds int // 0: the default
+	maxHolds  int // 0: 1,000
 	// Of tests that restart the agent.
 	table, boot string
 	ackTimeout  time.Duration
@@ -71,7 +72,7 @@ func (r *rig) newHolds() *holds.Holds {
 	h, err := holds.New(holds.Config{
 		Coordinator: r.q, Node: "n1", Host: "host", LeaseNow: r.now,
 		Boottime: func() time.Duration { looks.Add(1); return r.now() + bootAhead }, BootID: cmp.Or(r.boot, "boot"),
-		Logger: slog.New(slog.DiscardHandler), Registerer: r.registry, MaxHolds: 1000, MaxPidfds: r.maxPidfds,
+		Logger: slog.New(slog.DiscardHandler), Registerer: r.registry, MaxHolds: cmp.Or(r.maxHolds, 1000), MaxPidfds: r.maxPidfds,
 		TablePath: r.table, AckTimeout: r.ackTimeout, Adopt: r.adopt,
 	})
 	if err != nil {

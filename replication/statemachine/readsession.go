@@ -9,7 +9,7 @@ import (
 
 // queueRowsPerPage ends a page of a session's holds: when so many waiters were looked
 // through to count places in line, no further queue is.
-const queueRowsPerPage = 100_000
+const queueRowsPerPage = 10_000
 
 func (v *view) sessionGet(c *command, op *replication.SessionGet) {
 	id, problem := parseID(op.GetId())
