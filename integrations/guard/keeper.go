@@ -58,6 +58,7 @@ type keeper struct {
 
 	phase    phase
 	token    int64
+	files    stage.Files   // of the command
 	deadline time.Duration // boot time; 0 before the grant
 	killAt   time.Duration // boot time; 0 until the tree was told to end
 	atRisk   bool
@@ -84,7 +85,7 @@ func (k *keeper) run() outcome {
 
 	// Nothing of the tree is left. What follows may take its time.
 	_ = k.dead.Stop()
-	k.removeFiles(k.token)
+	k.files.Remove()
 	go k.hold.ignoreEvents()
 	k.release()
 	k.hold.stop()
@@ -298,7 +299,8 @@ func (k *keeper) failed(err error) {
 
 // start has the init start the command: held, acknowledged, deadlines armed.
 func (k *keeper) start() {
-	if err := k.writeFiles(k.token); err != nil {
+	k.files = k.Options.files(k.token)
+	if err := writeFiles(k.files); err != nil {
 		k.finish(failure(ExitOS, "%v", err))
 		return
 	}
@@ -307,7 +309,7 @@ func (k *keeper) start() {
 	}
 	k.phase = starting
 	// Before the command can run: a face that outlives us then knows that it may have.
-	_ = k.face.Send(stage.Message{Kind: stage.Started})
+	_ = k.face.Send(stage.Message{Kind: stage.Started, Text: k.files.Encode()})
 	k.tree.send(stage.Message{Kind: stage.Start, At: k.deadline, Number: len(k.Command), Text: k.file + "\x00" + k.environment(k.token)})
 }
 

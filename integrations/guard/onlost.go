@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/kahu-sh/kahu/integrations/guard/stage"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,45 +53,41 @@ func ParseOnLost(s string) (OnLost, error) {
 // maxRunBytes keeps the command well below what one message between stages takes.
 const maxRunBytes = 8 << 10
 
-// writeFiles makes the pid file and the token file, each whole or not at all. It
-// is called before the command starts.
-func (o *Options) writeFiles(token int64) error {
-	// The face's pid: who signals it signals the command.
-	return errors.Join(
-		replaceFile(o.PIDFile, strconv.Itoa(os.Getppid())),
-		replaceFile(o.TokenFile, strconv.FormatInt(token, 10)))
+// files are the pid file and the token file of one command.
+func (o *Options) files(token int64) stage.Files {
+	f := stage.Files{}
+	if o.PIDFile != "" {
+		f[o.PIDFile] = strconv.Itoa(stage.FacePID()) + "\n" // who signals the face signals the command
+	}
+	if o.TokenFile != "" {
+		f[o.TokenFile] = strconv.FormatInt(token, 10) + "\n"
+	}
+	return f
 }
 
-// removeFiles removes what writeFiles has made and nobody has replaced since.
-func (o *Options) removeFiles(token int64) {
-	removeFile(o.PIDFile, strconv.Itoa(os.Getppid()))
-	removeFile(o.TokenFile, strconv.FormatInt(token, 10))
+// writeFiles makes them, each whole or not at all. It is called before the command
+// starts.
+func writeFiles(files stage.Files) error {
+	var failed error
+	for path, text := range files {
+		failed = errors.Join(failed, replaceFile(path, text))
+	}
+	return failed
 }
 
 func replaceFile(path, text string) error {
-	if path == "" {
-		return nil
-	}
 	f, err := os.CreateTemp(slashed.Dir(path), "."+slashed.Base(path)+"-*")
 	if err != nil {
-		return err
+		return fmt.Errorf("write %s: %w", path, err)
 	}
-	_, err = f.WriteString(text + "\n")
+	_, err = f.WriteString(text)
 	err = errors.Join(err, f.Chmod(0o644), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
 		_ = os.Remove(f.Name())
+		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return err
-}
-
-func removeFile(path, text string) {
-	if path == "" {
-		return
-	}
-	if b, err := os.ReadFile(path); err == nil && string(b) == text+"\n" {
-		_ = os.Remove(path)
-	}
+	return nil
 }

@@ -159,3 +159,51 @@ func TestStandbyWaitsForTheAgent(t *testing.T) {
 	a.accept().serve()
 	g.exits(0)
 }
+
+// The files are gone with the command, whoever of the guard was killed: a pid that is
+// left behind is another's soon.
+func TestAKilledStageLeavesNoFiles(t *testing.T) {
+	eachRung(t, func(t *testing.T, rung guard.Containment) {
+		for _, killed := range []string{"face", "keeper", "init"} {
+			t.Run(killed, func(t *testing.T) {
+				a := newAgent(t)
+				dir := t.TempDir()
+				g := a.start(settings{Contain: rung, Require: true, Grace: 100 * time.Millisecond,
+					TokenFile: filepath.Join(dir, "token"), PIDFile: filepath.Join(dir, "pid")},
+					"sh", "-c", "ls "+dir+" | tr '\\n' ' ' >&3; echo >&3; exec sleep 1000")
+				p := a.accept()
+				p.grant(time.Minute)
+				g.says("pid token ")
+				s := g.stages()
+				g.kill(unix.SIGKILL, map[string]process{"face": s.face, "keeper": s.keeper, "init": s.init}[killed])
+				if killed != "keeper" {
+					p.release()
+				}
+				g.wait()
+				g.dead(s.all()...)
+				left, err := os.ReadDir(dir)
+				must(t, err)
+				if len(left) > 0 {
+					t.Errorf("%v is left, and more", left[0])
+				}
+			})
+		}
+	})
+}
+
+// The sockets between the stages find a place where few descriptors may be open.
+func TestFewDescriptors(t *testing.T) {
+	a := newAgent(t)
+	g := a.prepare(settings{}, "sh", "-c", "ulimit -n")
+	g.cmd.Args = append([]string{"sh", "-c", `ulimit -n 50; exec "$0" "$@"`, ""}, g.cmd.Args[1:]...)
+	self, err := os.Executable()
+	must(t, err)
+	g.cmd.Path, g.cmd.Args[3] = "/bin/sh", self
+	g.cmd.Stdout, g.cmd.Stderr = &g.stdout, &g.stderr
+	g.run()
+	a.accept().serve()
+	g.exits(0)
+	if g.stdout.String() != "50\n" {
+		t.Errorf("the command may have %q descriptors", &g.stdout)
+	}
+}

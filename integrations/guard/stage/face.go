@@ -58,7 +58,7 @@ func Face() int {
 		if !again || f.asked.Load() {
 			return code
 		}
-		f.started, f.group = false, ""
+		f.started, f.group, f.files = false, "", nil
 	}
 }
 
@@ -90,6 +90,7 @@ type face struct {
 	restart bool // the keeper may ask for another
 	keeper  atomic.Pointer[Link]
 	group   string // path of the control group that the command is in, or empty
+	files   Files  // what the keeper has made for the command
 }
 
 // listen returns the keeper's last word, or nil when it ended without one. It
@@ -107,7 +108,7 @@ func (f *face) listen(link *Link, onStart func()) (end *Message) {
 				ReleaseStdio(0, 1) // the next keeper would need them
 			}
 		case Started:
-			f.started = true
+			f.started, f.files = true, parseFiles(m.Text)
 			onStart()
 		case Ended, Again:
 			end = &m
@@ -136,6 +137,7 @@ func (f *face) abandoned(status syscall.WaitStatus) int {
 	if f.reaps {
 		KillDescendants(time.Time{})
 	}
+	f.files.Remove()
 	if !f.started {
 		return 128 + int(status.Signal())
 	}

@@ -33,7 +33,7 @@ const (
 	Listening Kind = 'l' // face → keeper, first: signals are caught from now on
 	Signal    Kind = 's' // face → keeper → init: forward signal Number, unless the whole job had it
 
-	Started   Kind = 'g' // init → keeper: the command runs; keeper → face: it is about to
+	Started   Kind = 'g' // init → keeper: the command runs; keeper → face: it is about to, Text is its Files
 	Contained Kind = 'c' // keeper → face: Text is the control group's path; Number is 1 when Again may come
 	Again     Kind = 'a' // keeper → face: the lease was lost, and nothing of the tree is left; start another keeper
 	Ended     Kind = 'x' // init → keeper: how the command ended; keeper → face: how to end

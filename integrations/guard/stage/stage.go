@@ -49,12 +49,20 @@ const (
 	initName   = "kahu-init"
 
 	// firstFD keeps the sockets between stages away from the descriptors that
-	// the user passes to the command (3>file, sockets of systemd).
+	// the user passes to the command (3>file, sockets of systemd), and lowFD does
+	// where the user may not have as many.
 	firstFD = 200
+	lowFD   = 10
 )
 
 // keeper is set by init in a process that a face started.
 var keeper *Link
+
+// facePID is the face's, in a keeper.
+var facePID int
+
+// FacePID is the pid of the face that started this keeper, whether it lives or not.
+func FacePID() int { return facePID }
 
 // Keeper returns the link to the face that started this process, or nil when
 // this process is not a keeper.
@@ -83,7 +91,7 @@ func init() {
 	switch m.stage {
 	case keeperName:
 		setComm(keeperName)
-		keeper = newLink(m.fd)
+		keeper, facePID = newLink(m.fd), m.parent
 		startEarly()
 	case initName:
 		setComm(initName)
@@ -154,7 +162,7 @@ func parseClaim(s string) (claim, error) {
 
 // holds says whether the claim is true of this process.
 func (c claim) holds() bool {
-	if c.fd < firstFD || os.Args[0] != c.stage {
+	if c.fd < lowFD || os.Args[0] != c.stage {
 		return false
 	}
 	if c.mode.pid1() != (os.Getpid() == 1 && os.Getppid() == 0) {
@@ -177,7 +185,9 @@ func start(c claim, args []string, sys *syscall.SysProcAttr) (pid int, link *Lin
 	defer syscall.Close(ends[1])
 	link = newLink(ends[0])
 
-	c.fd, err = dupFrom(ends[1], firstFD)
+	if c.fd, err = dupFrom(ends[1], firstFD); err == syscall.EINVAL { // RLIMIT_NOFILE
+		c.fd, err = dupFrom(ends[1], lowFD)
+	}
 	if err != nil {
 		link.Close()
 		return 0, nil, fmt.Errorf("pass a socket on: %w", err)
