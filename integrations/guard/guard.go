@@ -33,7 +33,10 @@
 // lock until it has; in a container it leaves nothing when the container ends with
 // them, and the agent sees that (Witnesses.LastEndsTree). On PGroup elsewhere they
 // run on, and the lease ends without a renewal: only the fencing token tells them
-// from the next holder.
+// from the next holder. Nothing without privilege ends them: a parent-death signal is
+// not inherited, the process group is the caller's as well, and the agent, a user of
+// its own, may not send signals to other users' processes. UserNS and Ptrace are for
+// whom that is not enough.
 package guard
 
 import (

@@ -199,6 +199,7 @@ func (t *tree) giveUp() unix.WaitStatus {
 }
 
 func newTree(rung Containment, in *stage.Init, group *cgroup.Group) *tree {
+	_ = unix.SetNonblock(in.Pidfd, true) // so that the runtime's poller takes it
 	return &tree{
 		rung: rung, init: in, group: group,
 		pidfd:    os.NewFile(uintptr(in.Pidfd), "pidfd of the init"),
@@ -221,6 +222,7 @@ func (t *tree) watch() {
 	}()
 	go func() {
 		defer close(t.gone)
+		t.awaitEnd()
 		for {
 			// In a namespace the kernel holds this back until the last process in it
 			// is dead (HAZARDS-HOST 1).
@@ -282,10 +284,18 @@ func inContainer() bool {
 	return unix.Stat("/proc/self/ns/pid", &s) == nil && s.Ino != firstPIDNamespace
 }
 
+// awaitEnd blocks until ended is true, without a thread and a processor of the Go
+// runtime, of which the keeper has one. It may return sooner.
+func (t *tree) awaitEnd() {
+	if c, err := t.pidfd.SyscallConn(); err == nil {
+		_ = c.Read(func(uintptr) bool { return t.ended() })
+	}
+}
+
 // ended reports whether the init is dead; in a namespace, whether everything is.
 // Unlike gone it does not lag behind what the agent sees through the same pidfd.
 func (t *tree) ended() bool {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(t.pidfd.Fd()), Events: unix.POLLIN}}, 0)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(t.init.Pidfd), Events: unix.POLLIN}}, 0)
 	return err == nil && n > 0
 }
 
@@ -295,7 +305,7 @@ func (t *tree) kill() {
 	if t.group != nil && t.group.Kill() == nil {
 		return
 	}
-	_ = unix.PidfdSendSignal(int(t.pidfd.Fd()), unix.SIGKILL, nil, 0)
+	_ = unix.PidfdSendSignal(t.init.Pidfd, unix.SIGKILL, nil, 0)
 }
 
 // send tells the init. It never blocks: a stopped init must not keep the keeper

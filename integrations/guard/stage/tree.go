@@ -83,16 +83,13 @@ func signalDescendants(signals ...syscall.Signal) {
 // that is not zero and says whether the tree is gone.
 func KillDescendants(until time.Time) bool {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		if childless() { // most often at once, without a look at the whole of /proc
+			return true
+		}
 		signalDescendants(syscall.SIGKILL)
 		// A killed parent hands its children to us: look again after each round.
-		for {
-			pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
-			if err == syscall.ECHILD {
-				return true
-			}
-			if err != syscall.EINTR && (err != nil || pid == 0) {
-				break
-			}
+		if childless() {
+			return true
 		}
 		if !until.IsZero() && time.Now().After(until) {
 			return false
@@ -100,5 +97,19 @@ func KillDescendants(until time.Time) bool {
 		// Nothing tells of a grandchild that is being handed to us, so it is looked
 		// for; the wait is short, and the caller has nothing else to do.
 		time.Sleep(pause)
+	}
+}
+
+// childless reaps who has ended and says whether no child is left, nor, for a
+// subreaper, any descendant.
+func childless() bool {
+	for {
+		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+		if err == syscall.ECHILD {
+			return true
+		}
+		if err != syscall.EINTR && (err != nil || pid == 0) {
+			return false
+		}
 	}
 }
