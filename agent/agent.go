@@ -222,7 +222,12 @@ func (a *agent) serve(ctx context.Context, sockets []func() error) error {
 	failed := make(chan error, len(sockets)+2)
 	start := func(name string, run func() error) {
 		go func() { // ends when what it serves is closed by the stops of Run
-			if err := run(); err != nil {
+			err := run()
+			var unusable *UnusableError
+			switch {
+			case errors.As(err, &unusable):
+				failed <- err
+			case err != nil:
 				failed <- fmt.Errorf("%s: %w", name, err)
 			}
 		}()

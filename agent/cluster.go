@@ -153,7 +153,8 @@ func (c cluster) Change(ctx context.Context, action wire.ClusterAction, name str
 	if !ok {
 		return changed, wire.Refuse(wire.Invalid, fmt.Sprintf("there is no change %q", action))
 	}
-	members := c.Members().Members
+	known := c.Members()
+	members := known.Members
 	node, err := findNode(members, name)
 	switch {
 	case action == wire.ClusterLeave:
@@ -168,6 +169,9 @@ func (c cluster) Change(ctx context.Context, action wire.ClusterAction, name str
 	switch {
 	case err == nil:
 		changed.Detail = outcome(action, label(members, node))
+		if action == wire.ClusterTransfer && node != "" && node == known.Leader {
+			changed.Detail = label(members, node) + " leads already"
+		}
 		return changed, nil
 	case errors.Is(err, link.ErrRefused):
 		return changed, wire.Refuse(wire.Aborted, refusal(err))
@@ -194,8 +198,8 @@ func outcome(action wire.ClusterAction, node string) string {
 // refusal is the reason alone: who refused, and that it did, is of no use.
 func refusal(err error) string {
 	text := oneLine(err)
-	if _, reason, ok := strings.Cut(text, link.ErrRefused.Error()+": "); ok {
-		return reason
+	if i := strings.LastIndex(text, link.ErrRefused.Error()+": "); i >= 0 {
+		return text[i+len(link.ErrRefused.Error()+": "):]
 	}
 	return text
 }

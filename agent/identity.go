@@ -73,7 +73,7 @@ func openIdentity(cfg config.Config, version string) (*identity, error) {
 func (id *identity) open(cfg config.Config, version string) error {
 	kind := string(cfg.Storage)
 	if cfg.Role == config.Proxy {
-		kind = "none" // a proxy opens no engine; its directory can never become a voter's
+		kind = datadir.NoEngine // a proxy opens no engine; its directory can never become a voter's
 	} else if err := engines.Check(kind); err != nil {
 		return err // before a directory is made that no other engine could use
 	}

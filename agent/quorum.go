@@ -57,7 +57,7 @@ func (q *quorum) open(a *agent) (err error) {
 		return err
 	}
 	if q.listener, err = link.Listen(a.cfg.Bind, link.ListenerOptions{Security: security, Logger: a.log}); err != nil {
-		return fmt.Errorf("listening for other agents: %w; choose another --bind address or free it", err)
+		return fmt.Errorf("%w; choose another --bind address or free it", err)
 	}
 	if a.cfg.Dev { // it listens on whatever port was free
 		q.advertise = q.listener.Addr().String()
@@ -92,12 +92,23 @@ func (q *quorum) open(a *agent) (err error) {
 			MemtableBytes: a.cfg.Limits.MemtableSizeBytes, TrailingBytes: a.cfg.Limits.TrailingLogSizeBytes,
 			MaxTransactions: a.cfg.Limits.Transactions,
 		}); err != nil {
-			return err
+			return tooNew(err, a.cfg.FeatureLevelCap)
 		}
 		options.Voter, options.Backup = q.voter, a.ownBackup
 	}
 	q.server = link.NewServer(options)
 	return nil
+}
+
+// tooNew says what to do about a state that is above what this agent may read.
+func tooNew(err error, limit uint32) error {
+	switch {
+	case !errors.Is(err, statemachine.ErrNewer):
+		return err
+	case limit > 0 && limit < statemachine.CurrentLevel:
+		return &UnusableError{fmt.Errorf("feature-level-cap is %d, and what this agent has on disk was decided above that: raise it, or leave it out (%w)", limit, err)}
+	}
+	return &UnusableError{err}
 }
 
 // fatal is called when this voter may no longer decide: it wrote its last.
@@ -132,7 +143,7 @@ func (q *quorum) serve() error {
 		raft = members{q.voter}
 	}
 	if err := q.keeper.Start(q.pool, raft); err != nil {
-		return err
+		return &UnusableError{err}
 	}
 	q.gossip.start()
 	return q.server.Serve(q.listener.Protocol(link.ProtocolLink))

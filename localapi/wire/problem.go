@@ -125,7 +125,7 @@ func ErrorOf(err error) *Error {
 	case errors.Is(err, replication.ErrUnknownOutcome):
 		return &Error{Kind: UnknownOutcome, Detail: "the request may have been carried out; look before asking again"}
 	case errors.Is(err, replication.ErrUnavailable):
-		return &Error{Kind: Unavailable, Detail: "the request was not carried out, and can be sent again"}
+		return &Error{Kind: Unavailable, Detail: "no leader answered in time: the request was not carried out, and can be sent again; kahu status says what is wrong"}
 	case errors.Is(err, replication.ErrStopped):
 		return &Error{Kind: Stopping, Detail: "the request was not carried out, and can be sent again"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

@@ -53,9 +53,7 @@ func (d *Dir) loadIdentity(engine string) (known bool, err error) {
 		return false, err
 	}
 	if engine != "" && engine != i.Engine {
-		return false, &Error{d.path, ErrEngineKind,
-			fmt.Sprintf("holds a %s engine, but %s was asked for", i.Engine, engine),
-			fmt.Sprintf("start with --storage %s, or use a new directory", i.Engine), nil}
+		return false, otherEngine(d.path, i.Engine, engine)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -122,4 +120,22 @@ func (d *Dir) signVersion(version string) error {
 	}
 	d.identity = i
 	return nil
+}
+
+// NoEngine is the Engine of an agent that keeps no state: a proxy's directory never
+// becomes a voter's, nor the other way round.
+const NoEngine = "none"
+
+// otherEngine says what does not fit, and what to do.
+func otherEngine(path, has, asked string) error {
+	switch NoEngine {
+	case asked:
+		return &Error{path, ErrEngineKind, fmt.Sprintf("is that of an agent that can vote (%s), and a proxy was asked for", has),
+			"start with --role auto, and the voters' secret, or use a new directory", nil}
+	case has:
+		return &Error{path, ErrEngineKind, "is a proxy's, and an agent that can vote was asked for",
+			"start with --role proxy, or use a new directory", nil}
+	}
+	return &Error{path, ErrEngineKind, fmt.Sprintf("holds a %s engine, but %s was asked for", has, asked),
+		fmt.Sprintf("start with --storage %s, or use a new directory", has), nil}
 }
