@@ -82,7 +82,7 @@ did not hold, and 2 when its last statement found no key.`,
   kahu script run count.kahuna --param key=visits
   echo 'LET v = GET @key  RETURN rev(v)' | kahu script run - --param key=visits --output json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, text, err := source.read(cmd, args)
+			name, text, err := source.read(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -92,6 +92,12 @@ did not hold, and 2 when its last statement found no key.`,
 			}
 			return g.ask(cmd, func(ctx context.Context, c *client.Client) error {
 				res, err := c.RunScript(ctx, s)
+				if errors.Is(err, client.ErrScript) && g.output == outputText {
+					// The quorum's words are those that Kahuna's clients know.
+					if _, bad := script.Parse(text); bad != nil {
+						return g.showBadScript(cmd.ErrOrStderr(), name, text, bad)
+					}
+				}
 				if err != nil {
 					return err
 				}
