@@ -47,7 +47,7 @@ GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 
 .PHONY: build
@@ -116,11 +116,20 @@ hosts: ## The packages on Debian hosts that boot under systemd-nspawn (root; sys
 containers: ## The Kubernetes manifests against their types, and the sidecar pair under runc (root; buildah, runc)
 	cd test/containers && KAHU_CONTAINERS=1 $(GO) test -count=1 -timeout 20m -v .
 
+.PHONY: machine
+machine: ## The arm64 package on a machine of its own: guard, steps of its clock, suspend (qemu-system-arm, cpio)
+	@[ -n "$$(ls dist/*_arm64.deb 2>/dev/null)" ] || GO=$(GO) packaging/build.sh arm64
+	KAHU_MACHINE=$$(ls $(CURDIR)/dist/*_arm64.deb) $(GO) test -count=1 -timeout 15m -v ./test/machine
+
 ##@ Packages
 
 .PHONY: packages
 packages: ## deb and rpm for amd64 and arm64, checksums and SBOM, reproducible, into dist/
 	@GO=$(GO) packaging/build.sh amd64 arm64
+
+.PHONY: arm64-libraries
+arm64-libraries: ## What make packages needs for RocksDB on arm64, from Debian into the cache (and g++-aarch64-linux-gnu)
+	@packaging/foreign.sh arm64 $(TOOLS)/arm64-libraries librocksdb-dev libzstd-dev liblz4-dev libsnappy-dev libbz2-dev zlib1g-dev
 
 .PHONY: lint-packages
 lint-packages: ## lintian and rpmlint on dist/, and the rpm installed into an empty root (root)

@@ -3,9 +3,11 @@
 # that is checked out. Two runs of one commit give identical files: no clock but
 # the commit's, no path, no order of a directory.
 #
-# amd64 is one static binary with all three engines, where RocksDB 7 and its
-# static libraries are installed. arm64 is cross-built: RocksDB cannot be, and
-# its packages say so.
+# Each is one static binary with all three engines, where RocksDB 7 and the static
+# libraries it needs are there for its architecture: installed (librocksdb-dev and
+# what the README names), or, to build for arm64 elsewhere, in the cache by `make
+# arm64-libraries`, beside g++-aarch64-linux-gnu. Without them it carries the other
+# two, and the build says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,19 +22,40 @@ tool() { "$GO" tool -modfile=packaging/tools/go.mod "$@"; }
 
 static_rocksdb='-lrocksdb -lstdc++ -lm -lz -lsnappy -llz4 -lzstd -lbz2 -ldl'
 
-have_rocksdb() {
-	[ "$("$GO" env GOHOSTARCH)" = amd64 ] && [ -e /usr/lib/x86_64-linux-gnu/librocksdb.a ]
+arm64_libraries=${XDG_CACHE_HOME:-$HOME/.cache}/kahu-tools/arm64-libraries
+host=$("$GO" env GOHOSTARCH)
+declare -A triplet=([amd64]=x86_64-linux-gnu [arm64]=aarch64-linux-gnu)
+
+# libraries ARCH prints where its static libraries are, or why there are none.
+libraries() {
+	if [ "$1" = "$host" ]; then
+		[ -e "/usr/lib/${triplet[$1]}/librocksdb.a" ] || { echo 'librocksdb-dev is not installed'; return 1; }
+		echo /usr
+	elif [ "$1" = arm64 ]; then
+		[ -e "$arm64_libraries/usr/lib/${triplet[$1]}/librocksdb.a" ] || { echo 'run make arm64-libraries first'; return 1; }
+		command -v aarch64-linux-gnu-g++ >/dev/null || { echo 'g++-aarch64-linux-gnu is not installed'; return 1; }
+		echo "$arm64_libraries/usr"
+	else
+		echo "it cannot be built on $host"
+		return 1
+	fi
 }
 
 binary() { # binary ARCH OUT
-	local common=(-trimpath -buildvcs=false)
-	if [ "$1" = amd64 ] && have_rocksdb; then
-		CGO_ENABLED=1 GOARCH=amd64 CGO_LDFLAGS="-static $static_rocksdb" "$GO" build "${common[@]}" \
-			-tags rocksdb,netgo,osusergo -ldflags "-s -w -X main.version=$version -linkmode external -extldflags -static" -o "$2" ./cmd/kahu
-	else
-		echo "$1: without the engine rocksdb: $([ "$1" = amd64 ] && echo 'librocksdb-dev is not installed' || echo 'it cannot be cross-built here')"
-		CGO_ENABLED=0 GOARCH=$1 "$GO" build "${common[@]}" -ldflags "-s -w -X main.version=$version" -o "$2" ./cmd/kahu
+	# No build id of Go's: it would tell where the libraries are.
+	local common=(-trimpath -buildvcs=false) ldflags="-s -w -buildid= -X main.version=$version" at compiler=()
+	if ! at=$(libraries "$1"); then
+		echo "$1: without the engine rocksdb: $at"
+		CGO_ENABLED=0 GOARCH=$1 "$GO" build "${common[@]}" -ldflags "$ldflags" -o "$2" ./cmd/kahu
+		return
 	fi
+	local flags="-static $static_rocksdb"
+	if [ "$at" != /usr ]; then
+		compiler=("CC=${triplet[$1]}-gcc" "CXX=${triplet[$1]}-g++" "CGO_CFLAGS=-O2 -I$at/include" "CGO_CXXFLAGS=-O2 -I$at/include")
+		flags="-L$at/lib/${triplet[$1]} $flags"
+	fi
+	env CGO_ENABLED=1 GOARCH="$1" "${compiler[@]}" CGO_LDFLAGS="$flags" "$GO" build "${common[@]}" \
+		-tags rocksdb,netgo,osusergo -ldflags "$ldflags -linkmode external -extldflags -static" -o "$2" ./cmd/kahu
 }
 
 # What is the same on every architecture is made by a binary of this machine.
@@ -57,7 +80,7 @@ for arch in "${@:-amd64}"; do
 	mkdir -p "$root/usr/bin"
 	binary "$arch" "$root/usr/bin/kahu"
 	native=$root/usr/bin/kahu
-	if [ "$arch" != "$("$GO" env GOHOSTARCH)" ]; then
+	if [ "$arch" != "$host" ]; then
 		native=$dist/root/native
 		[ -e "$native" ] || CGO_ENABLED=0 "$GO" build -trimpath -buildvcs=false -ldflags "-X main.version=$version" -o "$native" ./cmd/kahu
 	fi
