@@ -63,7 +63,7 @@ func TestProposeTheRestAgain(t *testing.T) {
 		o.submit(p, write(4, 1))
 		f[before].resp = []*replication.Answer{{}, {Code: replication.Code_CODE_PROPOSE_AGAIN}, {Code: replication.Code_CODE_PROPOSE_AGAIN}}
 		f[before].err <- nil
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // virtual: in a synctest bubble
 		f = r.all()
 		if o.of(1) != "CODE_OK <nil>" || o.of(2) != "" {
 			t.Errorf("after the first entry: 1 %q, 2 %q", o.of(1), o.of(2))

@@ -226,7 +226,7 @@ func TestLocks(t *testing.T) {
 				t.Error(got)
 			}
 		})
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond) // virtual: in a synctest bubble
 		for text, want := range map[string]string{
 			"LET x = 1 SET a 2":                                     "Aborted: Failed to acquire lock: a Persistent",
 			"SLEEP 1 LET x = GET a SLEEP 1":                         "Aborted: Failed to acquire lock: a Persistent",
@@ -259,7 +259,7 @@ func TestConflict(t *testing.T) {
 				t.Error(got)
 			}
 		})
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond) // virtual: in a synctest bubble
 		c.run(t.Context(), request("SET a 2"))
 		wg.Wait()
 		if got := c.run(t.Context(), request("GET b")); got != "DoesNotExist b rev=-1" {
@@ -355,7 +355,7 @@ func TestAdmission(t *testing.T) {
 		for range 256 {
 			wg.Go(func() { c.run(t.Context(), request("SLEEP 1000")) })
 		}
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond) // virtual: in a synctest bubble
 		if got := c.run(t.Context(), request("SLEEP 1")); got != "AdmissionRefused: Node is at its transaction admission limit" {
 			t.Error(got)
 		}

@@ -123,22 +123,22 @@ func TestJumpOfTheLeader(t *testing.T) {
 		w.watch(t)
 		w.set("a", 9*time.Second)
 		w.expect(t, "a step of less than 10 s", 9*time.Second)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // virtual: in a synctest bubble
 		w.set("a", day)
 		w.expect(t, "at once after a step of a day", 9*time.Second)
-		time.Sleep(90 * time.Second)
+		time.Sleep(90 * time.Second) // virtual: in a synctest bubble
 		w.expect(t, "90 s after it", 9*time.Second)
 		w.problem(t, "90 s after it", "is 23h59m51s ahead of the times that the cluster gives out, and a majority")
 		w.set("a", 0)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // virtual: in a synctest bubble
 		w.expect(t, "after it was set right", 0)
 		w.problem(t, "after it was set right", "")
 		w.set("a", -day)
-		time.Sleep(90 * time.Second)
+		time.Sleep(90 * time.Second) // virtual: in a synctest bubble
 		w.expect(t, "after a step back by a day", 0)
 		w.problem(t, "after a step back by a day", "is 24h0m0s behind the times")
 		w.set("a", 0)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // virtual: in a synctest bubble
 		synctest.Wait()
 		if got := strings.Count(w.log.String(), "level=WARN"); got != 2 || strings.Count(w.log.String(), "level=INFO") != 2 {
 			t.Errorf("two steps were told with %d warnings:\n%s", got, w.log.String())
@@ -155,20 +155,20 @@ func TestJumpOfTheMajority(t *testing.T) {
 		w.set("a", time.Hour)
 		w.set("b", time.Hour+9*time.Second)
 		w.expect(t, "before anybody was asked", 0)
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond) // virtual: in a synctest bubble
 		w.expect(t, "two of three agree", time.Hour)
 		w.problem(t, "two of three agree", "")
 		// Back again: labels do not go back, and nobody waits an hour for them.
 		w.set("a", 0)
 		w.set("b", 0)
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond) // virtual: in a synctest bubble
 		before := w.clock.Now()
 		w.problem(t, "two of three have gone back", "go on a tenth slower")
-		time.Sleep(100 * time.Second)
+		time.Sleep(100 * time.Second) // virtual: in a synctest bubble
 		if got := w.clock.Now().Sub(before).Round(time.Second); got != 90*time.Second {
 			t.Errorf("in 100 s the labels went on by %v, want 90 s", got)
 		}
-		time.Sleep(11 * time.Hour)
+		time.Sleep(11 * time.Hour) // virtual: in a synctest bubble
 		w.expect(t, "eleven hours later", 0)
 		w.problem(t, "eleven hours later", "")
 	})
@@ -183,7 +183,7 @@ func TestCreep(t *testing.T) {
 		for range 300 {
 			w.set("a", w.is("a")+5*time.Second)
 			w.clock.Now()
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // virtual: in a synctest bubble
 		}
 		if got := w.labels(); got > 2*wallclock.Tolerance {
 			t.Errorf("5 s at a time the labels were led %v ahead", got)
@@ -269,22 +269,22 @@ func TestAlone(t *testing.T) {
 		w.begin(t.Context(), 0)
 		w.watch(t)
 		w.set("a", 20*365*day)
-		time.Sleep(50 * time.Second)
+		time.Sleep(50 * time.Second) // virtual: in a synctest bubble
 		w.expect(t, "20 years ahead, for 50 s", 0)
 		w.problem(t, "20 years ahead, for 50 s", "until it has stayed for 1m0s")
 		w.set("a", 0)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // virtual: in a synctest bubble
 		w.problem(t, "put right", "")
 		w.set("a", 20*365*day)
-		time.Sleep(50 * time.Second)
+		time.Sleep(50 * time.Second) // virtual: in a synctest bubble
 		w.expect(t, "again, for 50 s", 0)
-		time.Sleep(15 * time.Second)
+		time.Sleep(15 * time.Second) // virtual: in a synctest bubble
 		w.expect(t, "for more than a minute", 20*365*day)
 		w.problem(t, "for more than a minute", "")
 		// Each move begins anew.
 		for range 10 {
 			w.set("a", w.is("a")+day)
-			time.Sleep(30 * time.Second)
+			time.Sleep(30 * time.Second) // virtual: in a synctest bubble
 		}
 		w.expect(t, "a clock that does not rest", 20*365*day)
 	})
@@ -342,7 +342,7 @@ func anyClocks(ctx context.Context, steps []step) error {
 		w.hush(s.node, s.silent && s.node != "a")
 		could = could || agreed()
 		for pause := s.pause; pause >= 0; pause -= 250 * time.Millisecond {
-			time.Sleep(min(pause, 250*time.Millisecond))
+			time.Sleep(min(pause, 250*time.Millisecond)) // virtual: in a synctest bubble
 			now, elapsed := w.clock.Now(), time.Since(at)
 			moved := now.Sub(last)
 			if moved > elapsed+most && !could {
@@ -358,7 +358,7 @@ func anyClocks(ctx context.Context, steps []step) error {
 		w.set(node, 0)
 		w.hush(node, false)
 	}
-	time.Sleep(2 * time.Minute)
+	time.Sleep(2 * time.Minute) // virtual: in a synctest bubble
 	if w.clock.Status().Trusted && w.labels() != 0 {
 		return fmt.Errorf("all clocks are right, and the labels %v off", w.labels())
 	}

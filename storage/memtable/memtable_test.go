@@ -118,7 +118,7 @@ func TestOldTablesAreWrittenAndSyncedInTime(t *testing.T) {
 		if age := s.Stats().OldestUnflushed; age != 999*time.Millisecond {
 			t.Errorf("oldest unflushed commit: %v", age)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) // virtual: in a synctest bubble
 		synctest.Wait()
 		if n := f.Calls(enginetest.OpWrite); n != 1 {
 			t.Errorf("%d writes after the interval, want 1", n)
@@ -126,7 +126,7 @@ func TestOldTablesAreWrittenAndSyncedInTime(t *testing.T) {
 		if st := s.Stats(); st.OldestUnflushed != 0 || st.UnflushedBytes != 0 || st.FlushedIndex != 1 || st.DurableIndex != 0 {
 			t.Errorf("after the write: %+v", st)
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // virtual: in a synctest bubble
 		synctest.Wait()
 		if s.Durable() != 1 {
 			t.Errorf("Durable = %d after the sync interval", s.Durable())
@@ -171,7 +171,7 @@ func TestBeginWaitsAtTheLimit(t *testing.T) {
 				applied.Store(i + 1)
 			}
 		}()
-		time.Sleep(3 * time.Second)
+		time.Sleep(3 * time.Second) // virtual: in a synctest bubble
 		synctest.Wait()
 		st := s.Stats()
 		if n := applied.Load(); n < 15 || n > 21 || st.UnflushedBytes < 100_000 || st.UnflushedBytes > 106_000 {
@@ -299,7 +299,7 @@ func TestLastingErrorStopsEverything(t *testing.T) {
 				for i := range uint64(5) {
 					putBytes(s, 2+i, 5000) // beyond the limit: must not wait for ever
 				}
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute) // virtual: in a synctest bubble
 				synctest.Wait()
 				if n := f.Calls(enginetest.OpWrite); n != writes {
 					t.Errorf("%d writes after the lasting error", n-writes)
