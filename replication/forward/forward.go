@@ -187,7 +187,7 @@ func (f *Forwarder) send(ctx context.Context, req *replication.Request) (*replic
 			err = fmt.Errorf("%w: %w", replication.ErrUnavailable, ans.Refused())
 		}
 		if err == nil {
-			search.answered(to, req, under)
+			search.answered(to, req, ans, under)
 			return ans, attempts, nil
 		}
 		if isStopped(err) {

@@ -29,6 +29,7 @@ type quorum struct {
 	ids      []string          // ids in the order of arrival
 	below    map[string]uint64 // watermark by session
 	asked    []string          // nodes in the order asked
+	refuses  bool              // every node refuses every request as too large, whether or not it leads
 }
 
 func newQuorum(leader string) *quorum {
@@ -45,6 +46,9 @@ func (q *quorum) Do(ctx context.Context, node string, req *replication.Request) 
 		q.mu.Lock()
 		return nil, ctx.Err()
 	}
+	if q.refuses {
+		return &replication.Answer{Code: replication.Code_CODE_INVALID}, nil
+	}
 	if node != q.leader {
 		return nil, &replication.NotLeaderError{Leader: q.leader}
 	}
@@ -56,7 +60,7 @@ func (q *quorum) decide(req *replication.Request) (*replication.Answer, error) {
 	switch op := req.GetOp().(type) {
 	case *replication.Request_SessionOpen:
 		q.sessions[string(op.SessionOpen.Id)] = true
-		return &replication.Answer{}, nil
+		return &replication.Answer{Index: 1}, nil // an entry has decided it
 	case *replication.Request_SessionRenew:
 		if !q.sessions[string(op.SessionRenew.Id)] {
 			return &replication.Answer{Code: replication.Code_CODE_SESSION_LOST}, nil
@@ -128,6 +132,24 @@ func TestHintIsFollowedAndRemembered(t *testing.T) {
 		}
 		if len(q.asked) != 1 || q.asked[0] != "c" || f.Leader() != "c" {
 			t.Fatalf("second request asked %v (leader %q), want only the leader c", q.asked, f.Leader())
+		}
+	})
+}
+
+// Whoever refuses a request before it is in the log need not lead.
+func TestARefusalOutsideOfTheLogNamesNoLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuorum("c")
+		q.refuses = true
+		f := proxy(q)
+		defer f.Close()
+		renew := &replication.Request{Op: &replication.Request_SessionRenew{SessionRenew: &replication.SessionRenew{Id: make([]byte, 16)}}}
+		a, err := f.Do(t.Context(), renew)
+		if err != nil || a.GetCode() != replication.Code_CODE_INVALID {
+			t.Fatalf("%v, %v", a, err)
+		}
+		if got := f.Leader(); got != "" {
+			t.Errorf("%s is taken for the leader, since it has refused a request that is too large", got)
 		}
 	})
 }

@@ -88,7 +88,7 @@ func (f *Forwarder) hear(from string, term uint64, leader string) {
 	}
 }
 
-// learn takes in that node, asked during under, has answered a change: only the
+// learn takes in that node, asked during under, has had a change decided: only the
 // leader can.
 func (f *Forwarder) learn(node string, under *reign) {
 	if under.node == node {

@@ -56,8 +56,12 @@ func (s *search) next() (target, bool) {
 }
 
 // answered takes in who leads, or that the leader is only reached by way of others.
-// The request was begun under.
-func (s *search) answered(to target, req *replication.Request, under *reign) {
+// The request was begun under. A change that no log entry has decided tells nothing: a
+// follower, too, refuses one that is too large.
+func (s *search) answered(to target, req *replication.Request, ans *replication.Answer, under *reign) {
+	if !req.IsRead() && ans.GetIndex() == 0 {
+		return
+	}
 	switch f := s.f; {
 	case to.passesOn():
 		f.takeDetour(to.node, to.leader, under)
