@@ -78,6 +78,7 @@ type Log struct {
 	term   uint64 // of last; 0: not known
 	failed error  // first failure; every later write returns it
 	closed bool
+	grown  chan struct{} // closed when last has grown; nil: nobody waits
 
 	record recorder
 }
@@ -185,6 +186,26 @@ func (l *Log) LastIndex() (uint64, error) {
 	return l.last, nil
 }
 
+// Beyond returns a channel that is closed when the log next grows, or already if it
+// has an entry above index.
+func (l *Log) Beyond(index uint64) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last > index {
+		return closed
+	}
+	if l.grown == nil {
+		l.grown = make(chan struct{})
+	}
+	return l.grown
+}
+
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // GetLog implements raft.LogStore. An index outside of the log is
 // raft.ErrLogNotFound. Damage is fatal. The bytes of the entry are shared. On a
 // voter that does not lead it waits until an entry that is pending is durable:
@@ -282,6 +303,10 @@ func (l *Log) append(entries []*raft.Log, pending bool) {
 	}
 	last := entries[len(entries)-1]
 	l.last, l.term = last.Index, last.Term
+	if l.grown != nil {
+		close(l.grown)
+		l.grown = nil
+	}
 	if pending {
 		l.handOverLocked(entries, bytes)
 	}

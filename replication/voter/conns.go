@@ -75,3 +75,21 @@ func (s *conns) cut() {
 		_ = c.Conn.Close() // whoever uses it is told
 	}
 }
+
+// dialOnly is a stream layer for whoever accepts nothing.
+type dialOnly struct {
+	raft.StreamLayer
+	closed chan struct{}
+}
+
+// Accept implements net.Listener. It blocks until Close.
+func (d *dialOnly) Accept() (net.Conn, error) {
+	<-d.closed
+	return nil, net.ErrClosed
+}
+
+// Close implements net.Listener. It is called once, and leaves the layer below open.
+func (d *dialOnly) Close() error {
+	close(d.closed)
+	return nil
+}

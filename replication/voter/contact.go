@@ -17,25 +17,56 @@ type contacts struct {
 
 // contact is the last answer of a peer.
 type contact struct {
-	at      time.Time
-	lastLog uint64 // index at which the peer's log ended
+	at      time.Time     // zero: there was none
+	lastLog uint64        // index at which the peer's log ended
+	losses  uint64        // how often it has not answered, before and since
+	loss    chan struct{} // closed at the next of them; nil: nobody waits
 }
 
 func (c *contacts) heard(id raft.ServerID, lastLog uint64) {
+	c.change(id, func(last *contact) { last.at, last.lastLog = time.Now(), lastLog })
+}
+
+// failed takes in that an AppendEntries to a peer has ended without an answer.
+func (c *contacts) failed(id raft.ServerID) {
+	c.change(id, func(last *contact) {
+		last.losses++
+		if last.loss != nil {
+			close(last.loss)
+			last.loss = nil
+		}
+	})
+}
+
+func (c *contacts) change(id raft.ServerID, how func(*contact)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.last == nil {
 		c.last = make(map[raft.ServerID]contact)
 	}
-	c.last[id] = contact{time.Now(), lastLog}
+	last := c.last[id]
+	how(&last)
+	c.last[id] = last
+}
+
+// losses returns how often a peer has not answered, and a channel that is closed
+// when that happens again.
+func (c *contacts) losses(id raft.ServerID) (n uint64, next <-chan struct{}) {
+	c.change(id, func(last *contact) {
+		if last.loss == nil {
+			last.loss = make(chan struct{})
+		}
+		n, next = last.losses, last.loss
+	})
+	return n, next
 }
 
 // of returns the last contact with a peer, if there was one.
 func (c *contacts) of(id raft.ServerID) (contact, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	last, ok := c.last[id]
-	return last, ok
+	last := c.last[id]
+	return last, !last.at.IsZero()
 }
 
 // silence returns since when each of the servers has not answered, counted from

@@ -2,6 +2,7 @@ package voter
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"time"
@@ -43,6 +44,21 @@ func (v *Voter) EntriesOf(term uint64) (n int, err error) {
 	}
 	return n, nil
 }
+
+// Quiet reports whether the log ends with a digest, so that this leader proposes
+// nothing more by itself.
+func (v *Voter) Quiet() bool {
+	_, last := v.logBounds()
+	var e raft.Log
+	if v.log.GetLog(last, &e) != nil || e.Type != raft.LogCommand {
+		return false
+	}
+	entry, err := statemachine.DecodeEntry(e.Data)
+	return err == nil && len(entry.GetRequests()) == 1 && entry.GetRequests()[0].GetDigest() != nil
+}
+
+// Resting is how many pipelines to followers have nothing to say.
+func (v *Voter) Resting() int { return int(v.transport.resting.Load()) }
 
 // LogWriteAge is for how long a write of the log has been running.
 func (v *Voter) LogWriteAge() time.Duration { return v.log.WriteAge() }
@@ -199,3 +215,40 @@ func (v *Voter) SnapshotStream() ([]byte, error) {
 
 // Decided is the part of a request with entries that is passed on first.
 var Decided = decided
+
+// TestPipeline is a pipeline of a leader over what a test plays.
+type TestPipeline struct{ *pipeline }
+
+// NewTestPipeline makes one to a follower "b". The log is inner, too.
+func NewTestPipeline(inner interface {
+	raft.AppendPipeline
+	Beyond(index uint64) <-chan struct{}
+}, refresh time.Duration) *TestPipeline {
+	t := &transport{stalled: func() bool { return false }, log: testLog{inner}, refresh: refresh}
+	t.stopping, t.stop = context.WithCancel(context.Background())
+	return &TestPipeline{newPipeline(t, "b", inner)}
+}
+
+// HeartbeatFails is what the transport takes in of a heartbeat that failed.
+func (p *TestPipeline) HeartbeatFails() { p.transport.contacts.failed(p.to) }
+
+// Cut is the end of all exchanges.
+func (p *TestPipeline) Cut() { p.transport.cut() }
+
+type testLog struct {
+	log interface {
+		Beyond(index uint64) <-chan struct{}
+	}
+}
+
+func (l testLog) Beyond(index uint64) <-chan struct{}        { return l.log.Beyond(index) }
+func (l testLog) AwaitDurable(context.Context, uint64) error { return nil }
+
+// Beat is a beat of heartbeats.
+type Beat struct{ *beat }
+
+// NewBeat makes one whose moments lie every apart.
+func NewBeat(every time.Duration) Beat { return Beat{newBeat(every)} }
+
+// Await blocks until a heartbeat to id may leave.
+func (b Beat) Await(ctx context.Context, id raft.ServerID) error { return b.await(ctx, id) }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 	// handOverPause is between two tries: Raft forgets the last one a moment after
 	// it has told how that ended.
 	handOverPause = 2 * time.Millisecond
+	// contactPoll is how often an heir that was not heard lately is looked for.
+	contactPoll = 10 * time.Millisecond
 	// heirLag is how many entries a voter may miss and still be as good as another:
 	// so many are sent in a moment.
 	heirLag = 4096
@@ -32,14 +35,27 @@ const (
 // side was restarted since, that fails, and half a second goes until anybody
 // notices. It also takes for the best who has the longest log, alive or not. So the
 // voters are asked in the order of when they were heard, and asked again.
+//
+// While Raft asks nothing is written. So a voter that has not been heard for
+// Config.timing.heartbeat is not asked, one that falls silent then is not asked
+// again, and none is waited for as long as an election takes (transport.TimeoutNow).
 func (v *Voter) TransferLeadership(ctx context.Context, node string) error {
 	heirs := []string{node}
 	if node == "" {
 		heirs = v.heirs()
 	}
 	err := errNoHeir
+	hangs := make(map[string]bool)
 	for range handOverRounds {
 		for _, heir := range heirs {
+			if hangs[heir] {
+				continue
+			}
+			if silent := v.awaitContact(ctx, heir); silent != nil {
+				err, hangs[heir] = silent, true
+				continue
+			}
+			began := time.Now()
 			err = v.change(ctx, "transferring leadership to "+heir, func() raft.Future {
 				return v.raft.LeadershipTransferToServer(raft.ServerID(heir), raft.ServerAddress(heir))
 			})
@@ -50,6 +66,8 @@ func (v *Voter) TransferLeadership(ctx context.Context, node string) error {
 			if v.raft.State() != raft.Leader {
 				return nil
 			}
+			last, _ := v.transport.contacts.of(raft.ServerID(heir))
+			hangs[heir] = time.Since(began) >= v.cfg.timing.election/2 && last.at.Before(began)
 			v.cfg.Logger.Debug("leadership was not handed over yet", "node", v.cfg.NodeID, "to", heir, "error", err)
 			select {
 			case <-time.After(handOverPause):
@@ -62,6 +80,31 @@ func (v *Voter) TransferLeadership(ctx context.Context, node string) error {
 }
 
 var errNoHeir = errors.New("there is no other voter to lead")
+
+// awaitContact blocks until node has answered this leader lately. A leader that has
+// just won has heard nobody yet. The error says for how long node has been silent.
+func (v *Voter) awaitContact(ctx context.Context, node string) error {
+	lately := v.cfg.timing.heartbeat
+	poll := time.NewTicker(contactPoll)
+	defer poll.Stop()
+	for began := time.Now(); ; {
+		last, ok := v.transport.contacts.of(raft.ServerID(node))
+		switch silence := time.Since(last.at); {
+		case ok && silence <= lately, v.raft.State() != raft.Leader, node == v.cfg.NodeID:
+			return nil // or Raft says why not
+		case time.Since(began) <= lately:
+		case !ok:
+			return fmt.Errorf("%w: voter %s has never answered its leader, so it cannot lead now", replication.ErrUnavailable, node)
+		default:
+			return fmt.Errorf("%w: voter %s has not answered its leader for %s, so it cannot lead now", replication.ErrUnavailable, node, silence.Round(time.Millisecond))
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for an answer of voter %s: %w", node, context.Cause(ctx))
+		}
+	}
+}
 
 // handOver gives leadership to another voter, if this one leads and there is
 // another. It returns when this one has ceased to lead, or ctx ends.

@@ -1,6 +1,60 @@
 package voter
 
-import "github.com/hashicorp/raft"
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// beat has the heartbeats of a leader to all its peers leave together: an idle
+// process pays for each time that it is woken, far more than for what it then does.
+//
+// Raft pauses between HeartbeatTimeout/10 and twice that after a heartbeat, to each
+// peer on its own. Here one waits for the next of the moments that lie every apart,
+// unless it would then come later than every after the one before it. With twice
+// HeartbeatTimeout/10 the longest pause is what Raft's own longest is.
+type beat struct {
+	every time.Duration
+	since time.Time // a moment
+
+	mu   sync.Mutex
+	last map[raft.ServerID]time.Time // when the last one to a peer left
+}
+
+func newBeat(every time.Duration) *beat {
+	return &beat{every: every, since: time.Now(), last: make(map[raft.ServerID]time.Time)}
+}
+
+// await blocks until a heartbeat to id may leave, or ctx ends.
+func (b *beat) await(ctx context.Context, id raft.ServerID) error {
+	now := time.Now()
+	wait := b.every - now.Sub(b.since)%b.every
+	b.mu.Lock()
+	late := now.Add(wait).Sub(b.last[id]) > b.every // or the first one
+	b.mu.Unlock()
+	if !late {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			now = time.Now()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last[id] = now
+	return nil
+}
+
+// isHeartbeat reports whether Raft sends a as a heartbeat: it says nothing of the
+// log, and the other side passes it by its loop.
+func isHeartbeat(a *raft.AppendEntriesRequest) bool {
+	return len(a.Entries) == 0 && a.PrevLogEntry == 0 && a.PrevLogTerm == 0 && a.LeaderCommitIndex == 0
+}
 
 // SetHeartbeatHandler implements raft.Transport. handle takes in a heartbeat beside
 // Raft's loop, which may be at the disk.

@@ -3,16 +3,36 @@ package voter
 import (
 	"context"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
 
 // pipeline is an open pipeline of AppendEntries to one follower. It withholds what
-// is sent while the disk stalls, and holds back what is answered until it may
-// count (transport).
+// is sent while the disk stalls, holds back what is answered until it may count
+// (transport), and rests when there is nothing to say.
+//
+// Raft sends a request without entries every CommitTimeout, so that a follower
+// learns what is committed when writes pause, and goes on with it for ever: on an
+// idle leader that was most of what it cost. When all that the log has is committed,
+// and the follower has acknowledged to know that, such a request waits here, and
+// with it Raft's goroutine for this follower, until the log grows: then Raft has
+// something to send. Nothing is answered in place of the follower, so Raft counts
+// no contact that there was not; heartbeats keep it up.
+//
+// One is sent all the same when the last was long ago, or a heartbeat has failed
+// since: only so does it show that this connection is broken, and a follower that
+// has started again learns what is committed.
 type pipeline struct {
 	raft.AppendPipeline
 	transport *transport
+	to        raft.ServerID
+
+	sentAt   time.Time            // the last request; Raft sends from one goroutine
+	losses   uint64               // of contacts, before that
+	underWay atomic.Int32         // requests that were not answered with success
+	told     atomic.Pointer[told] // nil: nothing yet
 
 	answers chan raft.AppendFuture // what Raft consumes, in the order it was sent
 	open    context.Context        // ends with Close, or when the transport is cut
@@ -21,19 +41,71 @@ type pipeline struct {
 	relay   sync.WaitGroup
 }
 
-func newPipeline(t *transport, inner raft.AppendPipeline) *pipeline {
-	p := &pipeline{AppendPipeline: inner, transport: t, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
+// told is what a follower has acknowledged last.
+type told struct {
+	last   uint64 // index at which its log ended, or later
+	commit uint64 // LeaderCommitIndex
+}
+
+func newPipeline(t *transport, to raft.ServerID, inner raft.AppendPipeline) *pipeline {
+	p := &pipeline{AppendPipeline: inner, transport: t, to: to, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
 	p.open, p.end = context.WithCancel(t.stopping)
 	p.relay.Go(p.pass) // until Close
 	return p
 }
 
-// AppendEntries implements raft.AppendPipeline. An error ends the pipeline.
+// AppendEntries implements raft.AppendPipeline. An error ends the pipeline. The
+// future is nil when nothing was sent: Raft takes answers from Consumer alone.
 func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if p.needless(args) && p.rest(args.PrevLogEntry) {
+		return nil, nil
+	}
 	if p.transport.stalled() {
 		return nil, errStalled
 	}
+	p.sentAt = time.Now()
+	p.losses, _ = p.transport.contacts.losses(p.to)
+	p.underWay.Add(1)
 	return p.AppendPipeline.AppendEntries(args, resp)
+}
+
+// needless reports whether args say nothing that the follower has not acknowledged,
+// and nothing is about to change.
+func (p *pipeline) needless(args *raft.AppendEntriesRequest) bool {
+	known := p.told.Load()
+	return len(args.Entries) == 0 && args.LeaderCommitIndex == args.PrevLogEntry &&
+		p.underWay.Load() == 0 && known != nil && *known == told{args.PrevLogEntry, args.LeaderCommitIndex}
+}
+
+// rest blocks until the log has an entry above last, or Raft closes the pipeline,
+// and returns true. It returns false when it is time for a request without entries.
+func (p *pipeline) rest(last uint64) bool {
+	losses, lost := p.transport.contacts.losses(p.to)
+	wait := p.transport.refresh - time.Since(p.sentAt)
+	if losses != p.losses || wait <= 0 {
+		return false
+	}
+	p.transport.resting.Add(1)
+	defer p.transport.resting.Add(-1)
+	due := time.NewTimer(wait)
+	defer due.Stop()
+	select {
+	case <-p.transport.log.Beyond(last):
+		return true
+	case <-p.open.Done():
+		return true
+	case <-lost:
+	case <-due.C:
+	}
+	return false
+}
+
+// answered takes in that the follower has answered args, with success.
+func (p *pipeline) answered(args *raft.AppendEntriesRequest) {
+	now := told{args.PrevLogEntry + uint64(len(args.Entries)), args.LeaderCommitIndex}
+	if before := p.told.Load(); before == nil || *before != now {
+		p.told.Store(&now)
+	}
 }
 
 // Consumer implements raft.AppendPipeline.
@@ -66,7 +138,10 @@ func (p *pipeline) pass() {
 		if err := p.transport.hold(p.open, f.Request(), f.Response()); err != nil {
 			f.Response().Success = false // it does not count, and Raft asks again
 		}
-		ended = !f.Response().Success
+		if ended = !f.Response().Success; !ended {
+			p.answered(f.Request())
+			p.underWay.Add(-1)
+		}
 		select {
 		case p.answers <- f:
 		case <-p.closed:

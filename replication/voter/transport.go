@@ -23,7 +23,7 @@ const (
 	rpcPool = 3
 )
 
-// transport is what Raft sees of the network. It does five things:
+// transport is what Raft sees of the network. It does these things:
 //
 // Addresses are node ids. Where a node answers is looked up at each dial, so a
 // voter that moves stays the same voter (HAZARDS.md 23).
@@ -43,7 +43,8 @@ const (
 // Heartbeats pass Raft's loop by only where they change nothing (heartbeat.go).
 type transport struct {
 	raft.Transport
-	conns   *conns // nil when Config.Transport is used
+	conns   *conns                 // nil when Config.Transport is used
+	hurried *raft.NetworkTransport // for TimeoutNow; nil likewise
 	preVote raft.WithPreVote
 	node    raft.ServerAddress
 	stalled func() bool
@@ -56,11 +57,15 @@ type transport struct {
 	stop     context.CancelFunc
 
 	contacts contacts
+	resting  atomic.Int64  // pipelines that rest
+	refresh  time.Duration // see pipeline: from one request without entries to the next
+	beat     *beat
 }
 
 // ownLog is what transport needs of *raftlog.Log.
 type ownLog interface {
 	AwaitDurable(ctx context.Context, index uint64) error
+	Beyond(index uint64) <-chan struct{}
 }
 
 var (
@@ -75,14 +80,7 @@ func newTransport(cfg Config, log ownLog, stalled func() bool) (*transport, erro
 	var known *conns
 	if inner == nil {
 		known = newConns(cfg.Stream)
-		inner = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			ServerAddressProvider:   addressProvider(cfg.Address),
-			Logger:                  raftlog.HCLog(cfg.Logger),
-			Stream:                  known,
-			MaxPool:                 rpcPool,
-			Timeout:                 rpcTimeout,
-			MsgpackUseNewTimeFormat: true,
-		})
+		inner = networkTransport(cfg, known, rpcPool, rpcTimeout)
 	}
 	// Without it Raft would silently turn pre-vote off.
 	preVote, ok := inner.(raft.WithPreVote)
@@ -90,9 +88,23 @@ func newTransport(cfg Config, log ownLog, stalled func() bool) (*transport, erro
 		return nil, fmt.Errorf("raft transport %T cannot ask for pre-votes", inner)
 	}
 	t := &transport{Transport: inner, conns: known, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled,
-		log: log, intake: newIntake(inner.Consumer())}
+		log: log, intake: newIntake(inner.Consumer()), refresh: 2 * cfg.timing.heartbeat, beat: newBeat(cfg.timing.heartbeat / 5)}
 	t.stopping, t.stop = context.WithCancel(context.Background())
+	if known != nil {
+		t.hurried = networkTransport(cfg, &dialOnly{StreamLayer: known, closed: make(chan struct{})}, 0, cfg.timing.election*4/5)
+	}
 	return t, nil
+}
+
+func networkTransport(cfg Config, stream raft.StreamLayer, pool int, timeout time.Duration) *raft.NetworkTransport {
+	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider:   addressProvider(cfg.Address),
+		Logger:                  raftlog.HCLog(cfg.Logger),
+		Stream:                  stream,
+		MaxPool:                 pool,
+		Timeout:                 timeout,
+		MsgpackUseNewTimeFormat: true,
+	})
 }
 
 // addressProvider implements raft.ServerAddressProvider.
@@ -128,11 +140,17 @@ func (t *transport) cut() {
 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if isHeartbeat(args) {
+		if err := t.beat.await(t.stopping, id); err != nil {
+			return err
+		}
+	}
 	if t.stalled() {
 		return errStalled
 	}
 	err := t.Transport.AppendEntries(id, target, args, resp)
 	if err != nil {
+		t.contacts.failed(id)
 		return err
 	}
 	t.contacts.heard(id, resp.LastLog)
@@ -162,7 +180,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 	if err != nil {
 		return nil, err
 	}
-	return newPipeline(t, p), nil
+	return newPipeline(t, id, p), nil
 }
 
 // RequestPreVote implements raft.WithPreVote.
@@ -170,10 +188,25 @@ func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 	return t.preVote.RequestPreVote(id, target, args, resp)
 }
 
+// TimeoutNow implements raft.Transport. Until it returns the leader takes no writes,
+// whether or not it has given up the transfer. So it does not wait for rpcTimeout on
+// a voter that is frozen, but for less than an election. And it goes over a
+// connection of its own: one that was kept may be broken since the other side was
+// restarted.
+func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	if t.hurried == nil {
+		return t.Transport.TimeoutNow(id, target, args, resp)
+	}
+	return t.hurried.TimeoutNow(id, target, args, resp)
+}
+
 // Close implements raft.WithClose. Raft calls it when it has stopped.
 func (t *transport) Close() error {
 	t.stop()
 	t.intake.close()
+	if t.hurried != nil {
+		_ = t.hurried.Close() // always nil
+	}
 	c, ok := t.Transport.(raft.WithClose)
 	if !ok {
 		return nil

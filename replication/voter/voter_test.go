@@ -25,6 +25,8 @@ func TestElectProposeRead(t *testing.T) {
 	cl.put("k", "v1")
 	leader := c.leader()
 	for id, n := range c.nodes {
+		// The third voter may not have heard of the leader yet.
+		eventually(t, id+" knows who leads", func() bool { return n.v.Load().Status().Leader != "" })
 		a, err := n.read("k")
 		if err != nil {
 			t.Fatalf("reading at %s: %v", id, err)
