@@ -252,3 +252,9 @@ func NewBeat(every time.Duration) Beat { return Beat{newBeat(every)} }
 
 // Await blocks until a heartbeat to id may leave.
 func (b Beat) Await(ctx context.Context, id raft.ServerID) error { return b.await(ctx, id) }
+
+// UntilSweep is when a leader looks next for what is due.
+var UntilSweep = untilSweep
+
+// DueNever is when nothing will be due.
+const DueNever = dueNever

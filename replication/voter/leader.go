@@ -17,8 +17,12 @@ import (
 const (
 	// sweepLimit is how much one Sweep may end: an entry stays well under 10 ms.
 	sweepLimit = 500
-	// sweepPause is between two sweeps that were both worth proposing.
+	// sweepPause is between two sweeps that were both worth proposing. The first one
+	// after a while comes as soon as something is due: a read judges by the lease
+	// clock of what was applied, so a key of one millisecond is there until then.
 	sweepPause = 10 * time.Millisecond
+	// leastSweepSleep is for a timer that ends before the lease clock has come as far.
+	leastSweepSleep = time.Millisecond
 	// maxSweepSleep bounds how long the sweeper trusts a timer, which stands still
 	// while the host is suspended and may be slewed against lease time.
 	maxSweepSleep = time.Second
@@ -179,6 +183,7 @@ func (v *Voter) duties(r *reign) {
 	defer tick.Stop()
 	sweep := time.NewTimer(0)
 	defer sweep.Stop()
+	var swept time.Time // the last time that something was due
 	var digested uint64 // index of the last digest's own entry
 	v.raiseLevel(r)     // a new cluster need not wait for it
 	for {
@@ -187,34 +192,37 @@ func (v *Voter) duties(r *reign) {
 			return
 		case <-v.fsm.dueMoved:
 		case <-sweep.C:
-			v.sweep(r)
+			if v.sweep(r) {
+				swept = time.Now()
+			}
 		case <-tick.C:
 			digested = v.digest(r, digested)
 			v.raiseLevel(r)
 		}
-		sweep.Reset(v.untilSweep(r))
+		sweep.Reset(untilSweep(v.fsm.due.Load(), v.leaseClock(r), time.Since(swept)))
 	}
 }
 
-// untilSweep is how long to sleep before a Sweep is worth proposing.
-func (v *Voter) untilSweep(r *reign) time.Duration {
-	due := v.fsm.due.Load()
+// untilSweep is how long to sleep before a Sweep is worth proposing, so long after
+// the last one. Lease times are in nanoseconds.
+func untilSweep(due, now int64, since time.Duration) time.Duration {
 	if due == dueNever {
 		return time.Hour // dueMoved wakes earlier
 	}
-	now := v.leaseClock(r)
-	if due <= now {
-		return sweepPause
+	wait := max(leastSweepSleep, sweepPause-since)
+	if due > now {
+		wait = max(wait, time.Duration(due-now))
 	}
-	return min(max(time.Duration(due-now), sweepPause), maxSweepSleep)
+	return min(wait, maxSweepSleep)
 }
 
-// sweep proposes the end of what is due, if anything is.
-func (v *Voter) sweep(r *reign) {
+// sweep proposes the end of what is due, if anything is, and reports whether it did.
+func (v *Voter) sweep(r *reign) bool {
 	if v.fsm.due.Load() > v.leaseClock(r) {
-		return
+		return false
 	}
 	v.command(r, &replication.Request{Op: &replication.Request_Sweep{Sweep: &replication.Sweep{Limit: sweepLimit}}})
+	return true
 }
 
 // digest publishes this voter's rolling hash if anything was applied since the
