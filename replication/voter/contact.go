@@ -19,21 +19,21 @@ type contacts struct {
 type contact struct {
 	at      time.Time     // zero: there was none
 	lastLog uint64        // index at which the peer's log ended
-	losses  uint64        // how often it has not answered, before and since
-	loss    chan struct{} // closed at the next of them; nil: nobody waits
+	misses  uint64        // how often it has not answered in time, before and since
+	miss    chan struct{} // closed at the next of them; nil: nobody waits
 }
 
 func (c *contacts) heard(id raft.ServerID, lastLog uint64) {
 	c.change(id, func(last *contact) { last.at, last.lastLog = time.Now(), lastLog })
 }
 
-// failed takes in that an AppendEntries to a peer has ended without an answer.
-func (c *contacts) failed(id raft.ServerID) {
+// missed takes in that a peer has not answered an AppendEntries, or not in time.
+func (c *contacts) missed(id raft.ServerID) {
 	c.change(id, func(last *contact) {
-		last.losses++
-		if last.loss != nil {
-			close(last.loss)
-			last.loss = nil
+		last.misses++
+		if last.miss != nil {
+			close(last.miss)
+			last.miss = nil
 		}
 	})
 }
@@ -49,14 +49,14 @@ func (c *contacts) change(id raft.ServerID, how func(*contact)) {
 	c.last[id] = last
 }
 
-// losses returns how often a peer has not answered, and a channel that is closed
-// when that happens again.
-func (c *contacts) losses(id raft.ServerID) (n uint64, next <-chan struct{}) {
+// misses returns how often a peer has not answered in time, and a channel that is
+// closed when that happens again.
+func (c *contacts) misses(id raft.ServerID) (n uint64, next <-chan struct{}) {
 	c.change(id, func(last *contact) {
-		if last.loss == nil {
-			last.loss = make(chan struct{})
+		if last.miss == nil {
+			last.miss = make(chan struct{})
 		}
-		n, next = last.losses, last.loss
+		n, next = last.misses, last.miss
 	})
 	return n, next
 }

@@ -230,7 +230,10 @@ func NewTestPipeline(inner interface {
 }
 
 // HeartbeatFails is what the transport takes in of a heartbeat that failed.
-func (p *TestPipeline) HeartbeatFails() { p.transport.contacts.failed(p.to) }
+func (p *TestPipeline) HeartbeatFails() { p.transport.contacts.missed(p.to) }
+
+// HandOver is that leadership is about to be handed over.
+func (p *TestPipeline) HandOver() { p.transport.handingOver.Add(1); p.HeartbeatFails() }
 
 // Cut is the end of all exchanges.
 func (p *TestPipeline) Cut() { p.transport.cut() }

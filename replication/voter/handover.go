@@ -36,23 +36,38 @@ const (
 // notices. It also takes for the best who has the longest log, alive or not. So the
 // voters are asked in the order of when they were heard, and asked again.
 //
-// While Raft asks nothing is written. So a voter that has not been heard for
+// While Raft asks nothing is written. So a named voter that has not been heard for
 // Config.timing.heartbeat is not asked, one that falls silent then is not asked
 // again, and none is waited for as long as an election takes (transport.TimeoutNow).
 func (v *Voter) TransferLeadership(ctx context.Context, node string) error {
-	heirs := []string{node}
-	if node == "" {
-		heirs = v.heirs()
+	if node != "" {
+		if err := v.awaitContact(ctx, node); err != nil {
+			return err
+		}
+		_, err := v.offer(ctx, []string{node})
+		return err
 	}
-	err := errNoHeir
+	answering, silent := v.heirs()
+	settled, err := v.offer(ctx, answering)
+	if !settled && len(silent) > 0 {
+		_, err = v.offer(ctx, silent)
+	}
+	return err
+}
+
+// offer asks heirs to lead, one after the other. It is settled when one does, or
+// this voter has ceased to lead, or ctx has ended.
+func (v *Voter) offer(ctx context.Context, heirs []string) (settled bool, err error) {
+	err = errNoHeir
+	v.transport.handingOver.Add(1)
+	defer v.transport.handingOver.Add(-1)
+	for _, heir := range heirs {
+		v.transport.contacts.missed(raft.ServerID(heir)) // its pipeline wakes
+	}
 	hangs := make(map[string]bool)
 	for range handOverRounds {
 		for _, heir := range heirs {
 			if hangs[heir] {
-				continue
-			}
-			if silent := v.awaitContact(ctx, heir); silent != nil {
-				err, hangs[heir] = silent, true
 				continue
 			}
 			began := time.Now()
@@ -61,10 +76,10 @@ func (v *Voter) TransferLeadership(ctx context.Context, node string) error {
 			})
 			var notLeader *replication.NotLeaderError
 			if err == nil || ctx.Err() != nil || errors.As(err, &notLeader) {
-				return err
+				return true, err
 			}
 			if v.raft.State() != raft.Leader {
-				return nil
+				return true, nil
 			}
 			last, _ := v.transport.contacts.of(raft.ServerID(heir))
 			hangs[heir] = time.Since(began) >= v.cfg.timing.election/2 && last.at.Before(began)
@@ -72,11 +87,11 @@ func (v *Voter) TransferLeadership(ctx context.Context, node string) error {
 			select {
 			case <-time.After(handOverPause):
 			case <-ctx.Done():
-				return err
+				return true, err
 			}
 		}
 	}
-	return err
+	return false, err
 }
 
 var errNoHeir = errors.New("there is no other voter to lead")
@@ -119,9 +134,9 @@ func (v *Voter) handOver(ctx context.Context) error {
 	return err
 }
 
-// heirs are the other voters, the best one to lead first: those heard lately come
-// before those that were not, and of these who has most of the log.
-func (v *Voter) heirs() []string {
+// heirs are the other voters, those heard lately apart from those that were not, and
+// of both first who has most of the log.
+func (v *Voter) heirs() (answering, silent []string) {
 	type heir struct {
 		node   string
 		silent bool
@@ -143,17 +158,14 @@ func (v *Voter) heirs() []string {
 		heirs = append(heirs, h)
 	}
 	slices.SortStableFunc(heirs, func(a, b heir) int {
-		switch {
-		case a.silent != b.silent && a.silent:
-			return 1
-		case a.silent != b.silent:
-			return -1
-		}
 		return cmp.Or(cmp.Compare(a.lag, b.lag), cmp.Compare(a.since, b.since))
 	})
-	nodes := make([]string, len(heirs))
-	for i, h := range heirs {
-		nodes[i] = h.node
+	for _, h := range heirs {
+		if h.silent {
+			silent = append(silent, h.node)
+		} else {
+			answering = append(answering, h.node)
+		}
 	}
-	return nodes
+	return answering, silent
 }

@@ -21,16 +21,17 @@ import (
 // something to send. Nothing is answered in place of the follower, so Raft counts
 // no contact that there was not; heartbeats keep it up.
 //
-// One is sent all the same when the last was long ago, or a heartbeat has failed
-// since: only so does it show that this connection is broken, and a follower that
-// has started again learns what is committed.
+// One is sent all the same when the last was long ago, or a heartbeat was not
+// answered in time since. So it shows when this connection is broken, a follower that
+// has started again learns what is committed, and a leader whose heartbeat waits for
+// a packet that was lost does not lose contact over it: this is another connection.
 type pipeline struct {
 	raft.AppendPipeline
 	transport *transport
 	to        raft.ServerID
 
 	sentAt   time.Time            // the last request; Raft sends from one goroutine
-	losses   uint64               // of contacts, before that
+	misses   uint64               // of contacts, before that
 	underWay atomic.Int32         // requests that were not answered with success
 	told     atomic.Pointer[told] // nil: nothing yet
 
@@ -64,25 +65,26 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 		return nil, errStalled
 	}
 	p.sentAt = time.Now()
-	p.losses, _ = p.transport.contacts.losses(p.to)
+	p.misses, _ = p.transport.contacts.misses(p.to)
 	p.underWay.Add(1)
 	return p.AppendPipeline.AppendEntries(args, resp)
 }
 
 // needless reports whether args say nothing that the follower has not acknowledged,
-// and nothing is about to change.
+// and nothing is about to change. Before Raft hands over leadership it has a request
+// sent to the heir and waits until that has returned.
 func (p *pipeline) needless(args *raft.AppendEntriesRequest) bool {
 	known := p.told.Load()
-	return len(args.Entries) == 0 && args.LeaderCommitIndex == args.PrevLogEntry &&
+	return p.transport.handingOver.Load() == 0 && len(args.Entries) == 0 && args.LeaderCommitIndex == args.PrevLogEntry &&
 		p.underWay.Load() == 0 && known != nil && *known == told{args.PrevLogEntry, args.LeaderCommitIndex}
 }
 
 // rest blocks until the log has an entry above last, or Raft closes the pipeline,
 // and returns true. It returns false when it is time for a request without entries.
 func (p *pipeline) rest(last uint64) bool {
-	losses, lost := p.transport.contacts.losses(p.to)
+	misses, missed := p.transport.contacts.misses(p.to)
 	wait := p.transport.refresh - time.Since(p.sentAt)
-	if losses != p.losses || wait <= 0 {
+	if misses != p.misses || wait <= 0 {
 		return false
 	}
 	p.transport.resting.Add(1)
@@ -94,7 +96,7 @@ func (p *pipeline) rest(last uint64) bool {
 		return true
 	case <-p.open.Done():
 		return true
-	case <-lost:
+	case <-missed:
 	case <-due.C:
 	}
 	return false

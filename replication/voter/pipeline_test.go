@@ -61,6 +61,7 @@ func TestAPipelineWithNothingToSayRests(t *testing.T) {
 		"all is known, and time passes":     {before: entries(7, 7, 0), now: entries(7, 7, 0), wake: func(*asked, *voter.TestPipeline) { time.Sleep(refresh) }, resend: true}, // virtual
 		"all is known, a heartbeat fails":   {before: entries(7, 7, 0), now: entries(7, 7, 0), wake: func(_ *asked, p *voter.TestPipeline) { p.HeartbeatFails() }, resend: true},
 		"all is known, and Raft has closed": {before: entries(7, 7, 0), now: entries(7, 7, 0), wake: func(_ *asked, p *voter.TestPipeline) { p.Cut() }},
+		"leadership is to be handed over":   {before: entries(7, 7, 0), now: entries(7, 7, 0), wake: func(_ *asked, p *voter.TestPipeline) { p.HandOver() }, resend: true},
 		"an entry awaits its commit":        {before: entries(7, 6, 0), now: entries(7, 6, 0), sends: true},
 		"entries":                           {before: entries(7, 7, 0), now: entries(7, 7, 1), sends: true},
 		"the log was cut back":              {before: entries(7, 7, 0), now: entries(6, 6, 0), sends: true},

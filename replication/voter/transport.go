@@ -56,10 +56,11 @@ type transport struct {
 	stopping context.Context // ends with cut
 	stop     context.CancelFunc
 
-	contacts contacts
-	resting  atomic.Int64  // pipelines that rest
-	refresh  time.Duration // see pipeline: from one request without entries to the next
-	beat     *beat
+	contacts    contacts
+	resting     atomic.Int64  // pipelines that rest
+	handingOver atomic.Int64  // while not 0 none begins to
+	refresh     time.Duration // see pipeline: from one request without entries to the next
+	beat        *beat
 }
 
 // ownLog is what transport needs of *raftlog.Log.
@@ -148,9 +149,11 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if t.stalled() {
 		return errStalled
 	}
+	late := time.AfterFunc(t.beat.every/2, func() { t.contacts.missed(id) })
 	err := t.Transport.AppendEntries(id, target, args, resp)
+	late.Stop()
 	if err != nil {
-		t.contacts.failed(id)
+		t.contacts.missed(id)
 		return err
 	}
 	t.contacts.heard(id, resp.LastLog)
