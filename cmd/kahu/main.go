@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kahu-sh/kahu/agent/config"
 	// The stages of kahu exec leave main before it begins, see there.
 	_ "github.com/kahu-sh/kahu/integrations/guard/stage"
 )
@@ -168,12 +169,19 @@ func (g *globals) deadline(ctx context.Context) (context.Context, context.Cancel
 	return context.WithTimeout(ctx, g.timeout)
 }
 
-// finish says what went wrong in one line on stderr and returns the exit code.
+// finish says what went wrong in one line on stderr, each problem of a configuration
+// in one of its own, and returns the exit code.
 func (g *globals) finish(err error) int {
 	if err == nil {
 		return exitOK
 	}
 	code := exitCode(err)
+	if problems := (config.Problems)(nil); errors.As(err, &problems) {
+		for _, p := range problems {
+			fmt.Fprintln(g.stderr, "kahu: "+shortened(p.String()))
+		}
+		return code
+	}
 	if line := oneLine(err); line != "" {
 		fmt.Fprintln(g.stderr, "kahu: "+line)
 	}
@@ -186,7 +194,12 @@ func oneLine(err error) string {
 	if errors.As(err, &quiet) {
 		return ""
 	}
-	text := strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+	return shortened(err.Error())
+}
+
+// shortened is a text in one line of at most maxLineBytes, or a little more.
+func shortened(text string) string {
+	text = strings.Join(strings.Fields(strings.ReplaceAll(text, "\n", "; ")), " ")
 	if len(text) <= maxLineBytes {
 		return text
 	}

@@ -127,6 +127,26 @@ func TestMistakesAreUsageErrors(t *testing.T) {
 	}
 }
 
+// Of a configuration everything that is wrong is said, each thing in a line, however
+// much it is.
+func TestConfigurationProblemsAreAllSaid(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kahu.yaml")
+	text := "voters: three\nbnd: 1\nlimits: {frob: 1}\nlog-level: " + strings.Repeat("loud", 40) + "\ngossip: far\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := program(t, "", "agent", "--config", path, "--check")
+	lines := strings.Split(strings.TrimSuffix(got.err, "\n"), "\n")
+	if got.code != exitConfig || len(lines) != 5 {
+		t.Errorf("%d, in %d lines:\n%s", got.code, len(lines), got.err)
+	}
+	for _, key := range []string{"voters", "bnd", "limits.frob", "log-level", "gossip"} {
+		if !strings.Contains(got.err, "kahu: "+key+" (from ") {
+			t.Errorf("%s is missing in\n%s", key, got.err)
+		}
+	}
+}
+
 // Without an agent every command that needs one ends with 69 and says which
 // socket it tried.
 func TestWithoutAnAgent(t *testing.T) {
