@@ -44,6 +44,8 @@ var readyDesc = prometheus.NewDesc("kahu_agent_ready", "1 while a quorum answers
 
 var gossipDesc = prometheus.NewDesc("kahu_gossip_members", "Agents that gossip knows, this one included. No lease depends on it.", []string{"state"}, nil)
 
+var detourDesc = prometheus.NewDesc("kahu_leader_detour", "1 while this agent does not reach the leader, and another voter passes its requests on.", nil, nil)
+
 // voterGauge is one row of voterGauges.
 type voterGauge struct {
 	desc  *prometheus.Desc
@@ -74,6 +76,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- infoDesc
 	ch <- readyDesc
 	ch <- gossipDesc
+	ch <- detourDesc
 	ch <- expiryDesc
 	ch <- issuedDesc
 	ch <- listsDueDesc
@@ -102,6 +105,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	alive, silent := c.a.quorum.gossip.count()
 	ch <- prometheus.MustNewConstMetric(gossipDesc, prometheus.GaugeValue, float64(alive), "alive")
 	ch <- prometheus.MustNewConstMetric(gossipDesc, prometheus.GaugeValue, float64(silent), "silent")
+	ch <- prometheus.MustNewConstMetric(detourDesc, prometheus.GaugeValue, truth(c.a.forward.Detour() != ""))
 	c.a.collectCertificate(ch)
 	if c.a.quorum.voter == nil {
 		return

@@ -8,6 +8,9 @@
 // never applied twice (HAZARDS.md 22). Nothing above re-sends, and nothing
 // below does so under another id.
 //
+// An agent that is cut off from the leader alone has another voter pass its requests
+// on, under the same id (detour.go).
+//
 // What a request does is left to package statemachine, how it reaches another
 // agent to package link, and what becomes of it on the leader to package voter.
 package forward

@@ -31,6 +31,12 @@
 // could give two clusters. Any agent that was ever in a cluster, proxies
 // included, vetoes by being reachable (HAZARDS.md 9). One host alone is N = 1.
 //
+// # A copied disk
+//
+// Of two processes with one node id the later one ends (AwaitCopy), and a voter
+// takes no part in Raft before a majority has told where it knows this node, and
+// nobody else answers there (Cleared, copy.go).
+//
 // # How it grows
 //
 // A voter that meets a cluster and has no state joins it: it asks the leader,
