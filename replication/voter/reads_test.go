@@ -32,7 +32,11 @@ func TestDeposedLeaderDoesNotReadStale(t *testing.T) {
 
 	// From here on heartbeats are all that it sends by itself: what its followers do
 	// not acknowledge any more would hold up the transfer.
-	eventually(t, "the old leader has nothing left to send", func() bool { return va.Quiet() && va.Resting() == len(others) })
+	eventually(t, "the old leader has nothing left to send", func() bool {
+		last := va.Status().LastIndex
+		return va.Quiet() && target.v.Load().Status().CommitIndex == last && witness.v.Load().Status().CommitIndex == last &&
+			va.Resting() == len(others)
+	})
 
 	// Nothing reaches the old leader any more, but it is still heard. Wait until
 	// its heartbeat to the witness is answered, and the answer held back.
