@@ -173,6 +173,14 @@ type checked struct {
 	Line       int      `json:"line,omitempty"`
 	Column     int      `json:"column,omitempty"`
 	Problem    string   `json:"problem,omitempty"`
+
+	// Warnings are of what will fail where it is reached.
+	Warnings []checkWarning `json:"warnings,omitempty"`
+}
+
+type checkWarning struct {
+	Line    int    `json:"line"`
+	Problem string `json:"problem"`
 }
 
 var modeTexts = map[script.Mode]string{
@@ -188,6 +196,10 @@ func newScriptCheckCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say whether a text is a script, and how it would run, without an agent",
+		Long: `Say whether a text is a script, and how it would run, without an agent.
+
+Warnings are of what will fail wherever the script comes to it, such as a function
+that there is not, or a variable that nothing assigns. The exit code is 0 with them.`,
 		Example: `  kahu script check count.kahuna
   kahu script check -e 'SET a'
   kahu script check count.kahuna --print`,
@@ -204,6 +216,12 @@ func newScriptCheckCommand(g *globals) *cobra.Command {
 				return g.showBadScript(cmd.ErrOrStderr(), name, text, err)
 			}
 			out := checked{OK: true, Mode: p.Mode().String(), ReadsOnly: p.ReadsOnly(), Parameters: p.Params()}
+			for _, w := range p.Warnings() {
+				out.Warnings = append(out.Warnings, checkWarning{w.Line, w.Problem})
+				if g.output != outputJSON {
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s:%d: warning: %s\n", printable(name), w.Line, printable(w.Problem))
+				}
+			}
 			return g.show(out, func(w io.Writer) error {
 				if format {
 					_, err := io.WriteString(w, p.String())
