@@ -18,7 +18,8 @@ const EntryFormat = 1
 //	2  transactions, scripts, snapshot holds, key spaces; sequences that stand still
 //	3  the token floor of a recovery (TokenFloor)
 //	4  AS OF ahead of a script, starts of transactions that were refused, dearer fuel,
-//	   lists of holds apart from renewals, updates of sequences that lower nothing
+//	   lists of holds apart from renewals, updates of sequences that lower nothing,
+//	   snapshot holds looked for once a command
 const CurrentLevel uint32 = 4
 
 // ErrBadEntry wraps everything that makes a log entry unreadable.

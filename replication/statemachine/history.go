@@ -375,8 +375,7 @@ type walk struct {
 	record       // where the walk is; number -1 behind the last one
 	newer  int64 // number of the revision that it was at before, the head's at first
 
-	asked, held bool // whether floor is known; whether there is one
-	floor       hlc  // what was superseded after it is kept
+	heldSince // of this walk, below heldOnceLevel
 }
 
 // walkBack begins at the newest old revision of a key.
@@ -407,13 +406,28 @@ func (w *walk) back() {
 	}
 }
 
+// heldSince is what snapshot holds keep.
+type heldSince struct {
+	asked, held bool // whether floor is known; whether there is one
+	floor       hlc  // what was superseded after it is kept
+}
+
+// heldOnceLevel is the feature level since which that is found out once for a command.
+// Before, each key that was read as of a time went through all holds, and each of
+// them counted among the rows that a page or a script looked at.
+const heldOnceLevel = 4
+
 // pinned reports whether a hold keeps what was superseded at a time.
 func (w *walk) pinned(superseded hlc) bool {
-	if !w.asked {
-		w.asked = true
-		w.floor, w.held = heldFrom(w.v, &w.v.state)
+	h := &w.heldSince
+	if w.v.level >= heldOnceLevel {
+		h = w.v.holds
 	}
-	return w.held && superseded.after(w.floor)
+	if !h.asked {
+		h.asked = true
+		h.floor, h.held = heldFrom(w.v, &w.v.state)
+	}
+	return h.held && superseded.after(h.floor)
 }
 
 // seek goes back to the first record that is old enough, or to the end. What

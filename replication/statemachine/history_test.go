@@ -220,8 +220,14 @@ func (r *countingReader) Get(key []byte) ([]byte, bool) {
 // A snapshot hold keeps what reads as of its time or later need, also through
 // passes that clean up, and no longer than it lives.
 func TestHoldsKeepHistory(t *testing.T) {
+	for _, level := range []uint32{2, statemachine.CurrentLevel} {
+		t.Run(fmt.Sprint("level ", level), func(t *testing.T) { holdsKeepHistory(t, level) })
+	}
+}
+
+func holdsKeepHistory(t *testing.T, level uint32) {
 	w := &writer{world: newWorld(t), durability: " ephemeral", keep: statemachine.HistoryEphemeral, revisions: map[string][]oldRevision{}}
-	w.do("set_level level=2")
+	w.do(fmt.Sprint("set_level level=", level))
 	for i := range 100 {
 		w.wallMS++
 		w.set(w.line("k", i, ""))

@@ -17,6 +17,7 @@ import (
 
 // history draws entries. Names are few, so that everything meets everything.
 type history struct {
+	level       uint32 // of a history with transactions
 	clock, wall int64
 	numbers     map[string]uint64
 	sent        []*replication.Request

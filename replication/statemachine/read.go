@@ -8,6 +8,7 @@ import (
 type view struct {
 	Reader
 	state
+	holds *heldSince // shared by the views of one command
 }
 
 // Read answers a read from r, which must not change meanwhile; many may run at
@@ -43,7 +44,7 @@ func (p *Prepared) Read(r Reader, req *replication.Request) *replication.Answer 
 
 func (p *Prepared) read(r Reader, req *replication.Request) (a *replication.Answer, err error) {
 	defer rescue(&err)
-	v := view{r, p.state}
+	v := view{r, p.state, new(heldSince)}
 	a = &replication.Answer{Index: v.index, Time: v.label.timestamp()}
 	v.answer(&command{req: req, label: v.label, answer: a})
 	return a, nil

@@ -170,12 +170,12 @@ func (s *scriptStore) Get(key script.Key, at script.At, withValue bool) (script.
 	rows := metered{Reader: s.v.Reader} // a single key ends by itself
 	switch {
 	case at.HasRevision:
-		f = (&view{&rows, s.v.state}).lookupRevision(ref.d, ref.name, at.Revision)
+		f = (&view{&rows, s.v.state, s.v.holds}).lookupRevision(ref.d, ref.name, at.Revision)
 		f.ok = f.ok && !f.tombstone
 	case at.AsOfMS != 0:
 		// Committed values only, also of a time that has not come yet
 		// (scripts-second-reading.md 28).
-		f = (&view{&rows, s.v.state}).lookup(ref.d, ref.name, asOf)
+		f = (&view{&rows, s.v.state, s.v.holds}).lookup(ref.d, ref.name, asOf)
 	default:
 		f = s.present(ref, withValue)
 	}
@@ -267,7 +267,7 @@ func (s *scriptStore) Range(r script.Range, yield func(*script.Row) bool) (looke
 		most = int(min(int64(most), r.Most))
 	}
 	rows := &metered{Reader: s.v.Reader, left: most, seek: s.v.seekRows()}
-	v := &view{rows, s.v.state}
+	v := &view{rows, s.v.state, s.v.holds}
 	v.forward(rangeOp{op}, span.from, span.to, asOf, func(key string, f found) bool {
 		for len(own) > 0 && own[0].name < key {
 			if stopped = !ownNext(); stopped {

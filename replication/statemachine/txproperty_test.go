@@ -181,6 +181,7 @@ func serializable(t *rapid.T) (committed, aborted int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	level := rapid.SampledFrom([]uint32{2, statemachine.CurrentLevel}).Draw(t, "level")
 	state := seqState{}
 	open := map[int]*seqTx{}
 	var index, number uint64
@@ -191,14 +192,14 @@ func serializable(t *rapid.T) (committed, aborted int) {
 			req.Session, req.Number, req.DoneBelow = sid("client"), number, number
 		}
 		index++
-		res := m.Apply(index, 1, encode(t, &replication.LogEntry{Level: 2, Term: 1, LeaseClockNs: clock, WallMs: clock / modelMS, Requests: []*replication.Request{req}}))
+		res := m.Apply(index, 1, encode(t, &replication.LogEntry{Level: level, Term: 1, LeaseClockNs: clock, WallMs: clock / modelMS, Requests: []*replication.Request{req}}))
 		if res.Diverged != nil {
 			t.Fatal(res.Diverged)
 		}
 		return res.Answers[0]
 	}
 	apply(&replication.Request{Op: &replication.Request_SessionOpen{SessionOpen: &replication.SessionOpen{Id: sid("client"), TtlMs: 1e12}}})
-	apply(&replication.Request{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: 2}}})
+	apply(&replication.Request{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: level}}})
 	for range rapid.IntRange(5, 150).Draw(t, "steps") {
 		clock += rapid.SampledFrom([]int64{0, 0, 0, 0, 100, 1_500, 8_000}).Draw(t, "step ms") * modelMS
 		if rapid.IntRange(0, 15).Draw(t, "restart") == 0 {
@@ -428,9 +429,12 @@ func (x *transactions) entry(t *rapid.T, h *history, first bool) *replication.Lo
 	step := rapid.SampledFrom([]int64{0, 0, 1, 500, 500, 7_000, 26 * 3600 * 1000}).Draw(t, "step ms")
 	h.clock += step * modelMS
 	h.wall += step
-	e := &replication.LogEntry{Level: 2, Term: 1, LeaseClockNs: h.clock, WallMs: h.wall}
 	if first {
-		e.Requests = append(e.Requests, &replication.Request{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: 2}}},
+		h.level = rapid.SampledFrom([]uint32{2, statemachine.CurrentLevel}).Draw(t, "level")
+	}
+	e := &replication.LogEntry{Level: h.level, Term: 1, LeaseClockNs: h.clock, WallMs: h.wall}
+	if first {
+		e.Requests = append(e.Requests, &replication.Request{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: h.level}}},
 			&replication.Request{Op: &replication.Request_SessionOpen{SessionOpen: &replication.SessionOpen{Id: sid("client"), TtlMs: 1e13}}})
 	}
 	for range rapid.IntRange(0, 6).Draw(t, "requests") {

@@ -31,7 +31,7 @@ type rangeWalk struct {
 func (w *rangeWalk) run() bool {
 	r := rangeOp{w.op.Range}
 	rows := &metered{Reader: w.v.Reader, left: maxTxSteps, seek: w.m.seekRows()}
-	v := &view{rows, w.v.state}
+	v := &view{rows, w.v.state, w.v.holds}
 	walk := v.forward
 	if r.Descending {
 		walk = v.backward

@@ -36,7 +36,13 @@ func (m *Machine) txRead(c *command, op *replication.TxRead) {
 }
 
 // view is the machine's own state as those read it who are not in the log.
-func (m *Machine) view() *view { return &view{applying{m.store, m}, m.state} }
+func (m *Machine) view() *view {
+	held := new(heldSince)
+	if m.level >= heldOnceLevel {
+		*held = heldSince{asked: true, held: len(m.pins.holds) > 0, floor: m.pins.floor}
+	}
+	return &view{applying{m.store, m}, m.state, held}
+}
 
 // applying reads the store and the chunks of history that are not in it yet.
 type applying struct {
