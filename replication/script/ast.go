@@ -201,7 +201,7 @@ type Program struct {
 	params []string // names of the parameters, with the @
 	uses   uses
 
-	longNumbers int64 // in the text, see ParseFuel
+	partsFuel int64 // of the text
 }
 
 // uses says what a program may do, whichever way it goes.

@@ -75,7 +75,7 @@ func TestPlainDoublesAreCheap(t *testing.T) {
 	}
 	// In the text of a script there are no exponents: it takes many digits.
 	long := strings.Repeat("LET a = "+strings.Repeat("1", 309)+".5 ", 3)
-	if old, now := script.ParseFuel([]byte(long), 3), script.ParseFuel([]byte(long), 4); now-old != 90_000 {
+	if old, now := script.ParseFuel([]byte(long), 3), script.ParseFuel([]byte(long), 4); now-old != 90_000+3*4*150 {
 		t.Errorf("three long numbers in a text: %d units at level 3, %d at level 4", old, now)
 	}
 	p, err := script.Parse(long)
@@ -85,6 +85,32 @@ func TestPlainDoublesAreCheap(t *testing.T) {
 	for _, level := range []uint32{3, 4} {
 		if res, err := p.Run(scripttest.NewMemory(), script.Env{Fuel: 1 << 40, Level: level}); err != nil || res.Fuel < script.ParseFuel([]byte(long), level) {
 			t.Errorf("level %d: %d units for a run, %v", level, res.Fuel, err)
+		}
+	}
+}
+
+// TestDenseTextsArePaidFor checks that from level 4 on a text pays for its tokens,
+// which are what parsing takes time for, the same whether it was parsed before or not.
+func TestDenseTextsArePaidFor(t *testing.T) {
+	for text, tokens := range map[string]int64{
+		"": 0, " ;\n\t": 0, "# a remark, of many words": 0, "# one\nSET a 1 # two": 3,
+		"RETURN 1+1+1": 6, "RETURN (a[1])": 7, "SET `k/e y` 'it\\'s \"one\" text' EX 5": 5, "RETURN @p": 3, "LET naïve = 1.5": 4,
+		"RETURN 'not closed": 2, "RETURN '\\": 2,
+	} {
+		if got, want := script.ParseFuel([]byte(text), 4), int64(20*len(text))+150*tokens; got != want {
+			t.Errorf("%q costs %d units, want %d", text, got, want)
+		}
+		if got, want := script.ParseFuel([]byte(text), 3), int64(20*len(text)); got != want {
+			t.Errorf("%q costs %d units at level 3, want %d", text, got, want)
+		}
+		p, err := script.Parse(text)
+		if err != nil {
+			continue
+		}
+		for _, level := range []uint32{3, 4} {
+			if got, want := p.ParseFuel(level), script.ParseFuel([]byte(text), level); got != want {
+				t.Errorf("level %d: %q costs %d units, and %d once it is parsed", level, text, want, got)
+			}
 		}
 	}
 }

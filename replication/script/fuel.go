@@ -2,6 +2,7 @@ package script
 
 import (
 	"errors"
+	"unicode/utf8"
 
 	"github.com/kahu-sh/kahu/replication"
 )
@@ -71,6 +72,9 @@ const (
 	// longNumberBytes is how long digits in a text must be to be a Double of that
 	// kind, as there is no exponent in a script.
 	longNumberBytes = 300
+	// priceToken is per word, sign and string of a text, beside its bytes: 1+1+1+1 is
+	// more to parse than a remark as long.
+	priceToken = 150
 )
 
 // dearer reports whether the prices since dearerLevel count.
@@ -107,9 +111,58 @@ func (r *run) refill() error {
 func ParseFuel(text []byte, level uint32) int64 {
 	price := priceTextByte * int64(len(text))
 	if level >= dearerLevel {
-		price += priceHardDouble * longNumbers(text)
+		price += partsFuel(text)
 	}
 	return price
+}
+
+// ParseFuel is what parsing its text costs.
+func (p *Program) ParseFuel(level uint32) int64 {
+	price := priceTextByte * int64(len(p.text))
+	if level >= dearerLevel {
+		price += p.partsFuel
+	}
+	return price
+}
+
+// partsFuel is what the parts of a text cost beside its bytes.
+func partsFuel[T string | []byte](text T) int64 {
+	return priceHardDouble*longNumbers(text) + priceToken*tokens(text)
+}
+
+// tokens counts the words, signs and strings of a text, about as the lexer has them.
+// Remarks are none.
+func tokens[T string | []byte](text T) (n int64) {
+	word := false
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch {
+		case c == ' ' || c >= '\t' && c <= '\r' || c == ';':
+			word = false
+			continue
+		case c == '_' || c == '.' || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c >= utf8.RuneSelf:
+			if !word {
+				n++
+			}
+			word = true
+			continue
+		case c == '#':
+			for i < len(text) && text[i] != '\n' {
+				i++
+			}
+			word = false
+			continue
+		case c == '\'' || c == '"' || c == '`':
+			for i++; i < len(text) && text[i] != c; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+		}
+		n++
+		word = false
+	}
+	return n
 }
 
 // longNumbers counts what may be a number of longNumberBytes and more in a text.

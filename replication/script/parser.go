@@ -17,7 +17,7 @@ func Parse(text string) (*Program, error) {
 	case !utf8.ValidString(text):
 		return nil, &SyntaxError{Line: 1, Column: 1, Problem: "the script is not valid UTF-8"}
 	}
-	p := &parser{lexer: newLexer(text), program: &Program{text: text, longNumbers: longNumbers(text)},
+	p := &parser{lexer: newLexer(text), program: &Program{text: text, partsFuel: partsFuel(text)},
 		slots: make(map[string]int), params: make(map[string]int)}
 	if err := p.script(); err != nil {
 		return nil, err

@@ -65,6 +65,15 @@ func BenchmarkPrices(b *testing.B) {
 	b.Run("parse", func(b *testing.B) {
 		benchParse(b, strings.Repeat("LET a = (b + 12345) * len('text') # remark\nSET `k/e/y` a EX 5000 NX\n", 100))
 	})
+	b.Run("parse sums", func(b *testing.B) {
+		benchParse(b, strings.Repeat("RETURN 1"+strings.Repeat("+1", 490)+" ", 4))
+	})
+	b.Run("parse lists", func(b *testing.B) {
+		benchParse(b, strings.Repeat("RETURN [a"+strings.Repeat(",a", 490)+"] ", 4))
+	})
+	b.Run("parse calls", func(b *testing.B) {
+		benchParse(b, strings.Repeat("RETURN "+strings.Repeat("f(", 240)+"1"+strings.Repeat(")", 240)+" ", 4))
+	})
 	b.Run("parse long numbers", func(b *testing.B) {
 		benchParse(b, "RETURN ["+strings.Repeat("0."+strings.Repeat("0", 320)+"5,", 100)+"1]")
 	})

@@ -153,11 +153,11 @@ func (r *run) start() error {
 	for i := range r.env.Params {
 		bytes += int64(len(r.env.Params[i].Name) + len(r.env.Params[i].Value))
 	}
-	price := priceTextByte * int64(len(p.text))
+	level := r.env.Level
 	if r.dearer() {
-		price += priceHardDouble * p.longNumbers
+		level = dearerLevel
 	}
-	err := r.burn(price + priceByte*bytes + priceNode*int64(len(p.params)*min(len(r.env.Params), 100)))
+	err := r.burn(p.ParseFuel(level) + priceByte*bytes + priceNode*int64(len(p.params)*min(len(r.env.Params), 100)))
 	if err == nil {
 		r.bindParams()
 	}

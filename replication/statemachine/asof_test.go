@@ -90,6 +90,7 @@ func TestHoldsCountAtApplyAsInReads(t *testing.T) {
 				tooOld := r.GetCode() == replication.Code_CODE_TOO_OLD
 				if tooOld != (a.GetScriptResult().GetKind() == replication.ScriptKind_SCRIPT_KIND_ABORTED) {
 					t.Errorf("level %d, %s: revision %d: read %s, the script %s", level, when, i, r, a)
+					continue
 				}
 				if tooOld {
 					lost++

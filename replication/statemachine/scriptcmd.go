@@ -16,11 +16,29 @@ type evaluator struct {
 	run   script.Evaluator
 }
 
-func (e *evaluator) parse(text []byte) (*script.Program, error) {
-	if e.cache == nil {
-		return script.Parse(string(text))
+// parse gives the program of a text and what parsing it costs, remembered or not:
+// both are nil when that is more than fuel, and nothing is parsed then, which would
+// take that long.
+func (e *evaluator) parse(text []byte, fuel int64, level uint32) (p *script.Program, price int64, err error) {
+	if e.cache != nil {
+		p = e.cache.Get(text)
 	}
-	return e.cache.Parse(text)
+	if p != nil {
+		price = p.ParseFuel(level)
+	} else {
+		price = script.ParseFuel(text, level)
+	}
+	switch {
+	case price > fuel:
+		return nil, price, nil
+	case p != nil:
+		return p, price, nil
+	case e.cache == nil:
+		p, err = script.Parse(string(text))
+	default:
+		p, err = e.cache.Parse(text)
+	}
+	return p, price, err
 }
 
 // script evaluates a script as one command: all of it or nothing.
@@ -57,14 +75,14 @@ func (e *evaluator) answer(c *command, s *scriptStore, op *replication.Script, w
 	if op.GetFuel() > 0 && op.Fuel < uint64(fuel) {
 		fuel = int64(op.Fuel)
 	}
-	if script.ParseFuel(op.GetText(), s.v.level) > fuel { // before it is parsed, which would take that long
-		c.refuse(replication.Code_CODE_FUEL_SPENT, "the script needs a session")
-		return res, false
-	}
-	program, err := e.parse(op.GetText())
-	if err != nil {
-		*work += script.ParseFuel(op.GetText(), s.v.level)
+	program, price, err := e.parse(op.GetText(), fuel, s.v.level)
+	switch {
+	case err != nil:
+		*work += price
 		answerScript(c, script.ParseResult(err))
+		return res, false
+	case program == nil:
+		c.refuse(replication.Code_CODE_FUEL_SPENT, "the script needs a session")
 		return res, false
 	}
 	for spent := int64(0); ; spent = res.Fuel {
