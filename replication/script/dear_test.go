@@ -65,7 +65,7 @@ func TestPlainDoublesAreCheap(t *testing.T) {
 	}
 	for number, hard := range map[string]bool{
 		"1.5": false, "0": false, "-0.0": false, "000000000000000000000000.5": false, "9223372036854775807": false, "1234567890.123456789": false,
-		"1e307": false, "9.9e307": false, "1e308": true, "1E+99999": true, "1e-306": false, "9.9e-307": true, " +1e400 ": true, "0e400": false,
+		"1e307": false, "9.9e307": false, "1e308": true, "1E+99999": true, "1e-306": false, "9.9e-307": true, "+1e400": true, "0e400": false,
 		"0.0000000001e-300": true, "12345678901234567890": true, "Infinity": false, "1e00000000000000000000000400": true,
 	} {
 		old, now := spent(number, 3), spent(number, 4)
