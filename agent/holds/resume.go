@@ -19,9 +19,9 @@ import (
 // quorum was asked for it until after the quorum has nothing of it any more. So
 // what the quorum has and the table does not, was told to nobody.
 //
-//   - A session is renewed, never opened again. The first answer says whether the
-//     quorum has anything of it. The first list that is read then wins: what is not
-//     in it is lost; what is in it and not in the table is released.
+//   - A session is renewed, never opened again. The first renewal counts when the
+//     quorum's list is here, and the list wins: what is not in it is lost; what is in
+//     it and not in the table is released.
 //   - A process that the table names is found again by pid and start time, under
 //     the same boot and in the same namespaces. One that lives is a witness as
 //     before, and one that does not has ended. A hold without living witnesses is

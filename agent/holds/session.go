@@ -250,7 +250,8 @@ func (s *session) failed(now time.Duration, why string) {
 	s.dueAt = now + retryPause
 }
 
-// acknowledged moves the deadline, forward only. mu is held.
+// acknowledged moves the deadline, forward only. list is what was read apart from the
+// answer, nil when there was no need. mu is held.
 func (s *session) acknowledged(a *attempt, now time.Duration, ans *replication.Answer, list []page) {
 	got := ans.GetSession()
 	if (s.opened || s.resumed) && got.GetAttempt() != 0 && got.GetAttempt() != a.number {

@@ -45,6 +45,11 @@
 // a commit frees its locks in the same entry, nobody commits by himself, and reads
 // are validated always.
 //
+// Who has locked or read a range around a key is found by indexes in memory that are
+// made of the rows (spanindex.go, txreaders.go): what a write costs does not grow with
+// how many there are, and it is charged nothing for them. A lock on a range is held
+// against all others, and charged for it.
+//
 // Costly commands (TxRead, TxWrite, TxLock, TxUnlock, TxEnd, Script) share a budget per entry. Beyond
 // it they are answered PROPOSE_AGAIN and wait for the next entry, with no receipt.
 //
