@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -338,5 +339,38 @@ func TestASilentAgentCostsTheLockAtTheDeadline(t *testing.T) {
 			t.Errorf("ended %v before the renewed deadline", deadline-now)
 		}
 		g.dead(s.all()...)
+	})
+}
+
+// A grant to a job that its user has stopped is not taken: it goes to the next, and
+// the job stands in line anew until it goes on.
+func TestAStoppedJobTakesNoLock(t *testing.T) {
+	eachRung(t, func(t *testing.T, rung guard.Containment) {
+		a := newAgent(t)
+		g := a.start(settings{Contain: rung, Verbose: true}, "sh", "-c", "echo ran >&3")
+		p := a.accept()
+		p.event(guard.Event{State: guard.Queued, Position: 1})
+		p.event(until(guard.Held, time.Minute))
+		p.expect("ack") // all stages are there and catch signals
+		p.event(guard.Event{State: guard.Queued, Position: 1})
+		s := g.stages()
+		must(t, unix.Kill(-s.face.pid, unix.SIGTSTP)) // Ctrl-Z
+		g.frozen(s.face)
+		p.event(until(guard.Held, time.Minute))
+		p.event(until(guard.Renewed, time.Minute))
+		p.event(guard.Event{State: guard.Lost, Reason: "not acknowledged"})
+		var r request
+		must(t, p.conn.SetReadDeadline(time.Now().Add(patience)))
+		if err := p.lines.Decode(&r); !errors.Is(err, io.EOF) {
+			t.Errorf("the guard said %q (%v) while its job was stopped", r.Do, err)
+		}
+		p = a.accept()
+		p.event(until(guard.Held, time.Minute))
+		must(t, unix.Kill(-s.face.pid, unix.SIGCONT)) // fg
+		p.expect("ack")
+		p.event(until(guard.Renewed, time.Minute))
+		g.says("ran")
+		p.release()
+		g.exits(0)
 	})
 }

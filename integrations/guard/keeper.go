@@ -65,6 +65,9 @@ type keeper struct {
 	end      *outcome // decided; the guard ends so once the tree is gone
 	released bool     // the agent knows that the hold is over
 
+	pending *Event           // a grant to a job that is stopped; see pause.go
+	look    <-chan time.Time // at the job again
+
 	speaking atomic.Bool // say is writing
 }
 
@@ -135,6 +138,8 @@ func (k *keeper) loop(patience <-chan time.Time) {
 			k.failed(err)
 		case <-k.wake.C:
 			k.awake()
+		case <-k.look:
+			k.lookAgain()
 		case <-patience:
 			patience = nil
 			if k.phase <= accepting && k.end == nil {
@@ -213,6 +218,7 @@ func (k *keeper) event(e Event) {
 	}
 	switch e.State {
 	case Queued:
+		k.pending = nil
 		if k.phase == accepting {
 			k.phase = waiting
 			k.disarm()
@@ -220,6 +226,10 @@ func (k *keeper) event(e Event) {
 	case Held:
 		k.held(e)
 	case Renewed:
+		if k.pending != nil {
+			k.pending.Deadline = max(k.pending.Deadline, e.Deadline)
+			return
+		}
 		k.extend(e)
 		k.atRisk = false
 		if k.phase == accepting && k.end == nil {
@@ -232,6 +242,7 @@ func (k *keeper) event(e Event) {
 		}
 		k.atRisk = true
 	case Lost:
+		k.pending = nil
 		if k.phase < starting && k.end == nil {
 			k.phase = waiting
 			k.disarm()
@@ -241,6 +252,7 @@ func (k *keeper) event(e Event) {
 		k.released = true
 		k.stop(lost("the lock %s was lost (%s); the command was stopped", k.Lock, e.Reason))
 	case Released:
+		k.pending = nil
 		k.over(e)
 	}
 }
@@ -255,10 +267,10 @@ func (k *keeper) held(e Event) {
 		k.extend(e)
 		return
 	}
-	if k.end != nil {
+	if k.end != nil || k.pause(e) {
 		return
 	}
-	if e.Deadline-killLead-k.Grace <= boottime.Boottime() {
+	if k.late(e) {
 		k.finish(failure(ExitNotGot, "the lock %s was granted with too little of its lease left for a grace of %v; "+
 			"use a longer --ttl or a shorter --grace", k.Lock, k.Grace))
 		return
@@ -267,6 +279,11 @@ func (k *keeper) held(e Event) {
 	k.extend(e) // armed before anything runs
 	k.phase = accepting
 	_ = k.hold.ack() // without a connection the grant is repeated on the next
+}
+
+// late says that a grant leaves no time to run anything.
+func (k *keeper) late(e Event) bool {
+	return e.Deadline-killLead-k.Grace <= boottime.Boottime()
 }
 
 // over is the end of a hold that the guard did not ask for, or that came before
