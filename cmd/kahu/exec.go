@@ -23,7 +23,9 @@ everything it started get SIGTERM, and SIGKILL after --grace, and are gone befor
 another may have the lock. The lock is given back when all of them have ended:
 what the command leaves behind in the background ends with it.
 
-Signals, the standard streams and all other descriptors are passed on.
+Signals, the standard streams and all other descriptors are passed on. Sockets of a
+systemd.socket are among them, but LISTEN_PID is not the command's. Stopped while it
+waits (Ctrl-Z), it lets its turn pass by and stands in line anew.
 
 It ends as the command ended, by the same signal if it was one; and by itself with
   64   wrong flags, or a --ttl that does not cover --grace

@@ -140,7 +140,7 @@ func (g *Group) Wait() error {
 			return nil
 		}
 		// What changed since the read wakes the poll: the kernel counts.
-		if err := pollPriority(int32(events.Fd())); err != nil && err != syscall.EINTR {
+		if err := pollPriority(int32(events.Fd())); err != nil && !errors.Is(err, syscall.EINTR) {
 			return fmt.Errorf("watch a control group: %w", err)
 		}
 	}

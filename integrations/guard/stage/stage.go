@@ -31,6 +31,7 @@ package stage
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -185,7 +186,7 @@ func start(c claim, args []string, sys *syscall.SysProcAttr) (pid int, link *Lin
 	defer syscall.Close(ends[1])
 	link = newLink(ends[0])
 
-	if c.fd, err = dupFrom(ends[1], firstFD); err == syscall.EINVAL { // RLIMIT_NOFILE
+	if c.fd, err = dupFrom(ends[1], firstFD); errors.Is(err, syscall.EINVAL) { // RLIMIT_NOFILE
 		c.fd, err = dupFrom(ends[1], lowFD)
 	}
 	if err != nil {
