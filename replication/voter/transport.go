@@ -89,7 +89,7 @@ func newTransport(cfg Config, log ownLog, stalled func() bool) (*transport, erro
 		return nil, fmt.Errorf("raft transport %T cannot ask for pre-votes", inner)
 	}
 	t := &transport{Transport: inner, conns: known, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled,
-		log: log, intake: newIntake(inner.Consumer()), refresh: 2 * cfg.timing.heartbeat, beat: newBeat(cfg.timing.heartbeat / 5)}
+		log: log, intake: newIntake(inner.Consumer()), refresh: 4 * cfg.timing.heartbeat, beat: newBeat(cfg.timing.heartbeat / 5)}
 	t.stopping, t.stop = context.WithCancel(context.Background())
 	if known != nil {
 		t.hurried = networkTransport(cfg, &dialOnly{StreamLayer: known, closed: make(chan struct{})}, 0, cfg.timing.election*4/5)
