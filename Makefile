@@ -121,6 +121,10 @@ machine: ## The arm64 package on a machine of its own: guard, steps of its clock
 	@[ -n "$$(ls dist/*_arm64.deb 2>/dev/null)" ] || GO=$(GO) packaging/build.sh arm64
 	KAHU_MACHINE=$$(ls $(CURDIR)/dist/*_arm64.deb) $(GO) test -count=1 -timeout 15m -v ./test/machine
 
+.PHONY: suspend
+suspend: ## Guard and voter in an emulated machine that is suspended to RAM, and its clock stepped (root; qemu-system-x86, busybox-static)
+	KAHU_SUSPEND=1 CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m -v ./test/suspend
+
 ##@ Packages
 
 .PHONY: packages
