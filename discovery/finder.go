@@ -142,7 +142,7 @@ func newFinder(cfg Config) (*Finder, error) {
 	if cfg.Changed == nil {
 		cfg.Changed = func([]Member) {}
 	}
-	if _, err := parseMember(cfg.Node, cfg.Self.tags(cfg.Cluster)); err != nil {
+	if err := cfg.Self.check(cfg.Node, cfg.Cluster); err != nil {
 		return nil, fmt.Errorf("discovery: what this agent would tell of itself: %w", err)
 	}
 	f := &Finder{cfg: cfg, tries: make(map[string]*try), bad: make(map[string]bool), events: make(chan serf.Event, 256)}
@@ -210,7 +210,7 @@ func (f *Finder) Members() []Member { return *f.members.Load() }
 // Tell changes what this agent tells of itself. It blocks until it was sent, or
 // for a few seconds when nobody takes it; then it goes with the next exchange.
 func (f *Finder) Tell(self Self) error {
-	if _, err := parseMember(f.cfg.Node, self.tags(f.cfg.Cluster)); err != nil {
+	if err := self.check(f.cfg.Node, f.cfg.Cluster); err != nil {
 		return fmt.Errorf("discovery: what this agent would tell of itself: %w", err)
 	}
 	f.telling.Lock()

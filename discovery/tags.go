@@ -56,16 +56,30 @@ const (
 	tagCluster = "cl"
 )
 
-// tags encodes what is told. The cluster's id is there for those who look at
+// check refuses what others would not understand as it is meant. Texts for people
+// may be cut short; an address may not: the rest of one is another one.
+func (s Self) check(node, cluster string) error {
+	if err := CheckAddress(s.Address); err != nil {
+		return err
+	}
+	_, err := parseMember(node, s.tags(cluster))
+	return err
+}
+
+// tags encodes what is told of one that passed check. The cluster's id is there for those who look at
 // serf's members with other tools: what keeps clusters apart is the label.
 func (s Self) tags(cluster string) map[string]string {
 	keys := make([]string, 0, maxKeyIDs)
 	for _, id := range s.KeyIDs[:min(len(s.KeyIDs), maxKeyIDs)] {
 		keys = append(keys, cut(id, maxKeyIDBytes))
 	}
+	address := s.Address
+	if len(address) > maxAddressBytes {
+		address = "" // which nobody understands; see check
+	}
 	return map[string]string{
 		tagName:    cut(s.Name, maxNameBytes),
-		tagAddress: cut(s.Address, maxAddressBytes),
+		tagAddress: address,
 		tagRole:    s.Role,
 		tagVersion: cut(s.Version, maxVersionBytes),
 		tagZone:    cut(s.Zone, maxZoneBytes),
