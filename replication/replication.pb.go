@@ -7157,12 +7157,15 @@ func (x *LogEntry) GetRequests() []*Request {
 
 // Event is what a session's watcher is told.
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          Event_Kind             `protobuf:"varint,1,opt,name=kind,proto3,enum=kahu.replication.v1.Event_Kind" json:"kind,omitempty"`
-	Hold          *SessionHold           `protobuf:"bytes,2,opt,name=hold,proto3" json:"hold,omitempty"`     // GRANTED, POSITION, LOST
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // LOST: "expired", "broken: …", "unlocked"
-	Holds         []*SessionHold         `protobuf:"bytes,4,rep,name=holds,proto3" json:"holds,omitempty"`   // LISTED
-	Index         uint64                 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Kind   Event_Kind             `protobuf:"varint,1,opt,name=kind,proto3,enum=kahu.replication.v1.Event_Kind" json:"kind,omitempty"`
+	Hold   *SessionHold           `protobuf:"bytes,2,opt,name=hold,proto3" json:"hold,omitempty"`     // GRANTED, POSITION, LOST
+	Reason string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // LOST: "expired", "broken: …", "unlocked"
+	Holds  []*SessionHold         `protobuf:"bytes,4,rep,name=holds,proto3" json:"holds,omitempty"`   // LISTED
+	Index  uint64                 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
+	// LISTED, between agents that know it: the next event goes on with the list, as of
+	// the same index.
+	More          bool `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7230,6 +7233,13 @@ func (x *Event) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *Event) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 var File_replication_replication_proto protoreflect.FileDescriptor
@@ -7817,13 +7827,14 @@ const file_replication_replication_proto_rawDesc = "" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12$\n" +
 	"\x0elease_clock_ns\x18\x04 \x01(\x03R\fleaseClockNs\x12\x17\n" +
 	"\awall_ms\x18\x05 \x01(\x03R\x06wallMs\x128\n" +
-	"\brequests\x18\x06 \x03(\v2\x1c.kahu.replication.v1.RequestR\brequests\"\xd3\x02\n" +
+	"\brequests\x18\x06 \x03(\v2\x1c.kahu.replication.v1.RequestR\brequests\"\xe7\x02\n" +
 	"\x05Event\x123\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1f.kahu.replication.v1.Event.KindR\x04kind\x124\n" +
 	"\x04hold\x18\x02 \x01(\v2 .kahu.replication.v1.SessionHoldR\x04hold\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x126\n" +
 	"\x05holds\x18\x04 \x03(\v2 .kahu.replication.v1.SessionHoldR\x05holds\x12\x14\n" +
-	"\x05index\x18\x05 \x01(\x04R\x05index\"y\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\"y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vKIND_LISTED\x10\x01\x12\x10\n" +

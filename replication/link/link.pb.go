@@ -453,6 +453,7 @@ func (x *Hello) GetSucceeds() []string {
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       []byte                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Parts         bool                   `protobuf:"varint,2,opt,name=parts,proto3" json:"parts,omitempty"` // a list may come in several events (Event.more); older askers do not know them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -492,6 +493,13 @@ func (x *WatchRequest) GetSession() []byte {
 		return x.Session
 	}
 	return nil
+}
+
+func (x *WatchRequest) GetParts() bool {
+	if x != nil {
+		return x.Parts
+	}
+	return false
 }
 
 // Leads is what a voter tells those who follow it, at once and whenever it changes:
@@ -1031,9 +1039,10 @@ const file_replication_link_link_proto_rawDesc = "" +
 	"\n" +
 	"kahuna_url\x18\x11 \x01(\tR\tkahunaUrl\x12\x1b\n" +
 	"\tuptime_ms\x18\x13 \x01(\x12R\buptimeMs\x12\x1a\n" +
-	"\bsucceeds\x18\x12 \x03(\tR\bsucceeds\"(\n" +
+	"\bsucceeds\x18\x12 \x03(\tR\bsucceeds\">\n" +
 	"\fWatchRequest\x12\x18\n" +
-	"\asession\x18\x01 \x01(\fR\asession\"3\n" +
+	"\asession\x18\x01 \x01(\fR\asession\x12\x14\n" +
+	"\x05parts\x18\x02 \x01(\bR\x05parts\"3\n" +
 	"\x05Leads\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\"6\n" +

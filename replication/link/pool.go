@@ -2,9 +2,7 @@ package link
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -237,40 +235,6 @@ func (p *Pool) Do(ctx context.Context, node string, req *replication.Request) (*
 		return nil, err
 	}
 	return answer, nil
-}
-
-// Watch tells fn what happens to a session, as node, which has to lead, applies
-// it, until ctx ends or the watch breaks, and returns why. fn is called from one
-// goroutine; while it blocks, events wait at the other side, which ends the
-// watch when there are too many.
-func (p *Pool) Watch(ctx context.Context, node string, session []byte, fn func(*replication.Event)) error {
-	return p.watch(ctx, node, methodWatch, session, fn)
-}
-
-func (p *Pool) watch(ctx context.Context, node string, method uint8, session []byte, fn func(*replication.Event)) error {
-	c, err := p.voter(ctx, node)
-	if err != nil {
-		return err
-	}
-	s, err := c.Open(ctx, method, &WatchRequest{Session: session})
-	if err != nil {
-		return fromWire(node, err)
-	}
-	defer s.Close()
-	for {
-		payload, err := s.Recv(ctx)
-		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("%w: node %s has ended the watch", ErrBroken, node)
-		}
-		if err != nil {
-			return fromWire(node, err)
-		}
-		event := new(replication.Event)
-		if err := event.UnmarshalVT(payload); err != nil {
-			return fmt.Errorf("reading an event of node %s: %w", node, err)
-		}
-		fn(event)
-	}
 }
 
 // ReadIndex asks node, which has to lead, for an index at which a read is linearizable.

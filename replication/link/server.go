@@ -228,31 +228,6 @@ func (s *Server) do(ctx context.Context, from Identity, in *stream.Incoming) (st
 	return answer, nil
 }
 
-func (s *Server) watch(ctx context.Context, _ Identity, in *stream.Incoming) (stream.Message, error) {
-	if s.o.Voter == nil {
-		return nil, errNoVoter
-	}
-	return nil, s.watching(ctx, in, s.o.Voter.WatchLocal)
-}
-
-// watching sends down in what watch tells of the session that is asked for.
-func (s *Server) watching(ctx context.Context, in *stream.Incoming, watch func(ctx context.Context, session []byte, fn func(*replication.Event)) error) error {
-	if s.o.Voter == nil {
-		return errNoVoter
-	}
-	req := new(WatchRequest)
-	if err := req.UnmarshalVT(in.Payload); err != nil {
-		return badPayload(err)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	return watch(ctx, req.GetSession(), func(event *replication.Event) {
-		if err := in.Send(event); err != nil {
-			cancel(err)
-		}
-	})
-}
-
 func (s *Server) readIndex(ctx context.Context, _ Identity, _ *stream.Incoming) (stream.Message, error) {
 	if s.o.Voter == nil {
 		return nil, errNoVoter
