@@ -410,15 +410,15 @@ func (cl *client) get(key string) string {
 	return value(cl.c.t, cl.do(get(key)))
 }
 
-// read reads at n itself, once it has heard of every commit.
-func (n *node) read(key string) (*replication.Answer, error) {
-	for {
-		a, err := n.v.Load().Serve(context.Background(), get(key))
+// read reads at n itself, once it knows who leads and has heard of every commit.
+func (n *node) read(key string) (a *replication.Answer, err error) {
+	n.c.t.Helper()
+	eventually(n.c.t, "a voter reads at itself", func() bool {
+		a, err = n.v.Load().Serve(context.Background(), get(key))
 		var behind *replication.NotLeaderError
-		if !errors.As(err, &behind) || behind.Leader == "" {
-			return a, err
-		}
-	}
+		return !errors.As(err, &behind)
+	})
+	return a, err
 }
 
 // network is a raft.StreamLayer over TCP whose reads can be held back.
