@@ -147,6 +147,9 @@ func (k *Keeper) demote(ctx context.Context, raft Raft, q Quorum, node string) e
 	if err := spare(q, node); err != nil {
 		return err
 	}
+	if err := k.confirmed(ctx, raft, q, node); err != nil {
+		return err // before it is told
+	}
 	request := &link.VoteRequest{Cluster: k.cluster(), Operator: true}
 	var err error
 	if node == k.cfg.Node {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -75,6 +76,41 @@ func TestANewLeaderTakesNoVotes(t *testing.T) {
 		w.unheard = nil
 		w.mu.Unlock()
 		w.await(30*time.Second, "b is back", func() bool { return w.allVote("a", "b", "c") })
+		if err := w.hosts["a"].keeper.Ask(t.Context(), link.ChangeRequest_KIND_DEMOTE, "c"); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// b ended a moment ago, and its silence does not tell yet: whoever takes a vote asks
+// the others first. Demoting tells nobody, leaving is given up, and both can be done
+// when b is back.
+func TestAVoteIsNotTakenBesideOneThatHasJustEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.begun("a", "b", "c")
+		w.hosts["b"].stop()
+		refusal := func(what string, err error) {
+			t.Helper()
+			if !errors.Is(err, link.ErrRefused) || !strings.Contains(err.Error(), "only 1 did just now") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %v; want one line that says that only 1 of 2 answered", what, err)
+			}
+			if got := w.config(); len(got) != 3 {
+				t.Fatalf("%s: %v vote, and b is down: that is no quorum", what, got)
+			}
+		}
+		refusal("demoting c", w.hosts["a"].keeper.Ask(t.Context(), link.ChangeRequest_KIND_DEMOTE, "c"))
+		w.hosts["b"].start()
+		w.await(30*time.Second, "b is back", func() bool { return w.allVote("a", "b", "c") })
+		w.hosts["b"].stop()
+		refusal("c leaves", w.hosts["c"].keeper.LeaveQuorum(t.Context()))
+		w.hosts["b"].start()
+		w.await(30*time.Second, "b is back", func() bool { return w.allVote("a", "b", "c") })
+		<-time.After(time.Minute)
+		if got := w.config(); len(got) != 3 {
+			t.Fatalf("%v vote, and what nobody took was given up later", got)
+		}
 		if err := w.hosts["a"].keeper.Ask(t.Context(), link.ChangeRequest_KIND_DEMOTE, "c"); err != nil {
 			t.Fatal(err)
 		}

@@ -349,6 +349,11 @@ func (r fakeRaft) Quorum() membership.Quorum {
 	return q
 }
 
+func (r fakeRaft) Confirm(ctx context.Context, node string) error {
+	_, err := fakeNetwork{r.h}.reach(ctx, node)
+	return err
+}
+
 func (r fakeRaft) TransferLeadership(_ context.Context, node string) error {
 	return r.change(func(w *world) {
 		rest := without(w.voters, r.h.config.Node)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/kahu-sh/kahu/replication"
@@ -36,7 +37,7 @@ func (k *Keeper) govern() (settled bool) {
 	case invite:
 		err = k.network.Vote(ctx, s.node, &link.VoteRequest{Cluster: k.cluster(), Take: true})
 	case removeVoter:
-		err = k.raft.RemoveServer(ctx, s.node)
+		err = k.takeVote(ctx, k.raft, s.node)
 	case moveLead:
 		err = k.raft.TransferLeadership(ctx, s.node)
 	}
@@ -121,6 +122,63 @@ func spare(q Quorum, node string) error {
 	return nil
 }
 
+// confirmed has the other voters say now that they are there, and returns an error
+// that wraps link.ErrRefused when too few do for a quorum without node. How long
+// they have been silent (spare) does not tell of one that ended a moment ago.
+func (k *Keeper) confirmed(ctx context.Context, raft Raft, q Quorum, node string) error {
+	if q.Silent == nil || !slices.Contains(q.Voters, node) {
+		return nil // Raft says who leads; and a learner is not counted
+	}
+	var others []string // to ask
+	there, left := 0, len(q.Voters)-1
+	for _, v := range q.Voters {
+		switch v {
+		case node:
+		case k.cfg.Node:
+			there++
+		default:
+			others = append(others, v)
+		}
+	}
+	asking, cancel := context.WithTimeout(ctx, confirmTimeout)
+	answers := make(chan bool, len(others)) // room for all: nobody is left behind
+	var askers sync.WaitGroup
+	for _, v := range others {
+		askers.Go(func() { answers <- confirm(asking, raft, v) }) // ends with asking
+	}
+	defer askers.Wait()
+	defer cancel()
+	for range others {
+		if there >= majority(left) {
+			break // the others need not be waited for
+		}
+		if <-answers {
+			there++
+		}
+	}
+	if there < majority(left) {
+		return fmt.Errorf("%w: without node %s %d of %d voters have to answer, and only %d did just now: bring the others back, or add a voter first", link.ErrRefused, node, majority(left), left, there)
+	}
+	return nil
+}
+
+// confirm asks one voter until it says that it is there, or ctx ends: the connection
+// to it may be an old one.
+func confirm(ctx context.Context, raft Raft, node string) bool {
+	for {
+		if raft.Confirm(ctx, node) == nil {
+			return true
+		}
+		timer := time.NewTimer(askPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+}
+
 // takeVote takes a server out of the configuration, unless that could cost the
 // quorum. The caller is alone.
 func (k *Keeper) takeVote(ctx context.Context, raft Raft, node string) error {
@@ -132,6 +190,9 @@ func (k *Keeper) takeVote(ctx context.Context, raft Raft, node string) error {
 		return nil // done already
 	}
 	if err := spare(q, node); err != nil {
+		return err
+	}
+	if err := k.confirmed(ctx, raft, q, node); err != nil {
 		return err
 	}
 	return raft.RemoveServer(ctx, node)

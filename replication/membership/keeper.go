@@ -25,6 +25,9 @@ const (
 	settledInterval  = 10 * time.Second
 	helloTimeout     = 3 * time.Second
 	changeTimeout    = 10 * time.Second // for a change of the Raft configuration
+	// confirmTimeout is for how long voters are asked whether one of them can be
+	// spared. A change asks twice at most, within changeTimeout.
+	confirmTimeout = 3 * time.Second
 	// maxHellos is how many addresses are asked at a time.
 	maxHellos = 16
 	// An address that does not answer is asked less and less often, for ever.
@@ -74,6 +77,9 @@ type Raft interface {
 	RemoveServer(ctx context.Context, node string) error
 	// TransferLeadership lets node lead, or the best one when it is empty.
 	TransferLeadership(ctx context.Context, node string) error
+	// Confirm asks node, after it was called, whether it is in the term in which this
+	// node leads, and returns nil when it is. It blocks until the answer, or ctx ends.
+	Confirm(ctx context.Context, node string) error
 	// Quorum returns what this node knows of the quorum now. It does not block.
 	Quorum() Quorum
 }

@@ -1,11 +1,15 @@
 package voter
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/kahu-sh/kahu/replication"
 )
 
 // contacts knows when each peer last answered an AppendEntries of this voter,
@@ -113,6 +117,23 @@ func (v *Voter) Unheard() []string {
 	}
 	nodes := v.transport.contacts.unheard(v.raft.GetConfiguration().Configuration().Servers, r.began)
 	return slices.DeleteFunc(nodes, func(node string) bool { return node == v.cfg.NodeID })
+}
+
+// Confirm asks another voter, after it was called, whether it is in the term in which
+// this one leads, and returns nil when it is. It blocks until the answer, or ctx ends.
+func (v *Voter) Confirm(ctx context.Context, node string) error {
+	r := v.serving.Load()
+	if r == nil {
+		return &replication.NotLeaderError{}
+	}
+	term, err := v.cfg.AskTerm(ctx, node)
+	switch {
+	case err != nil:
+		return fmt.Errorf("asking node %s for its term: %w", node, err)
+	case term != r.term:
+		return fmt.Errorf("node %s is in term %d, and this one leads in term %d", node, term, r.term)
+	}
+	return nil
 }
 
 // Silence returns for how long each server of the configuration has not
