@@ -158,10 +158,19 @@ func (g *gossip) leave(f *discovery.Finder) bool {
 	if err := f.Close(); err != nil {
 		g.log.Warn("leaving the gossip of the cluster before", "cluster", g.config.Cluster, "error", err)
 	}
+	if !g.listenAgain() {
+		return false
+	}
+	g.log.Info("gossip follows this agent's new cluster", "cluster", g.quorum.keeper.Status().Cluster, "before", g.config.Cluster)
+	return true
+}
+
+// listenAgain takes the port, which a Finder has given back, and waits until it is
+// free. It reports false when the agent stops.
+func (g *gossip) listenAgain() bool {
 	for said := false; ; said = true {
 		err := g.listen()
 		if err == nil {
-			g.log.Info("gossip follows this agent's new cluster", "cluster", g.quorum.keeper.Status().Cluster, "before", g.config.Cluster)
 			return true
 		}
 		if !said {
@@ -222,13 +231,19 @@ func (g *gossip) begin() *discovery.Finder {
 			return nil
 		}
 	}
-	f, err := discovery.Start(g.config)
-	if err != nil {
-		g.log.Error("this agent takes no part in gossip; it finds others by --join and by what voters tell", "error", err)
-		return nil
+	for said := false; ; said = true {
+		f, err := discovery.Start(g.config)
+		if err == nil {
+			g.finder.Store(f)
+			return f
+		}
+		if !said {
+			g.log.Error("this agent takes no part in gossip until it can: it is tried again; others are found by --join and by what voters tell", "error", err)
+		}
+		if !g.wait(gossipRetry) || !g.listenAgain() { // Start has given the port back
+			return nil
+		}
 	}
-	g.finder.Store(f)
-	return f
 }
 
 func (g *gossip) at() (netip.AddrPort, error) {
