@@ -350,7 +350,7 @@ func (r fakeRaft) Quorum() membership.Quorum {
 }
 
 func (r fakeRaft) Confirm(ctx context.Context, node string) error {
-	_, err := fakeNetwork{r.h}.reach(ctx, node)
+	_, err := fakeNetwork(r).reach(ctx, node)
 	return err
 }
 
