@@ -2,10 +2,18 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/kahu-sh/kahu/agent/config"
+	"github.com/kahu-sh/kahu/localapi/policy"
 )
+
+// WarnOfUnits is what an agent says of rules on a kernel of which tells reports
+// whether it tells the units of callers.
+func WarnOfUnits(log *slog.Logger, rules *policy.Policy, tells func() (bool, error)) {
+	(&agent{log: log}).warnOfUnits(rules, tells)
+}
 
 // CutGossip has nothing of gossip pass while cut says so; given up is told how
 // many members gossip takes for dead.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/kahu-sh/kahu/agent/config"
+	"github.com/kahu-sh/kahu/localapi/caller"
 	"github.com/kahu-sh/kahu/localapi/policy"
 )
 
@@ -104,6 +105,7 @@ func (a *agent) takeOver(cfg config.Config) error {
 // socketPolicy says who may do what on the sockets.
 func (a *agent) socketPolicy(cfg config.Config) (*policy.Policy, error) {
 	if cfg.Policy != nil {
+		a.warnOfUnits(cfg.Policy, caller.TellsUnits)
 		return cfg.Policy, nil
 	}
 	rules := policy.Default(uint32(os.Geteuid()), lookupGroup(socketGroup))
@@ -116,6 +118,20 @@ func (a *agent) socketPolicy(cfg config.Config) (*policy.Policy, error) {
 		return nil, fmt.Errorf("letting group %s administer: %w", adminGroup, err)
 	}
 	return rules, nil
+}
+
+// warnOfUnits says so when rules name units on a kernel that tells none, which tells
+// reports: what they allow they would allow nobody, without a word.
+func (a *agent) warnOfUnits(rules *policy.Policy, tells func() (bool, error)) {
+	if !rules.NamesUnits() {
+		return
+	}
+	switch ok, err := tells(); {
+	case err != nil:
+		a.log.Warn("whether this kernel tells the systemd unit of a caller could not be found out: without it, rules of the policy for units match nobody", "error", err)
+	case !ok:
+		a.log.Warn("this kernel does not tell the systemd unit of a caller, so that rules of the policy for units match nobody: run Linux 6.5 or later, or name users or groups")
+	}
 }
 
 // remotePolicy says who may do what on the Kahuna wire, besides what tokens may.

@@ -29,7 +29,8 @@ type Caller struct {
 	// (before 6.5). It belongs to the connection, which closes it.
 	Pidfd *os.File
 	// Cgroup is the path in the cgroup2 tree (or in systemd's own), and Unit the
-	// system's systemd unit in it. Empty when they could not be read for certain.
+	// system's systemd unit in it. Empty when they could not be read for certain,
+	// Command as well: always where there is no Pidfd.
 	Cgroup string
 	Unit   string
 	// Command is the name that the process gives itself (comm): for people only.

@@ -56,6 +56,25 @@ func identify(raw syscall.RawConn) (*Caller, error) {
 	return c, nil
 }
 
+// TellsUnits reports whether this kernel tells the systemd unit and the control group
+// of a caller: kernels before 6.5 have no SO_PEERPIDFD. An error says that it could not
+// be found out. It does not block.
+func TellsUnits() (bool, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, fmt.Errorf("make a pair of sockets: %w", err)
+	}
+	defer func() { _, _ = unix.Close(fds[0]), unix.Close(fds[1]) }() // nothing was written
+	pidfd, err := unix.GetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	switch {
+	case errors.Is(err, unix.ENOPROTOOPT):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("SO_PEERPIDFD: %w", err)
+	}
+	return true, unix.Close(pidfd)
+}
+
 // peerGroups are the supplementary groups; SO_PEERCRED has the primary one only.
 func peerGroups(fd int) ([]uint32, error) {
 	groups := make([]uint32, 32)

@@ -38,7 +38,7 @@ func Verbs() []Verb { return []Verb{Read, Write, Lock, Sequence, Admin} }
 type Rule struct {
 	UIDs     []uint32
 	GIDs     []uint32 // primary and supplementary groups count
-	Units    []string // systemd units of the system, "backup.service"
+	Units    []string // systemd units of the system, "backup.service"; Linux 6.5 and later tell them
 	Everyone bool     // every process that can connect to the socket
 	// Certificates are common names, DNS names or URIs of client certificates;
 	// Tokens are names of bearer tokens. "*" is every one that is valid.
@@ -136,6 +136,11 @@ func (p *Policy) And(rules ...Rule) (*Policy, error) {
 		return nil, err
 	}
 	return withRules(slices.Concat(p.list(), more.list()), p.tokens), nil
+}
+
+// NamesUnits reports whether a rule is for a systemd unit.
+func (p *Policy) NamesUnits() bool {
+	return slices.ContainsFunc(p.list(), func(r Rule) bool { return len(r.Units) > 0 })
 }
 
 // NamesRemote reports whether a rule is for callers of that kind, which come
