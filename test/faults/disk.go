@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -79,15 +80,34 @@ func (d *Disk) Mount() error {
 	return nil
 }
 
-// Unmount takes the disk away, whoever uses it.
+// unmountTimeout bounds Unmount. It ends within milliseconds unless something holds the
+// disk.
+const unmountTimeout = 30 * time.Second
+
+// Unmount takes the disk away, whoever uses it. It blocks for unmountTimeout at most: a
+// mount namespace that was made meanwhile has a copy of the mount, which keeps the disk
+// alive although nobody sees it here any more. That is an error, and the disk is served
+// until the copy is gone.
 func (d *Disk) Unmount() error {
 	d.Heal()
-	err := d.server.Unmount()
-	if err != nil {
-		err = syscall.Unmount(d.mountpoint, syscall.MNT_DETACH)
+	over := make(chan error, 1)
+	go func() { // ends when nobody has the disk mounted
+		err := d.server.Unmount()
+		if err != nil {
+			err = syscall.Unmount(d.mountpoint, syscall.MNT_DETACH)
+		}
+		d.server.Wait()
+		over <- err
+	}()
+	timeout := time.NewTimer(unmountTimeout)
+	defer timeout.Stop()
+	select {
+	case err := <-over:
+		return err
+	case <-timeout.C:
+		return fmt.Errorf("%s is unmounted here and in use all the same after %s: by a process with an open file, or in another mount namespace (grep kahufaults /proc/*/mountinfo)",
+			d.mountpoint, unmountTimeout)
 	}
-	d.server.Wait()
-	return err
 }
 
 // PowerCut forgets what was not synced. Nobody may have a file open.
