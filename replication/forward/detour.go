@@ -64,6 +64,7 @@ func (f *Forwarder) takeDetour(via, leader string, under *reign) {
 		return
 	}
 	if f.detour.CompareAndSwap(nil, &detour{via: via, leader: leader, since: time.Now()}) {
+		f.rouse() // it has to be asked whether the leader is there again
 		f.cfg.Logger.Warn("this agent does not reach the leader: another voter passes its requests on", "leader", leader, "via", via)
 	}
 	if f.reign.Load() != under {

@@ -81,6 +81,8 @@ type Forwarder struct {
 	detour  atomic.Pointer[detour] // nil: the leader is asked itself
 	open    atomic.Int64           // attempts at other agents under way
 	ended   atomic.Uint64          // attempts at other agents that have ended, however
+	resting atomic.Bool            // who listens has stopped its clock
+	roused  chan struct{}          // holds one element: it is to go again
 	ids     *numberer
 	stop    context.CancelCauseFunc
 	stopped context.Context
@@ -105,7 +107,7 @@ var _ replication.Coordinator = (*Forwarder)(nil)
 // is in use, and what listens to News.
 func New(cfg Config) *Forwarder {
 	ctx, stop := context.WithCancelCause(context.Background())
-	f := &Forwarder{cfg: cfg, stop: stop, stopped: ctx}
+	f := &Forwarder{cfg: cfg, roused: make(chan struct{}, 1), stop: stop, stopped: ctx}
 	f.reign.Store(newReign(0, "", false))
 	f.ids = newNumberer(f.openSession)
 	f.done.Go(func() { f.ids.renewLoop(ctx, f.renewSession) })
@@ -253,6 +255,7 @@ func (f *Forwarder) attempt(ctx context.Context, to target, req *replication.Req
 		do = f.cfg.Relay.DoVia
 	}
 	f.open.Add(1)
+	f.rouse()
 	ans, err := do(asking, to.node, req)
 	f.open.Add(-1)
 	f.ended.Add(1)

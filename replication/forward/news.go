@@ -27,7 +27,7 @@ import (
 
 const (
 	// listenTick is how often it is looked whether anybody has to be asked, or
-	// followed.
+	// followed. A voter that follows itself and asks nobody does not look.
 	listenTick = 250 * time.Millisecond
 	// inquireAfter is how long other agents may be silent about everything that
 	// was asked of them, until all voters are asked who leads. Elections take
@@ -176,10 +176,43 @@ func (f *Forwarder) listen(ctx context.Context) {
 		case node := <-l.broken:
 			delete(l.lines, node)
 			l.retryAt[node] = time.Now().Add(newsRetry)
+			f.rouse()
 		case <-now.over.Done():
+		case <-f.roused:
+			tick.Reset(listenTick)
 		case <-tick.C:
+			calm := f.ended.Load() == l.ended
 			l.inquire()
 			l.probe()
+			if calm && l.rests() {
+				tick.Stop() // and goes again with f.roused
+			}
+		}
+	}
+}
+
+// rests reports whether nothing can become of a look until somebody calls rouse,
+// which then has the clock go again.
+func (l *listener) rests() bool {
+	if own := l.lines[l.f.cfg.Node]; len(l.lines) != 1 || own == nil || !own.told.Load() {
+		return false
+	}
+	l.f.resting.Store(true)
+	// Who asks or takes a detour after this look finds that it rests.
+	if l.f.open.Load() == 0 && l.f.detour.Load() == nil {
+		return true
+	}
+	l.f.resting.Store(false)
+	return false
+}
+
+// rouse has who listens look again, from listenTick from now on, if it rests. It is
+// called after what there is to look at has begun.
+func (f *Forwarder) rouse() {
+	if f.resting.Load() && f.resting.CompareAndSwap(true, false) {
+		select {
+		case f.roused <- struct{}{}:
+		default: // of before: it has not been taken yet
 		}
 	}
 }
