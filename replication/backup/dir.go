@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
 // Dir is a directory of backups. A file in it is whole: it is written under
@@ -87,7 +89,7 @@ func (d *Dir) Take(ctx context.Context, write func(context.Context, io.Writer) e
 	if err := os.Rename(f.Name(), path); err != nil {
 		return Entry{}, fmt.Errorf("writing a backup: %w", err)
 	}
-	if err := syncDir(d.path); err != nil {
+	if err := atomicfile.Sync(d.path); err != nil {
 		return Entry{}, fmt.Errorf("writing a backup: %w", err)
 	}
 	return read(path)
@@ -191,13 +193,4 @@ func (d *Dir) Collect(r Retention, now time.Time, dryRun bool) ([]Removal, error
 		}
 	}
 	return out, nil
-}
-
-func syncDir(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }

@@ -62,7 +62,7 @@ func Write(path string, o Options, content func(io.Writer) error) (err error) {
 	if err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return Sync(dir)
 }
 
 // WriteBytes is Write of content that is there already.
@@ -103,11 +103,13 @@ func publish(from, to string) error {
 	return err
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// Sync has what is in a file, or which names are in a directory, outlive a power
+// cut (fsync(2)). It blocks as long as the disk takes. The error names the path.
+func Sync(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	defer f.Close()
+	return f.Sync()
 }

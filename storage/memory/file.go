@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/kahu-sh/kahu/storage"
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 	"github.com/zeebo/xxh3"
 )
 
@@ -63,7 +64,7 @@ func replaceFile(dir string, t *tree) (err error) {
 	if err := os.Rename(f.Name(), filepath.Join(dir, fileName)); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return atomicfile.Sync(dir)
 }
 
 func writeRows(f io.Writer, t *tree) error {
@@ -207,13 +208,4 @@ func removeLeftovers(dir string) error {
 		}
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -20,6 +20,7 @@ import (
 	"unsafe"
 
 	"github.com/kahu-sh/kahu/storage"
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 	"github.com/tidwall/btree"
 )
 
@@ -189,7 +190,7 @@ func (e *Engine) Checkpoint(dir string) error {
 	if err := replaceFile(dir, t); err != nil {
 		return fmt.Errorf("write a checkpoint of the memory engine: %w", err)
 	}
-	return syncDir(filepath.Dir(dir))
+	return atomicfile.Sync(filepath.Dir(dir))
 }
 
 // Sizes implements storage.Engine.

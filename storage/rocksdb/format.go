@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/kahu-sh/kahu/storage"
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
 // The directory holds "format", one line that names kahu and the version, and
@@ -34,7 +35,7 @@ func checkFormat(dir string) error {
 		if err := writeFormat(dir); err != nil {
 			return err
 		}
-		return syncPath(dir)
+		return atomicfile.Sync(dir)
 	case err != nil:
 		return fmt.Errorf("read the engine's format: %w", err)
 	case string(line) == formatLine:
@@ -55,7 +56,7 @@ func writeFormat(dir string) error {
 	if err := os.WriteFile(temp, []byte(formatLine), 0o600); err != nil {
 		return fmt.Errorf("write the engine's format: %w", err)
 	}
-	if err := syncPath(temp); err != nil {
+	if err := atomicfile.Sync(temp); err != nil {
 		return fmt.Errorf("write the engine's format: %w", err)
 	}
 	if err := os.Rename(temp, filepath.Join(dir, formatFile)); err != nil {
@@ -71,22 +72,13 @@ func syncTree(dir string) error {
 		if err != nil {
 			return err
 		}
-		return syncPath(path)
+		return atomicfile.Sync(path)
 	})
 	if err == nil {
-		err = syncPath(filepath.Dir(dir))
+		err = atomicfile.Sync(filepath.Dir(dir))
 	}
 	if err != nil {
 		return fmt.Errorf("sync the checkpoint: %w", err)
 	}
 	return nil
-}
-
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }

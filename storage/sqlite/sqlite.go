@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 
 	"github.com/kahu-sh/kahu/storage"
+	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
 const (
@@ -165,11 +166,11 @@ func (e *Engine) Sync() error {
 // syncFiles makes the WAL durable, and that it is there. What a checkpoint moved
 // from it into the database was synced by SQLite before it reused the WAL.
 func (e *Engine) syncFiles() error {
-	err := syncPath(e.path + "-wal")
+	err := atomicfile.Sync(e.path + "-wal")
 	if err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("sync the WAL: %w", err)
 	}
-	if err := syncPath(e.dir); err != nil {
+	if err := atomicfile.Sync(e.dir); err != nil {
 		return fmt.Errorf("sync the directory: %w", err)
 	}
 	return nil
@@ -230,7 +231,7 @@ func (e *Engine) Checkpoint(dir string) error {
 		return fmt.Errorf("copy the database into %s: %w", path, err)
 	}
 	for _, p := range []string{path, dir, filepath.Dir(dir)} {
-		if err := syncPath(p); err != nil {
+		if err := atomicfile.Sync(p); err != nil {
 			return fmt.Errorf("sync the checkpoint: %w", err)
 		}
 	}
@@ -328,13 +329,4 @@ func (e *Engine) giveBack(c *conn, held bool) {
 	if c != nil {
 		_ = c.close() // it has only read
 	}
-}
-
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
