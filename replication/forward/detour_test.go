@@ -70,7 +70,17 @@ func cut(q *passing, p *press) {
 	p.with(func() { p.cut["a"] = true })
 }
 
-// ways are whom f asked for one change, and how long that took.
+// detoured is shortcut after it was cut, and has found the way by another voter.
+func detoured(t *testing.T) (*forward.Forwarder, *passing, *press) {
+	t.Helper()
+	f, q, p := shortcut(nil)
+	asks(t, f)()
+	cut(q, p)
+	asks(t, f)()
+	return f, q, p
+}
+
+// way is whom f asked for one change, and how long that took.
 func (p *passing) way(t *testing.T, f *forward.Forwarder, req *replication.Request) (asked []string, took time.Duration) {
 	t.Helper()
 	p.with(func() { p.asked = nil })
@@ -157,11 +167,8 @@ func TestAnAnswerLostOnTheStraightWayIsNotAppliedAgain(t *testing.T) {
 
 func TestADetourThatEndsIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, q, p := shortcut(nil)
+		f, q, p := detoured(t)
 		defer f.Close()
-		asks(t, f)()
-		cut(q, p)
-		asks(t, f)()
 		first := f.Detour()
 		q.with(func() { q.hung[first] = true })
 		p.with(func() { p.cut[first] = true })
@@ -177,11 +184,8 @@ func TestADetourThatEndsIsReplaced(t *testing.T) {
 
 func TestADetourEndsWithTheReignOfItsLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, q, p := shortcut(nil)
+		f, q, p := detoured(t)
 		defer f.Close()
-		asks(t, f)()
-		cut(q, p)
-		asks(t, f)()
 		q.with(func() { q.leader = "c" })
 		p.tell(told{2, "c"}, "b", "c")
 		synctest.Wait()
@@ -194,11 +198,8 @@ func TestADetourEndsWithTheReignOfItsLeader(t *testing.T) {
 // A caller whose time is up says nothing of the way.
 func TestACallerThatGivesUpLeavesTheDetour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, q, p := shortcut(nil)
+		f, q, _ := detoured(t)
 		defer f.Close()
-		asks(t, f)()
-		cut(q, p)
-		asks(t, f)()
 		via := f.Detour()
 		q.with(func() { q.hung[via] = true })
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -215,11 +216,8 @@ func TestACallerThatGivesUpLeavesTheDetour(t *testing.T) {
 // A watch goes by way of the other voter as well, and ends with the reign.
 func TestAWatchTakesTheDetour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, q, p := shortcut(nil)
+		f, q, p := detoured(t)
 		defer f.Close()
-		asks(t, f)()
-		cut(q, p)
-		asks(t, f)()
 		events, over := make(chan *replication.Event, 1), make(chan error, 1)
 		go func() { over <- f.Watch(t.Context(), []byte("s"), func(ev *replication.Event) { events <- ev }) }()
 		q.watch <- &replication.Event{Kind: replication.Event_KIND_LISTED}
