@@ -65,7 +65,7 @@ func (p *Program) Locks(params []Param) ([]Lock, error) {
 		return nil, err
 	}
 	l := locks{run: r, seen: make(map[Lock]bool)}
-	l.block(p.body)
+	walk{stmt: func(s stmt, _ int) { l.statement(s) }, expr: l.expr}.block(p.body, 0)
 	return l.out, l.err
 }
 
@@ -76,56 +76,27 @@ type locks struct {
 	err  error
 }
 
-func (l *locks) block(body []stmt) {
-	for _, s := range body {
-		l.statement(s)
-	}
-}
-
 func (l *locks) statement(s stmt) {
 	switch s := s.(type) {
 	case *setStmt:
 		l.add(Lock{Key: Key{Durability: s.durability}}, &s.key)
-		l.expr(s.value)
-		for _, f := range s.flags {
-			l.expr(f.x)
-		}
 	case *deleteStmt:
 		l.add(Lock{Key: Key{Durability: s.durability}}, &s.key)
 	case *extendStmt:
 		l.add(Lock{Key: Key{Durability: s.durability}}, &s.key)
-		l.expr(s.ms)
 	case *readStmt:
 		l.read(s)
-	case *letStmt:
-		l.expr(s.value)
-	case *returnStmt:
-		l.expr(s.value)
-	case *throwStmt:
-		l.expr(s.value)
-	case *ifStmt:
-		l.expr(s.cond)
-		l.block(s.then)
-		l.block(s.else_)
-	case *forStmt:
-		l.expr(s.over)
-		l.block(s.body)
-	case *switchStmt:
-		l.expr(s.subject)
-		for _, c := range s.cases {
-			for _, x := range c.values {
-				l.expr(x)
-			}
-			l.block(c.body)
-		}
-		l.block(s.else_)
-	case *beginStmt:
-		l.block(s.body)
+	}
+}
+
+// expr looks for reads in the place of operands.
+func (l *locks) expr(x expr) {
+	if c, ok := x.(*command); ok {
+		l.read(c.read)
 	}
 }
 
 func (l *locks) read(s *readStmt) {
-	l.expr(s.asOf)
 	if s.asOf != nil || s.hasRevision {
 		return
 	}
@@ -144,29 +115,5 @@ func (l *locks) add(lock Lock, key *keyName) {
 	if lock.Name, l.err = l.run.key(key); l.err == nil && !l.seen[lock] {
 		l.seen[lock] = true
 		l.out = append(l.out, lock)
-	}
-}
-
-// expr looks for reads in the place of operands.
-func (l *locks) expr(x expr) {
-	switch x := x.(type) {
-	case *unary:
-		l.expr(x.x)
-	case *binary:
-		l.expr(x.x)
-		l.expr(x.y)
-	case *index:
-		l.expr(x.x)
-		l.expr(x.i)
-	case *call:
-		for _, a := range x.args {
-			l.expr(a)
-		}
-	case *arrayExpr:
-		for _, e := range x.elems {
-			l.expr(e)
-		}
-	case *command:
-		l.read(x.read)
 	}
 }
