@@ -2,8 +2,8 @@ package hosts
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A guard in a pid namespace that the agent cannot see into, as in a container: here
@@ -78,7 +80,7 @@ func TestPidfdsInSystemdsStore(t *testing.T) {
 		t.Helper()
 		before := main()
 		h.Run("systemctl", "kill", "--signal=KILL", "--kill-who=main", "kahu")
-		guard.kill()
+		guard.kill(t)
 		if now := main(); now != "0" && now != before {
 			t.Fatal("the next agent was there before its holder was dead: this shows nothing")
 		}
@@ -122,7 +124,7 @@ func (h *Host) outside(t *testing.T) *outsider {
 	o := &outsider{cmd: cmd}
 	t.Cleanup(func() {
 		if cmd.ProcessState == nil {
-			o.kill()
+			o.kill(t)
 		}
 		if t.Failed() {
 			t.Logf("the guard outside said: %s", said.Bytes())
@@ -151,23 +153,30 @@ func (o *outsider) tree() []int {
 	return all
 }
 
-// kill ends all of it, and returns when it is dead.
-func (o *outsider) kill() {
+// kill ends all of it, and returns when none is more than a zombie.
+func (o *outsider) kill(t *testing.T) {
+	t.Helper()
 	all := o.tree()
+	ends := make([]unix.PollFd, 0, len(all))
+	for _, pid := range all {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue // it has ended by itself
+		}
+		defer func() { _ = unix.Close(fd) }() // only polled
+		ends = append(ends, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
 	for _, pid := range all {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have died with its parent
 	}
 	_ = o.cmd.Wait() // killed
-	for _, pid := range all {
-		for alive(pid) {
-			time.Sleep(time.Millisecond) // for the kernel to take it apart
+	deadline := time.Now().Add(10 * time.Second)
+	for i := range ends {
+		for ends[i].Revents == 0 {
+			_, err := unix.Poll(ends[i:i+1], max(0, int(time.Until(deadline).Milliseconds())))
+			if time.Now().After(deadline) || err != nil && !errors.Is(err, unix.EINTR) {
+				t.Fatalf("a process of the guard did not die of SIGKILL: %v", err)
+			}
 		}
 	}
-}
-
-// alive reports whether a process is more than a zombie.
-func alive(pid int) bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(text), ") ")
-	return err == nil && !strings.HasPrefix(rest, "Z")
 }
