@@ -18,6 +18,9 @@ func (c *Config) Quick(reconnect time.Duration) {
 		reconnect: reconnect, probe: 100 * time.Millisecond}
 }
 
+// Gossips has a Finder send what it tells in intervals of d.
+func (c *Config) Gossips(d time.Duration) { c.timing.probe = 4 * d }
+
 var (
 	ParseMember = parseMember
 	ParsePeers  = parsePeers

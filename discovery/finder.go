@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -207,8 +208,8 @@ func (f *Finder) Close() error {
 // It does not block, and the result must not be changed.
 func (f *Finder) Members() []Member { return *f.members.Load() }
 
-// Tell changes what this agent tells of itself. It blocks until it was sent, or
-// for a few seconds when nobody takes it; then it goes with the next exchange.
+// Tell changes what this agent tells of itself. It does not wait until others have
+// heard of it: it goes with the next packets and exchanges.
 func (f *Finder) Tell(self Self) error {
 	if err := self.check(f.cfg.Node, f.cfg.Cluster); err != nil {
 		return fmt.Errorf("discovery: what this agent would tell of itself: %w", err)
@@ -216,10 +217,24 @@ func (f *Finder) Tell(self Self) error {
 	f.telling.Lock()
 	defer f.telling.Unlock()
 	f.told = self.tags(f.cfg.Cluster)
-	if err := f.serf.SetTags(f.told); err != nil {
+	if err := f.tell(); err != nil {
 		return fmt.Errorf("telling the others: %w", err)
 	}
 	return nil
+}
+
+// tell hands on what is told. telling is held.
+//
+// Serf takes the tags at once, as those of a later incarnation, and queues them. What it
+// waits for then is that they were sent for the last time, which takes some seconds
+// over WAN or among a hundred agents: that its wait has ended is no reason to tell
+// again, as that would begin from the first sending.
+func (f *Finder) tell() error {
+	err := f.serf.SetTags(f.told)
+	if err != nil && maps.Equal(f.serf.LocalMember().Tags, f.told) {
+		return nil
+	}
+	return err
 }
 
 // SetKeys replaces the keys: the first is used from now on, all are accepted.
@@ -297,7 +312,7 @@ func (f *Finder) announce() {
 	a.next = time.Now().Add(a.wait)
 	f.telling.Lock()
 	defer f.telling.Unlock()
-	if err := f.serf.SetTags(f.told); err != nil {
+	if err := f.tell(); err != nil {
 		f.cfg.Logger.Debug("announcing this agent", "error", err)
 	}
 }

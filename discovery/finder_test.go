@@ -208,6 +208,31 @@ func TestFindEachOther(t *testing.T) {
 	})
 }
 
+// Where gossip is slow, as over WAN or among many, what was told is on its way long
+// before it was sent for the last time: telling it again would begin anew.
+func TestTellingIsTakenBeforeItWasSent(t *testing.T) {
+	n := newNetwork(t)
+	slow := func(node string, seeds ...string) *agent {
+		c, a := n.config(node, seeds...)
+		c.Gossips(time.Second)
+		return n.start(c, a)
+	}
+	a := slow("a")
+	b := slow("b", a.address)
+	awaitAlive(t, a, "a", "b")
+	awaitAlive(t, b, "a", "b")
+	self := b.Members()[1].Self
+	self.Role = discovery.RoleStandby
+	if err := b.Tell(self); err != nil {
+		t.Errorf("it counts as not told: %v", err)
+	}
+	await(t, "a hears of b's new role", func() bool { return a.Members()[1].Role == discovery.RoleStandby })
+	self.Address = "nowhere"
+	if err := b.Tell(self); err == nil {
+		t.Error("an address that nobody understands counts as told")
+	}
+}
+
 func TestIslandsHeal(t *testing.T) {
 	n := newNetwork(t)
 	// Serf forgets who is silent after this; a day in real life.

@@ -44,8 +44,8 @@ func serfConfig(p Profile) *serf.Config {
 	// Serf would have the newer of two agents with one name leave: membership
 	// tells the operator, who knows which.
 	c.EnableNameConflictResolution = false
-	// For how long telling the others blocks: it goes on without being waited for.
-	c.BroadcastTimeout = 500 * time.Millisecond
+	// Nobody waits until what is told was sent for the last time; see Finder.tell.
+	c.BroadcastTimeout = time.Millisecond
 	c.DisableCoordinates = true
 	c.RejoinAfterLeave = true
 	c.EventBuffer, c.QueryBuffer = 16, 16 // neither is used
