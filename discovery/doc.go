@@ -17,6 +17,15 @@
 // logger are. Gossip begins when the agent knows its cluster's id, which it
 // learns from a verified voter and not from gossip.
 //
+// # On disk
+//
+// An agent keeps a list of the others of its own (peers.json), voters first and for as
+// long as they may come back, and tries those that are missing for ever: in rounds, of
+// some addresses at a time, each less and less often. Serf's snapshot is not used. It
+// holds less (who was alive when it was written), wakes the process twice a second to
+// be written, and panics when it has grown and its file cannot be replaced: a sick disk
+// or a removed file would end the agent.
+//
 // # What it does not do
 //
 // Gossip finds, and decides nothing. That a member is silent means that its

@@ -9,9 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,7 +29,7 @@ type Config struct {
 	Profile Profile // optional: LAN
 	// Keys encrypt packets: 16, 24 or 32 bytes each; the first is used, all are accepted.
 	Keys [][]byte
-	// Dir keeps the list of peers and serf's snapshot. Optional: in memory only.
+	// Dir keeps the list of peers. Optional: in memory only.
 	Dir string
 	// Packets and Streams carry gossip. The Finder closes them.
 	Packets net.PacketConn
@@ -70,11 +68,9 @@ func (p Profile) timing() timing {
 	return t
 }
 
-// maxAttempts is how many addresses are tried in one round.
-const maxAttempts = 8
-
-// resolveTimeout bounds looking up one host name.
-const resolveTimeout = 5 * time.Second
+// quiet is how long news of members are gathered: an agent that starts hears of all
+// of them at once. Serf can do so as well, and never forgets a member for it.
+const quiet = 100 * time.Millisecond
 
 // Finder keeps an agent in its cluster's gossip. Its methods may be called
 // concurrently.
@@ -82,13 +78,16 @@ type Finder struct {
 	cfg     Config
 	keyring *memberlist.Keyring
 	serf    *serf.Serf
-	events  chan serf.Event
-	self    netip.AddrPort // told to the others
+	events  chan serf.Event // read until serf has ended: it stands still when nobody does
+	news    chan struct{}   // capacity 1: there was an event
+	self    netip.AddrPort  // told to the others
 
 	members atomic.Pointer[[]Member]
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+	done    chan struct{} // closed when serf has ended
+	closing sync.Once
 
 	// telling is held over each change of what this agent tells: serf does not
 	// guard it, and an announcement must not tell what was true before.
@@ -98,17 +97,15 @@ type Finder struct {
 	// Of the goroutine run alone.
 	peers     *peers
 	tries     map[string]*try // by address
+	trying    map[string]bool // addresses
+	attempts  chan attempt    // that are over; capacity maxAttempts
+	stored    chan error      // of the list that is being written; nil when none is
+	storeSaid bool            // that it was not stored
 	announced struct {
 		wait time.Duration
 		next time.Time
 	}
 	bad map[string]bool // members whose tags were reported
-}
-
-// try is how it went with an address.
-type try struct {
-	wait    time.Duration
-	retryAt time.Time
 }
 
 // Start joins the cluster's gossip, and goes on trying to reach those that are
@@ -122,7 +119,8 @@ func Start(cfg Config) (*Finder, error) {
 		}
 		return nil, err
 	}
-	// Ends with ctx; Close waits for it.
+	// Both end with Close, which waits for them.
+	f.running.Go(f.drain)
 	f.running.Go(f.run)
 	return f, nil
 }
@@ -146,7 +144,8 @@ func newFinder(cfg Config) (*Finder, error) {
 	if err := cfg.Self.check(cfg.Node, cfg.Cluster); err != nil {
 		return nil, fmt.Errorf("discovery: what this agent would tell of itself: %w", err)
 	}
-	f := &Finder{cfg: cfg, tries: make(map[string]*try), bad: make(map[string]bool), events: make(chan serf.Event, 256)}
+	f := &Finder{cfg: cfg, tries: make(map[string]*try), trying: make(map[string]bool), bad: make(map[string]bool),
+		attempts: make(chan attempt, maxAttempts), events: make(chan serf.Event, 256), news: make(chan struct{}, 1), done: make(chan struct{})}
 	f.members.Store(&[]Member{})
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	var err error
@@ -177,9 +176,6 @@ func (f *Finder) serfConfig(t *transport) *serf.Config {
 	c.Logger, c.LogOutput = newGossipLog(f.cfg.Logger), nil
 	c.ReconnectTimeout, c.TombstoneTimeout = f.cfg.timing.reconnect, f.cfg.timing.reconnect
 	c.ReapInterval = min(c.ReapInterval, f.cfg.timing.reconnect)
-	if f.cfg.Dir != "" {
-		c.SnapshotPath = filepath.Join(f.cfg.Dir, "serf.snapshot")
-	}
 	m := c.MemberlistConfig
 	m.Name, m.Logger, m.LogOutput = f.cfg.Node, c.Logger, nil
 	m.Transport = t
@@ -200,6 +196,7 @@ func (f *Finder) serfConfig(t *transport) *serf.Config {
 func (f *Finder) Close() error {
 	f.cancel()
 	err := f.serf.Shutdown() // ends the transport
+	f.closing.Do(func() { close(f.done) })
 	f.running.Wait()
 	return errors.Join(err, f.peers.save())
 }
@@ -260,7 +257,24 @@ func (f *Finder) SetKeys(keys [][]byte) error {
 	return nil
 }
 
-// run follows serf's events and joins whoever is missing, until Close.
+// drain takes what serf tells, whatever else is going on: with its queue full serf
+// stands still, and this agent would count as silent.
+func (f *Finder) drain() {
+	for {
+		select {
+		case <-f.events:
+			select {
+			case f.news <- struct{}{}:
+			default:
+			}
+		case <-f.done:
+			return
+		}
+	}
+}
+
+// run follows serf's events and joins whoever is missing, until Close. It waits for
+// no network and no disk: what is new of others is handed on at once.
 func (f *Finder) run() {
 	f.announced.wait = f.cfg.timing.alone
 	f.announced.next = time.Now().Add(f.announced.wait)
@@ -268,22 +282,58 @@ func (f *Finder) run() {
 	f.join()
 	timer := time.NewTimer(f.pause())
 	defer timer.Stop()
+	var gathered <-chan time.Time
 	for {
 		select {
-		case <-f.events:
+		case <-f.news:
+			if gathered == nil {
+				gathered = time.After(quiet)
+			}
+		case <-gathered:
+			gathered = nil
 			f.refresh()
+		case a := <-f.attempts:
+			f.joined(a)
+			f.refresh()
+		case err := <-f.stored:
+			f.wasStored(err)
 		case <-timer.C:
 			f.refresh()
 			f.join()
 			f.announce()
-			if err := f.peers.save(); err != nil {
-				f.cfg.Logger.Warn("the list of other agents was not stored", "error", err)
-			}
+			f.store()
 			timer.Reset(f.pause())
 		case <-f.ctx.Done():
 			return
 		}
 	}
+}
+
+// store begins to write the list of other agents when it has changed.
+func (f *Finder) store() {
+	text, err := f.peers.changes()
+	if text == nil && err == nil || f.stored != nil {
+		return
+	}
+	stored := make(chan error, 1)
+	f.stored = stored
+	f.running.Go(func() { // ends when the disk answers
+		if err == nil {
+			err = f.peers.write(text)
+		}
+		stored <- err
+	})
+}
+
+func (f *Finder) wasStored(err error) {
+	f.stored = nil
+	if err != nil {
+		f.peers.changed, f.peers.stored = true, nil
+		if !f.storeSaid {
+			f.cfg.Logger.Warn("the list of other agents was not stored; it is tried again", "error", err)
+		}
+	}
+	f.storeSaid = err != nil
 }
 
 // pause is the time to the next round: agents that started together must not go
@@ -336,7 +386,7 @@ func (f *Finder) refresh() {
 		}
 		members = append(members, m)
 	}
-	f.peers.forget(now)
+	f.peers.trim(now)
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Node, b.Node) })
 	if slices.EqualFunc(members, f.Members(), equal) {
 		return
@@ -348,106 +398,4 @@ func (f *Finder) refresh() {
 func equal(a, b Member) bool {
 	return a.Node == b.Node && a.Alive == b.Alive && a.Name == b.Name && a.Address == b.Address && a.Role == b.Role &&
 		a.Version == b.Version && a.Zone == b.Zone && slices.Equal(a.KeyIDs, b.KeyIDs)
-}
-
-// join tries addresses of agents that should be there and are not: one that
-// answers brings its whole half of the cluster.
-func (f *Finder) join() {
-	missing := f.missing()
-	rand.Shuffle(len(missing), func(i, j int) { missing[i], missing[j] = missing[j], missing[i] })
-	for _, address := range missing[:min(len(missing), maxAttempts)] {
-		if f.ctx.Err() != nil {
-			return
-		}
-		err := f.joinAt(address)
-		t := f.tries[address]
-		if t == nil {
-			t = &try{}
-			f.tries[address] = t
-		}
-		if err == nil {
-			t.wait = 0
-			f.refresh()
-		} else {
-			f.cfg.Logger.Debug("joining gossip at an address", "address", address, "error", err)
-		}
-		// Who answered and still does not count as alive is not asked in a loop.
-		t.wait = min(max(2*t.wait, f.cfg.timing.alone), f.cfg.timing.maxRetry)
-		t.retryAt = time.Now().Add(t.wait)
-	}
-	for address := range f.tries {
-		if !slices.Contains(missing, address) && time.Since(f.tries[address].retryAt) > 0 {
-			delete(f.tries, address)
-		}
-	}
-}
-
-func (f *Finder) joinAt(address string) error {
-	at, err := Resolve(f.ctx, address)
-	if err != nil {
-		return err
-	}
-	if at == f.self {
-		return nil
-	}
-	_, err = f.serf.Join([]string{at.String()}, true)
-	return err
-}
-
-// missing returns the addresses that are worth a try now.
-func (f *Finder) missing() []string {
-	there := map[string]bool{f.cfg.Self.Address: true}
-	nodes := map[string]bool{}
-	alone := true
-	for _, m := range f.Members() {
-		if m.Alive {
-			there[m.Address], nodes[m.Node] = true, true
-			alone = alone && m.Node == f.cfg.Node
-		}
-	}
-	var missing []string
-	add := func(address string) {
-		if there[address] || slices.Contains(missing, address) || CheckAddress(address) != nil {
-			return
-		}
-		if t := f.tries[address]; t != nil && time.Now().Before(t.retryAt) {
-			return
-		}
-		missing = append(missing, address)
-	}
-	for _, s := range f.cfg.Seeds() {
-		add(s)
-	}
-	for _, r := range f.peers.list() {
-		if !nodes[r.Node] {
-			add(r.Address)
-		}
-	}
-	return missing
-}
-
-// Resolve looks up the host of an address (host:port), for a few seconds at most.
-// Of several it takes the first: Seeds gives each of them an entry.
-func Resolve(ctx context.Context, address string) (netip.AddrPort, error) {
-	if at, err := netip.ParseAddrPort(address); err == nil {
-		return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()), nil
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%.80q is not HOST:PORT", address)
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%.80q has no port", address)
-	}
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
-	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("looking up %s: %w", host, err)
-	}
-	if len(found) == 0 {
-		return netip.AddrPort{}, fmt.Errorf("looking up %s: no address", host)
-	}
-	return netip.AddrPortFrom(found[0].Unmap(), uint16(n)), nil
 }

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -116,6 +114,10 @@ func (c *cutPackets) WriteTo(b []byte, to net.Addr) (int, error) {
 
 func (n *network) config(node string, seeds ...string) (discovery.Config, *agent) {
 	packets, streams := ports(n.t, "127.0.0.1:0")
+	return n.configAt(packets, streams, node, seeds...)
+}
+
+func (n *network) configAt(packets net.PacketConn, streams net.Listener, node string, seeds ...string) (discovery.Config, *agent) {
 	self := streams.Addr().String()
 	a := &agent{address: self, log: &syncBuffer{}}
 	c := discovery.Config{
@@ -289,10 +291,7 @@ func TestComesBackElsewhereWithoutSeeds(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// Another address, nothing but the list on its disk, serf's own not counted.
-	if err := os.Remove(filepath.Join(cb.Dir, "serf.snapshot")); err != nil {
-		t.Fatal(err)
-	}
+	// Another address, nothing but the list on its disk.
 	again, b2 := n.config("b")
 	again.Dir = cb.Dir
 	n.start(again, b2)
@@ -300,6 +299,49 @@ func TestComesBackElsewhereWithoutSeeds(t *testing.T) {
 	await(t, "a knows the new address of b", func() bool {
 		return slices.ContainsFunc(a.Members(), func(m discovery.Member) bool { return m.Node == "b" && m.Alive && m.Address == b2.address })
 	})
+}
+
+// Two pods are restarted, and each gets the address that the other had.
+func TestTwoSwapTheirAddresses(t *testing.T) {
+	n := newNetwork(t)
+	a := n.add("a")
+	b, c := n.add("b", a.address), n.add("c", a.address)
+	awaitAlive(t, a, "a", "b", "c")
+	for _, x := range []*agent{b, c} {
+		if err := x.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for node, at := range map[string]string{"b": c.address, "c": b.address} {
+		packets, streams := ports(t, at)
+		config, x := n.configAt(packets, streams, node, a.address)
+		n.start(config, x)
+	}
+	await(t, "a knows who is where", func() bool {
+		m := a.Members()
+		return len(alive(a)) == 3 && m[1].Address == c.address && m[2].Address == b.address
+	})
+}
+
+// The port is open for TCP alone: it works somehow, and is said once.
+func TestUDPThatDoesNotGetThroughIsSaid(t *testing.T) {
+	n := newNetwork(t)
+	a := n.add("a")
+	cb, b := n.config("b", a.address)
+	cb.Packets = &cutPackets{cb.Packets.(*cutPackets).PacketConn, newNetwork(t), ""} // of another network
+	cb.Packets.(*cutPackets).n.move(a.address, 1)
+	n.start(cb, b)
+	const said = "open the agents' port for UDP"
+	await(t, "it is said", func() bool { return strings.Contains(a.log.String(), said) && strings.Contains(b.log.String(), said) })
+	if got := alive(a); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("a knows %v", got)
+	}
+	probes := func() int { return strings.Count(a.log.String(), "UDP probes failed") }
+	before := probes()
+	await(t, "it goes on", func() bool { return probes() > before+3 })
+	if got := strings.Count(a.log.String(), said); got != 1 {
+		t.Errorf("said %d times", got)
+	}
 }
 
 func TestClustersDoNotMix(t *testing.T) {

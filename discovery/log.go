@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 )
 
 // maxSaid bounds what is remembered of lines that are said once: strangers can
@@ -21,7 +22,18 @@ type gossipLog struct {
 
 	mu   sync.Mutex
 	said map[string]bool
+	// deaf are probes since deafFrom that were answered by TCP and not by UDP.
+	deaf     int
+	deafFrom time.Time
 }
+
+// Of whom UDP does not reach, each probe says so: one in a second. So many within a
+// while are no packets that were lost among others, or a busy host.
+const (
+	deafProbes = 10
+	deafWithin = time.Minute
+	udpIsLost  = "UDP probes failed" // of memberlist's text
+)
 
 // newGossipLog returns the logger that serf and memberlist are given.
 func newGossipLog(l *slog.Logger) *log.Logger {
@@ -47,10 +59,23 @@ func (g *gossipLog) Write(line []byte) (int, error) {
 			return len(line), nil
 		}
 	}
+	if strings.Contains(text, udpIsLost) && g.isDeaf(time.Now()) {
+		g.once("gossip's UDP packets do not get through between this agent and another one, although TCP does: open the agents' port for UDP as well", "", text)
+	}
 	if g.log.Enabled(context.Background(), slog.LevelDebug) {
 		g.log.Debug("gossip", "line", text)
 	}
 	return len(line), nil
+}
+
+func (g *gossipLog) isDeaf(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Sub(g.deafFrom) > deafWithin {
+		g.deaf, g.deafFrom = 0, now
+	}
+	g.deaf++
+	return g.deaf >= deafProbes
 }
 
 func (g *gossipLog) once(message, from, text string) {
@@ -61,6 +86,10 @@ func (g *gossipLog) once(message, from, text string) {
 		return
 	}
 	g.said[key] = true
+	if from == "" {
+		g.log.Warn(message, "detail", text)
+		return
+	}
 	g.log.Warn(message, "from", from, "detail", text)
 }
 

@@ -49,7 +49,5 @@ func serfConfig(p Profile) *serf.Config {
 	c.DisableCoordinates = true
 	c.RejoinAfterLeave = true
 	c.EventBuffer, c.QueryBuffer = 16, 16 // neither is used
-	// Events within a moment are one: an agent that starts hears of all at once.
-	c.CoalescePeriod, c.QuiescentPeriod = time.Second, 100*time.Millisecond
 	return c
 }

@@ -93,7 +93,7 @@ func (t *transport) acceptStreams() {
 			continue
 		}
 		select {
-		case t.streamCh <- conn:
+		case t.streamCh <- t.endsWith(conn):
 		case <-t.ctx.Done():
 			_ = conn.Close() // nobody has used it
 			return
@@ -138,7 +138,28 @@ func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packetCh }
 func (t *transport) DialTimeout(address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, timeout)
 	defer cancel()
-	return t.dial(ctx, address)
+	conn, err := t.dial(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return t.endsWith(conn), nil
+}
+
+// stream is a connection that ends with the transport: memberlist would wait for
+// somebody who does not answer for as long as its own timeout takes.
+type stream struct {
+	net.Conn
+	forget func() bool
+}
+
+func (t *transport) endsWith(conn net.Conn) net.Conn {
+	return &stream{conn, context.AfterFunc(t.ctx, func() { _ = conn.Close() })} // nobody uses it any more
+}
+
+// Close implements net.Conn.
+func (s *stream) Close() error {
+	s.forget()
+	return s.Conn.Close()
 }
 
 // DialAddressTimeout implements memberlist.NodeAwareTransport.

@@ -80,7 +80,7 @@ var rows = []row{
 	{"localapi/...", []string{"localapi/...", "replication", "replication/limiter", "replication/stream"},
 		"handlers speak to replication.Coordinator and localapi.Holder; which voter or hold is behind them is not their business"},
 
-	{"discovery/...", []string{"discovery/..."},
+	{"discovery/...", []string{"discovery/...", "storage/atomicfile"},
 		"finding peers is never part of a lease; it hands out names and addresses"},
 
 	{"integrations/...", []string{"integrations/..."},
