@@ -21,13 +21,16 @@ import (
 
 // bySecret is what an agent with this secret would connect with, a voter's
 // certificate or not.
-func bySecret(t *testing.T, s secret.Secret) link.Security {
+func bySecret(t *testing.T, s secret.Secret) link.Security { return bySecretAs(t, "intruder", s) }
+
+// bySecretAs is the same for any node id.
+func bySecretAs(t *testing.T, node string, s secret.Secret) link.Security {
 	t.Helper()
 	keys, err := secret.New(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := keys.ClientTLS("intruder")
+	c, err := keys.ClientTLS(node)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +73,7 @@ func intrude(t *testing.T, sec link.Security, node, address string) (answered st
 		what string
 		err  error
 	}{
+		{"Hello", hello(ctx, pool, address, "intruder")},
 		{"Do", second(pool.Do(ctx, node, &replication.Request{Op: &replication.Request_MachineGet{MachineGet: &replication.MachineGet{}}}))},
 		{"Follow", pool.Follow(once, node, func(uint64, string) { enough() })},
 		{"ReadIndex", second(pool.ReadIndex(ctx, node))},
@@ -111,6 +115,12 @@ func intrude(t *testing.T, sec link.Security, node, address string) (answered st
 	return strings.TrimSpace(answered)
 }
 
+// hello says hello as node, which has run for longer than anybody.
+func hello(ctx context.Context, pool *link.Pool, address, node string) error {
+	_, _, err := pool.HelloAt(ctx, address, &link.Hello{Self: &link.Peer{Node: node}, Instance: "of an intruder", UptimeMs: 1 << 40})
+	return err
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // Without the secret, or a certificate of the own PKI, an agent gets nothing; with a
@@ -118,7 +128,7 @@ func second[T any](_ T, err error) error { return err }
 func TestStrangersAndProxiesAtARealAgent(t *testing.T) {
 	own, other := newAuthority(t), newAuthority(t)
 	cluster := secret.Generate()
-	const asks = "Do Follow ReadIndex"
+	const asks = "Hello Do Follow ReadIndex"
 	for name, c := range map[string]struct {
 		pki     bool
 		attacks map[string]link.Security
@@ -165,6 +175,17 @@ func TestStrangersAndProxiesAtARealAgent(t *testing.T) {
 					t.Errorf("%s: %q is answered, want %q", attack, got, c.want[attack])
 				}
 			}
+			// With the id of the voter itself, which would end as a copy.
+			itself := bySecretAs(t, status.Node, cluster.Proxy())
+			if c.pki {
+				itself = c.attacks["a proxy's certificate"]
+				itself.Node = status.Node
+			}
+			pool := link.NewPool(link.PoolOptions{Dialer: &link.Dialer{Security: itself}})
+			defer pool.Close()
+			if err := hello(ctx, pool, cfg.Bind, status.Node); !errors.Is(err, link.ErrRefused) {
+				t.Errorf("a proxy with the id of the voter gets %v", err)
+			}
 			// Packets of gossip, in clear text and with a key that is not the cluster's.
 			udp, err := net.Dial("udp", cfg.Bind)
 			if err != nil {
@@ -177,7 +198,8 @@ func TestStrangersAndProxiesAtARealAgent(t *testing.T) {
 				}
 			}
 			m, err := local.ClusterMembers(ctx)
-			if err != nil || len(m.Members) != 1 || m.Members[0].Role != "voter" {
+			// The proxy has said hello, and nobody else was heard.
+			if err != nil || len(m.Members) != 2 || m.Members[0].Node != status.Node || m.Members[0].Role != "voter" || m.Members[1].Node != "intruder" || m.Members[1].Role != "proxy" {
 				t.Errorf("after all that: %+v, %v", m, err)
 			}
 			if _, err := local.KVSet(ctx, "k", []byte("v"), client.WriteOptions{}); err != nil {

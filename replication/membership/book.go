@@ -176,7 +176,7 @@ func (k *Keeper) heard(id link.Identity, h *link.Hello, address string) {
 	if before := k.seen[id.Node]; before != nil && now.Sub(before.at) < 2*settledInterval && before.hello.GetInstance() == h.GetInstance() {
 		since = before.since
 	}
-	k.seen[id.Node] = &sight{id: id, hello: h, at: now, since: since}
+	k.see(&sight{id: id, hello: remembered(h), at: now, since: since})
 	k.checkClock(id.Node, h, now)
 	k.checkName(id.Node, h, now)
 	if h.GetCluster() != "" && k.state.Cluster != "" && h.GetCluster() != k.state.Cluster && !k.stranger(id, h) {
@@ -199,21 +199,42 @@ func (k *Keeper) heard(id link.Identity, h *link.Hello, address string) {
 		k.learnRemoved(h.GetRemoved())
 		k.learnSucceeds(h)
 	}
+	k.hearOfOthers(id, h, address == "")
+}
+
+// hearOfOthers takes in where others are, as a node says that has come to us or that
+// we have asked. It needs mu.
+func (k *Keeper) hearOfOthers(id link.Identity, h *link.Hello, came bool) {
+	if came && !id.Voter {
+		return // proxies come to ask; whoever needs theirs has asked them
+	}
 	for i, p := range h.GetPeers() {
 		if i == maxPeers {
 			break
 		}
-		if p.GetNode() == k.cfg.Node && p.GetAddress() != k.cfg.Address && checkAddress(p.GetAddress()) == nil {
+		if id.Voter && p.GetNode() == k.cfg.Node && p.GetAddress() != k.cfg.Address && checkAddress(p.GetAddress()) == nil {
 			k.elsewhere = p.GetAddress() // before this node moved, or a copy of its disk
 		}
 		// Others may be wrong: it fills gaps, and is tried where the known address fails.
 		if p.GetNode() == "" || p.GetNode() == k.cfg.Node || len(p.GetNode()) > 128 || checkAddress(p.GetAddress()) != nil {
 			continue
 		}
-		if e := k.find(p.GetNode()); (e == nil || e.Address != p.GetAddress()) && len(k.hearsay) < maxPeers {
-			k.hearsay[p.GetNode()] = p.GetAddress()
+		if e := k.find(p.GetNode()); e == nil || e.Address != p.GetAddress() {
+			k.hearsayOf(p.GetNode(), p.GetAddress())
 		}
 	}
+}
+
+// hearsayOf notes where others say that a node is. What is noted for any other gives
+// way when there is too much. It needs mu.
+func (k *Keeper) hearsayOf(node, address string) {
+	if _, ok := k.hearsay[node]; !ok && len(k.hearsay) >= maxPeers {
+		for other := range k.hearsay {
+			delete(k.hearsay, other)
+			break
+		}
+	}
+	k.hearsay[node] = address
 }
 
 // Hint takes in where nodes are said to be, by gossip. Whoever answers there
@@ -222,11 +243,11 @@ func (k *Keeper) Hint(addresses map[string]string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for node, address := range addresses {
-		if node == "" || node == k.cfg.Node || len(node) > 128 || checkAddress(address) != nil || len(k.hearsay) >= maxPeers {
+		if node == "" || node == k.cfg.Node || len(node) > 128 || checkAddress(address) != nil {
 			continue
 		}
 		if e := k.find(node); e == nil || e.Address != address {
-			k.hearsay[node] = address
+			k.hearsayOf(node, address)
 		}
 	}
 	k.publish()
@@ -290,20 +311,23 @@ func (k *Keeper) learnRemoved(nodes []string) {
 
 func cut(name string) string { return name[:min(len(name), 256)] }
 
-// due returns the addresses to say hello at now.
-func (k *Keeper) due() []string {
+// due returns the addresses to say hello at now: those that this agent knows, and
+// those that it was only told of.
+func (k *Keeper) due() (known, told []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
-	var addresses []string
+	asked := make(map[string]bool)
+	list := &known
 	add := func(address string) {
-		if address == k.cfg.Address || slices.Contains(addresses, address) {
+		if address == k.cfg.Address || asked[address] {
 			return
 		}
 		if t := k.tries[address]; t != nil && now.Before(t.retryAt) {
 			return
 		}
-		addresses = append(addresses, address)
+		asked[address] = true
+		*list = append(*list, address)
 	}
 	for _, a := range k.cfg.Seeds {
 		add(a)
@@ -317,6 +341,7 @@ func (k *Keeper) due() []string {
 	if k.elsewhere != "" {
 		add(k.elsewhere)
 	}
+	list = &told
 	for node, address := range k.hearsay {
 		if e := k.find(node); e == nil {
 			add(address)
@@ -324,7 +349,7 @@ func (k *Keeper) due() []string {
 			add(address)
 		}
 	}
-	return addresses
+	return known, told
 }
 
 // saveBook stores what changed. It needs mu.

@@ -12,7 +12,9 @@ import (
 //
 // Two processes with one node id would have two votes where the quorum counts one.
 // Each process has an id of its own (Hello.instance), so that a node which meets
-// itself knows that it is another: of the two the one that was started later ends.
+// itself knows that it is another: of the two the one that was started later ends, or
+// the one with the higher id when they were started so near to each other that both
+// may take themselves for the older one.
 //
 // So that it is found before it votes, a voter that has Raft state and peers takes
 // no part in Raft until it is cleared: until so many voters as make a majority with
@@ -32,6 +34,12 @@ const (
 	clearTimeout = 30 * time.Second
 	// movedFor is how long the address is told that a node had before.
 	movedFor = time.Minute
+	// nearStart is how far apart two copies were started when it does not count which
+	// was first: both could take themselves for it.
+	nearStart = 100 * time.Millisecond
+	// nearSlack is by how much a copy has to be older, beyond nearStart, to go on for
+	// that reason: where the two disagree on what is near both end, and not neither.
+	nearSlack = 100 * time.Millisecond
 )
 
 // clearing is how far this node is with it. Guarded by Keeper.mu.
@@ -109,6 +117,11 @@ func (k *Keeper) clear(node string) {
 			return
 		}
 	}
+	for _, over := range c.tried {
+		if !over {
+			return
+		}
+	}
 	heard := 1
 	for _, o := range c.others {
 		if c.told[o] {
@@ -140,22 +153,33 @@ func (k *Keeper) whereElse(asker string, answer *link.Hello) {
 	}
 }
 
-// checkCopy looks at a hello with our own id. Of two copies the one that was started
-// later ends: two that vote under one id would count twice. It needs mu.
-func (k *Keeper) checkCopy(h *link.Hello, address string) {
+// checkCopy looks at a hello with our own id, which came to us, or answers one that was
+// sent at asked. Of two copies the one that was started later ends: two that vote under
+// one id would count twice. It needs mu.
+func (k *Keeper) checkCopy(h *link.Hello, address string, asked time.Time) {
 	if h.GetInstance() == k.instance {
 		return
 	}
 	k.sayOnce("copy "+h.GetInstance(), slog.LevelError,
 		"another agent runs with the id of this node: its data directory was copied, and one of the two has to be emptied",
 		"node", k.cfg.Node, "address", address)
-	mine, theirs := time.Since(k.opened).Milliseconds(), h.GetUptimeMs()
-	if theirs == 0 || mine > theirs || mine == theirs && k.instance < h.GetInstance() {
-		return // an older agent does not say; or it is for the other one to end
+	if h.GetUptimeMs() == 0 {
+		return // it is too old to say
+	}
+	// What the other says of its age is from before now, and after it was asked: most is
+	// by how much this one can be older, and least is by how much it is.
+	theirs := time.Duration(h.GetUptimeMs()) * time.Millisecond
+	most := time.Since(k.opened) - theirs
+	least := most
+	if !asked.IsZero() {
+		least = asked.Sub(k.opened) - theirs
+	}
+	if least >= nearStart+nearSlack || most > -nearStart && k.instance < h.GetInstance() {
+		return // it is for the other one to end
 	}
 	k.clearing.refused = true
 	select {
-	case k.copied <- fmt.Errorf("another agent runs with the id of this node (%s), at %s, and has run for longer: the data directory %s was copied; empty it, so that this host joins as a new node, or stop the other agent for good",
+	case k.copied <- fmt.Errorf("another agent runs with the id of this node (%s), at %s, and has run for longer, or began at the same time: the data directory %s was copied; empty it, so that this host joins as a new node, or stop the other agent for good",
 		k.cfg.Node, address, k.cfg.Dir):
 	default: // said already
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/kahu-sh/kahu/replication/link"
 )
 
 // isCleared reports whether a host may take part in Raft.
@@ -116,5 +118,97 @@ func TestClearingEnds(t *testing.T) {
 		w.mu.Lock()
 		w.voters = []string{"a", "b", "c"}
 		w.mu.Unlock()
+	})
+}
+
+// copyOf makes a host with the disk of another one, which is down, under a name and
+// an address of its own.
+func (w *world) copyOf(original *host, name string, seeds ...string) *host {
+	c := w.addHost(original.config.Node, true, original.config.Expect, seeds)
+	c.config.Address, c.hasState = address(name), true
+	if err := os.CopyFS(c.config.Dir, os.DirFS(original.config.Dir)); err != nil {
+		w.t.Fatal(err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hosts[original.config.Node], w.hosts[name] = original, c
+	return c
+}
+
+// ends reports on the channel what ends a host as a copy.
+func ends(h *host) <-chan error {
+	ended, k := make(chan error, 1), h.keeper
+	go func() { ended <- k.AwaitCopy() }() // ends with the keeper at the latest
+	return ended
+}
+
+// Of two copies that were started at one moment, nearer to each other than a message
+// is on its way, one ends.
+func TestOneOfTwoCopiesEndsThatWereStartedAtOnce(t *testing.T) {
+	for _, c := range []struct{ apart, far time.Duration }{
+		{0, 0}, {time.Millisecond, 0}, {20 * time.Millisecond, 0}, {150 * time.Millisecond, 0}, {time.Second, 0},
+		{0, time.Second}, {time.Millisecond, time.Second}, {500 * time.Millisecond, time.Second}, {2 * time.Second, time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w, original, _, _ := three(t)
+			defer w.stop()
+			original.stop()
+			copied := w.copyOf(original, "copy", "b", "c")
+			w.mu.Lock()
+			w.far = map[string]time.Duration{address("a"): c.far, address("copy"): c.far}
+			w.mu.Unlock()
+			original.start()
+			time.Sleep(c.apart) // of the bubble
+			copied.start()
+			one, other := ends(original), ends(copied)
+			left := 2
+			for deadline := time.After(time.Minute); left == 2; {
+				select {
+				case err := <-one:
+					one, left = nil, left-1
+					t.Logf("the original ends: %v", err)
+				case err := <-other:
+					other, left = nil, left-1
+					t.Logf("the copy ends: %v", err)
+				case <-deadline:
+					t.Fatalf("both go on, and may vote: %v and %v", isCleared(original), isCleared(copied))
+				}
+			}
+		})
+	}
+}
+
+// Who is told of two addresses waits for both: somebody who has its id may be at the
+// one that is slower to answer.
+func TestAVoterIsClearedWhenAllWhereItIsSaidToBeHaveAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, original, b, c := three(t)
+		defer w.stop()
+		w.mu.Lock()
+		w.far = map[string]time.Duration{address("a"): time.Second}
+		w.mu.Unlock()
+		original.stop()
+		copied := w.copyOf(original, "copy")
+		original.start()
+		time.Sleep(time.Minute) // of the bubble
+		copied.start()
+		for _, told := range []struct {
+			by *host
+			at string
+		}{{b, address("a")}, {c, address("nobody")}} {
+			h := &link.Hello{Self: &link.Peer{Node: told.by.config.Node, Address: told.by.config.Address, Role: link.Role_ROLE_VOTER},
+				Cluster: told.by.keeper.Status().Cluster, Peers: []*link.Peer{{Node: "a", Address: told.at, Role: link.Role_ROLE_VOTER}}}
+			if _, err := copied.keeper.Hello(t.Context(), link.Identity{Node: told.by.config.Node, Voter: true}, h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case <-ends(copied):
+		case <-time.After(helloAndMore):
+			t.Error("it goes on")
+		}
+		if isCleared(copied) {
+			t.Error("it may vote beside its original, which was slower than nobody")
+		}
 	})
 }

@@ -31,6 +31,9 @@ type world struct {
 	// lose, when set, is asked for each answer whether it gets lost on its way,
 	// under mu.
 	lose func(from, to, what string) bool
+	// slow says that an address where nobody is says nothing, rather than that.
+	slow bool
+	far  map[string]time.Duration // how much longer the way to an address takes
 
 	// quorum is the one Raft configuration that there may be.
 	voters, learners []string
@@ -156,12 +159,16 @@ func (n fakeNetwork) reach(ctx context.Context, node string) (*membership.Keeper
 	}
 	w := n.h.w
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	to := w.hosts[node]
-	if to == nil || to.keeper == nil || w.cuts[[2]string{n.h.config.Node, node}] {
-		return nil, errUnreachable
+	to, slow := w.hosts[node], w.slow
+	if to != nil && to.keeper != nil && !w.cuts[[2]string{n.h.config.Node, node}] {
+		defer w.mu.Unlock()
+		return to.keeper, nil
 	}
-	return to.keeper, nil
+	w.mu.Unlock()
+	if slow {
+		<-ctx.Done()
+	}
+	return nil, errUnreachable
 }
 
 func travel(ctx context.Context) error {
@@ -192,12 +199,14 @@ func (n fakeNetwork) id() link.Identity {
 func (n fakeNetwork) HelloAt(ctx context.Context, at string, h *link.Hello) (*link.Hello, link.Identity, error) {
 	node := ""
 	n.h.w.mu.Lock()
+	far := n.h.w.far[at]
 	for key, h := range n.h.w.hosts { // the key of a copy is not its node
 		if h.config.Address == at {
 			node = key
 		}
 	}
 	n.h.w.mu.Unlock()
+	time.Sleep(far) // of the bubble
 	to, err := n.reach(ctx, node)
 	if err != nil {
 		return nil, link.Identity{}, err

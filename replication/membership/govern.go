@@ -58,7 +58,7 @@ func (k *Keeper) picture(q Quorum) picture {
 		s := seat{node: node, silent: q.Silent[node], leads: node == k.cfg.Node}
 		if node == k.cfg.Node {
 			s.zone, s.pinned = k.cfg.Zone, k.pinned()
-		} else if seen := k.seen[node]; seen != nil {
+		} else if seen := k.seen[node]; seen != nil && seen.id.Voter {
 			s.zone, s.pinned = cut(seen.hello.GetZone()), seen.hello.GetPinned()
 		} else {
 			s.pinned = true // until it has said otherwise
@@ -88,7 +88,7 @@ func (k *Keeper) picture(q Quorum) picture {
 func (k *Keeper) announced(q Quorum) uint32 {
 	level := k.cfg.FeatureLevel
 	for _, node := range q.Voters {
-		if s := k.seen[node]; s != nil {
+		if s := k.seen[node]; s != nil && s.id.Voter {
 			level = min(level, s.hello.GetFeatureLevel())
 		}
 	}

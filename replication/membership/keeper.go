@@ -384,11 +384,17 @@ func (k *Keeper) tidy() {
 // lookAround says hello at every address that is due, and returns when all have
 // answered or failed.
 func (k *Keeper) lookAround() {
-	addresses := k.due()
+	addresses, told := k.due()
 	tickets := make(chan struct{}, maxHellos)
 	var asking sync.WaitGroup
-	for _, address := range addresses {
+	begun := time.Now()
+	for _, address := range append(addresses, told...) {
 		tickets <- struct{}{}
+		if len(addresses) > 0 {
+			addresses = addresses[1:]
+		} else if time.Since(begun) >= helloTimeout {
+			break // what others only tell of does not hold up what follows: it is due again
+		}
 		asking.Go(func() {
 			k.sayHello(address)
 			<-tickets
@@ -407,6 +413,7 @@ func (k *Keeper) lookAround() {
 func (k *Keeper) sayHello(address string) {
 	ctx, cancel := context.WithTimeout(k.ctx, helloTimeout)
 	defer cancel()
+	asked := time.Now()
 	answer, id, err := k.network.HelloAt(ctx, address, k.hello())
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -436,6 +443,10 @@ func (k *Keeper) sayHello(address string) {
 		t.retryAt = time.Now().Add(t.wait)
 		return
 	}
+	if k.impostor(id, address) {
+		*t = try{retryAt: time.Now().Add(maxRetrySettled)} // nobody whom we know
+		return
+	}
 	*t = try{node: id.Node}
 	if k.strange == address {
 		k.strange = ""
@@ -443,7 +454,7 @@ func (k *Keeper) sayHello(address string) {
 	if id.Node == k.cfg.Node {
 		// An address of our own; by tomorrow it may be another's.
 		t.retryAt = time.Now().Add(maxRetrySettled)
-		k.checkCopy(answer, address)
+		k.checkCopy(answer, address, asked)
 		return
 	}
 	k.heard(id, answer, address)

@@ -62,8 +62,12 @@ func (k *Keeper) Hello(_ context.Context, from link.Identity, h *link.Hello) (*l
 		return nil, fmt.Errorf("%w: node %s says it is %q", link.ErrRefused, from.Node, node)
 	}
 	k.mu.Lock()
+	if k.impostor(from, "") {
+		k.mu.Unlock()
+		return nil, fmt.Errorf("%w: node %s is known as a voter, and this is a proxy's certificate for it", link.ErrRefused, from.Node)
+	}
 	if from.Node == k.cfg.Node {
-		k.checkCopy(h, h.GetSelf().GetAddress())
+		k.checkCopy(h, h.GetSelf().GetAddress(), time.Time{})
 	} else {
 		k.heard(from, h, "")
 		k.clear(from.Node)
