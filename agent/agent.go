@@ -43,9 +43,11 @@ type Options struct {
 	Reload Reload
 
 	// Set by tests: whether nothing of gossip passes now, and who hears how many
-	// members it has given up; and the wall clock of this host.
+	// members it has given up; how it looks up its address; and the wall clock of this
+	// host.
 	cutGossip  func() bool
 	gossipLost func(int64)
+	gossipName func(*gossip)
 	wall       func() time.Time
 }
 

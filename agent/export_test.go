@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/kahu-sh/kahu/agent/config"
@@ -19,6 +20,15 @@ func WarnOfUnits(log *slog.Logger, rules *policy.Policy, tells func() (bool, err
 // many members gossip takes for dead.
 func (o *Options) CutGossip(cut func() bool, givenUp func(int64)) {
 	o.cutGossip, o.gossipLost = cut, givenUp
+}
+
+// GossipAt has a name that others use stand for what at returns, and looks often.
+func (o *Options) GossipAt(at func() netip.AddrPort) {
+	o.gossipName = func(g *gossip) {
+		g.look = 100 * time.Millisecond
+		g.resolve = func(context.Context, string) (netip.AddrPort, error) { return at(), nil }
+		g.isAt = func(_ context.Context, _ string, was netip.AddrPort) (bool, error) { return at() == was, nil }
+	}
 }
 
 // Wall replaces the wall clock of what an agent labels and tells other voters.

@@ -24,6 +24,9 @@ const (
 	gossipTick = time.Second
 	// gossipRetry is between two attempts to begin.
 	gossipRetry = 5 * time.Second
+	// gossipLook is how often a name that others use is looked up again. The first
+	// answer may have been of the pod before, and an address may change.
+	gossipLook = 15 * time.Second
 )
 
 // gossip feeds membership with addresses: those that the operator named, and
@@ -37,6 +40,10 @@ type gossip struct {
 	packets net.PacketConn // nil: no gossip
 	lost    func(int64)    // Options.gossipLost
 	config  discovery.Config
+	ids     []string // of the secrets that config.Keys are of
+	look    time.Duration
+	resolve func(ctx context.Context, address string) (netip.AddrPort, error)
+	isAt    func(ctx context.Context, address string, at netip.AddrPort) (bool, error)
 
 	// Set by openGossip's caller before start.
 	quorum *quorum
@@ -50,7 +57,11 @@ type gossip struct {
 
 // openGossip starts to look up the seeds, and takes the port; start begins.
 func openGossip(a *agent, q *quorum) (*gossip, error) {
-	g := &gossip{log: a.log, quorum: q, keys: a.identity.Keys, lost: a.o.gossipLost}
+	g := &gossip{log: a.log, quorum: q, keys: a.identity.Keys, lost: a.o.gossipLost,
+		look: gossipLook, resolve: discovery.Resolve, isAt: discovery.IsAt}
+	if a.o.gossipName != nil {
+		a.o.gossipName(g)
+	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	_, portText, err := net.SplitHostPort(q.advertise)
 	if err != nil {
@@ -137,7 +148,7 @@ func (g *gossip) start() {
 }
 
 // run takes part in the gossip of this agent's cluster, which may become another one
-// when it was recovered.
+// when it was recovered, at this agent's address, which may as well.
 func (g *gossip) run() {
 	for {
 		f := g.begin()
@@ -151,8 +162,8 @@ func (g *gossip) run() {
 	}
 }
 
-// leave ends the part in the gossip of a cluster that this agent is not in any
-// more, and takes the port again. It reports false when the agent stops.
+// leave ends the part in the gossip of a cluster that this agent is not in any more,
+// or not at that address, and takes the port again. It reports false when the agent stops.
 func (g *gossip) leave(f *discovery.Finder) bool {
 	g.finder.Store(nil)
 	if err := f.Close(); err != nil {
@@ -161,7 +172,9 @@ func (g *gossip) leave(f *discovery.Finder) bool {
 	if !g.listenAgain() {
 		return false
 	}
-	g.log.Info("gossip follows this agent's new cluster", "cluster", g.quorum.keeper.Status().Cluster, "before", g.config.Cluster)
+	if now := g.quorum.keeper.Status().Cluster; now != g.config.Cluster {
+		g.log.Info("gossip follows this agent's new cluster", "cluster", now, "before", g.config.Cluster)
+	}
 	return true
 }
 
@@ -182,10 +195,25 @@ func (g *gossip) listenAgain() bool {
 	}
 }
 
-// keep tells what is new about this agent, until it stops or is in another cluster.
+// keep tells what is new about this agent, until it stops, is in another cluster, or
+// at another address.
 func (g *gossip) keep(f *discovery.Finder) {
-	told, ids := g.config.Self, g.keys().IDs()
+	told, ids := g.config.Self, g.ids
+	ctx, cancel := context.WithCancel(g.ctx)
+	moved := make(chan struct{})
+	var looking sync.WaitGroup
+	looking.Go(func() { // ends with ctx
+		if g.moves(ctx) {
+			close(moved)
+		}
+	})
+	defer func() { cancel(); looking.Wait() }()
 	for g.wait(gossipTick) && g.quorum.keeper.Status().Cluster == g.config.Cluster {
+		select {
+		case <-moved:
+			return
+		default:
+		}
 		// The keys first: who is told that a secret is accepted may use it at once.
 		if now := g.keys().IDs(); !slices.Equal(ids, now) {
 			if err := f.SetKeys(g.keys().GossipKeys()); err != nil {
@@ -206,6 +234,36 @@ func (g *gossip) keep(f *discovery.Finder) {
 	}
 }
 
+// moves waits until the name that others use stands for other addresses than the one
+// that gossip was begun with, twice in a row. It reports false when ctx ends, and when
+// there is no name. That a name is not found says nothing.
+func (g *gossip) moves(ctx context.Context) bool {
+	address, at := g.config.Self.Address, g.config.At
+	if _, err := netip.ParseAddrPort(address); err == nil {
+		return false
+	}
+	tick := time.NewTicker(g.look)
+	defer tick.Stop()
+	for elsewhere := 0; ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+		switch is, err := g.isAt(ctx, address, at); {
+		case err != nil:
+		case is:
+			elsewhere = 0
+		default:
+			elsewhere++
+		}
+		if elsewhere == 2 {
+			g.log.Info("gossip begins again: the name that others use stands for another address", "advertise", address, "before", at)
+			return true
+		}
+	}
+}
+
 // begin waits for a cluster, and joins its gossip. It returns nil when the agent
 // stops before.
 func (g *gossip) begin() *discovery.Finder {
@@ -215,12 +273,11 @@ func (g *gossip) begin() *discovery.Finder {
 		}
 	}
 	g.config.Cluster = g.quorum.keeper.Status().Cluster
-	g.config.Self = g.self()
 	said := false
 	for {
-		at, err := g.at()
+		at, err := g.resolve(g.ctx, g.config.Self.Address)
 		if err == nil {
-			g.config.At, g.config.Keys = at, g.keys().GossipKeys()
+			g.config.At = at
 			break
 		}
 		if !said {
@@ -232,6 +289,8 @@ func (g *gossip) begin() *discovery.Finder {
 		}
 	}
 	for said := false; ; said = true {
+		keys := g.keys()
+		g.ids, g.config.Keys, g.config.Self = keys.IDs(), keys.GossipKeys(), g.self()
 		f, err := discovery.Start(g.config)
 		if err == nil {
 			g.finder.Store(f)
@@ -244,10 +303,6 @@ func (g *gossip) begin() *discovery.Finder {
 			return nil
 		}
 	}
-}
-
-func (g *gossip) at() (netip.AddrPort, error) {
-	return discovery.Resolve(g.ctx, g.config.Self.Address)
 }
 
 // wait pauses, and reports false when the agent stops.

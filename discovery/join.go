@@ -155,25 +155,45 @@ func inTurn(a, b []string) []string {
 // Resolve looks up the host of an address (host:port), for a few seconds at most.
 // Of several it takes the first: Seeds gives each of them an entry.
 func Resolve(ctx context.Context, address string) (netip.AddrPort, error) {
+	all, err := resolve(ctx, address)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return all[0], nil
+}
+
+// IsAt reports whether at is one of the addresses that address (host:port) stands for
+// now. It blocks as Resolve does.
+func IsAt(ctx context.Context, address string, at netip.AddrPort) (bool, error) {
+	all, err := resolve(ctx, address)
+	return slices.Contains(all, at), err
+}
+
+// resolve returns at least one, or an error.
+func resolve(ctx context.Context, address string) ([]netip.AddrPort, error) {
 	if at, err := netip.ParseAddrPort(address); err == nil {
-		return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()), nil
+		return []netip.AddrPort{netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())}, nil
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%.80q is not HOST:PORT", address)
+		return nil, fmt.Errorf("%.80q is not HOST:PORT", address)
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%.80q has no port", address)
+		return nil, fmt.Errorf("%.80q has no port", address)
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("looking up %s: %w", host, err)
+		return nil, fmt.Errorf("looking up %s: %w", host, err)
 	}
 	if len(found) == 0 {
-		return netip.AddrPort{}, fmt.Errorf("looking up %s: no address", host)
+		return nil, fmt.Errorf("looking up %s: no address", host)
 	}
-	return netip.AddrPortFrom(found[0].Unmap(), uint16(n)), nil
+	all := make([]netip.AddrPort, len(found))
+	for i, ip := range found {
+		all[i] = netip.AddrPortFrom(ip.Unmap(), uint16(n))
+	}
+	return all, nil
 }
