@@ -128,21 +128,28 @@ func (b *backups) due(c config.Backup, now time.Time) time.Duration {
 }
 
 func (b *backups) takeScheduled(ctx context.Context, c config.Backup) error {
+	keep := backup.Retention{Keep: c.Keep, MaxAge: c.MaxAge}
 	e, err := b.dir.Take(ctx, b.write)
 	if err != nil {
+		b.collected(c, func() ([]backup.Removal, error) { return b.dir.MakeRoom(err, keep, time.Now()) })
 		return err
 	}
 	b.outcome.WithLabelValues("taken").Inc()
 	b.last.SetToCurrentTime()
 	b.a.log.Info("backup taken", "path", e.Path, "bytes", e.SizeBytes, "index", e.Index)
-	gone, err := b.dir.Collect(backup.Retention{Keep: c.Keep, MaxAge: c.MaxAge}, time.Now(), false)
+	b.collected(c, func() ([]backup.Removal, error) { return b.dir.Collect(keep, time.Now(), false) })
+	return nil
+}
+
+// collected removes backups, and tells of it.
+func (b *backups) collected(c config.Backup, collect func() ([]backup.Removal, error)) {
+	gone, err := collect()
 	if err != nil {
 		b.a.log.Warn("old backups were not removed", "directory", c.Dir, "error", err)
 	}
 	for _, g := range gone {
 		b.a.log.Info("backup removed", "path", g.Path, "reason", g.Reason)
 	}
-	return nil
 }
 
 // write takes a backup from a follower by preference: it reads everything, and

@@ -544,6 +544,8 @@ func TestTableFormat(t *testing.T) {
 	newer[8]++
 	flipped := append([]byte(nil), whole...)
 	flipped[30] ^= 1
+	long := append([]byte(nil), whole...)
+	long[13] ^= 4 // the first change is longer by 1024 bytes than the file has
 	for _, c := range []struct {
 		name    string
 		text    []byte
@@ -555,6 +557,7 @@ func TestTableFormat(t *testing.T) {
 		{"cut off while it was written", whole[:len(whole)-1], 2, false},
 		{"cut off in a head", append(whole[:len(whole):len(whole)], 9), 3, false},
 		{"a flipped bit", flipped, 2, true},
+		{"a flipped bit in a length", long, 0, true},
 		{"no header", whole[:5], 0, true},
 		{"another file", []byte("something else entirely"), 0, true},
 		{"a length that cannot be", append(whole[:len(whole):len(whole)], 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0), 3, true},

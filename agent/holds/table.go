@@ -43,7 +43,7 @@ import (
 // processes live that it names, and the crash that takes what the kernel has not
 // written yet takes them as well. A record that is cut off at the end of the file
 // was being written when the agent was killed: nobody was told anything yet that
-// hangs on it.
+// hangs on it. One whose length is wrong looks the same, but has all of its JSON.
 const (
 	tableMagic       = "KAHUHOLD"
 	tableVersion     = 1
@@ -185,7 +185,7 @@ func readTable(path string, text []byte) (changes []change, damaged bool, err er
 			n = int(min(binary.LittleEndian.Uint32(rest), maxChangeBytes+1))
 		}
 		if len(rest) < changeHeadBytes || n <= maxChangeBytes && len(rest)-changeHeadBytes < n {
-			return changes, damaged, nil // cut off: it was being written
+			return changes, damaged || isWhole(rest), nil // cut off: it was being written
 		}
 		if n > maxChangeBytes {
 			return changes, true, nil
@@ -201,6 +201,13 @@ func readTable(path string, text []byte) (changes []change, damaged bool, err er
 		changes = append(changes, c)
 	}
 	return changes, damaged, nil
+}
+
+// isWhole reports whether rest, which ends before its length says, has all of a change
+// nevertheless: then the length is wrong, and what follows cannot be found.
+func isWhole(rest []byte) bool {
+	var c json.RawMessage
+	return len(rest) > changeHeadBytes && json.NewDecoder(bytes.NewReader(rest[changeHeadBytes:])).Decode(&c) == nil
 }
 
 // valid reports whether a change that was read can be used.

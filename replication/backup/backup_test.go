@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -215,6 +216,51 @@ func TestRetention(t *testing.T) {
 		if _, err := os.Stat(path); err != nil {
 			t.Errorf("retention removed what it cannot read: %v", err)
 		}
+	}
+}
+
+// Backups of a time when the clock was years ahead do not push out those that are
+// taken now.
+func TestRetentionAfterTheClockWasSetBack(t *testing.T) {
+	d := dir(t)
+	for n, age := range []time.Duration{-30000 * time.Hour, -20000 * time.Hour, 2 * time.Hour, time.Hour} {
+		take(t, d, n, age)
+	}
+	if _, err := d.Collect(backup.Retention{Keep: 2, MaxAge: 24 * time.Hour}, time.Now(), false); err != nil {
+		t.Fatal(err)
+	}
+	all, err := d.List()
+	if err != nil || len(all) != 2 || all[0].ID != "00000002-0000" || all[1].ID != "00000003-0000" {
+		t.Errorf("left: %+v, %v", all, err)
+	}
+}
+
+// A full disk keeps neither what is too many nor what was never finished: nobody else
+// would make room.
+func TestAFullDiskGivesUpWhatRetentionDoesNotKeep(t *testing.T) {
+	d := dir(t)
+	for n, age := range []time.Duration{100 * time.Hour, 50 * time.Hour, 10 * time.Hour} {
+		take(t, d, n, age)
+	}
+	left := filepath.Join(d.Path(), "kahu-1.partial")
+	if err := os.WriteFile(left, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-48 * time.Hour)
+	if err := os.Chtimes(left, old, old); err != nil {
+		t.Fatal(err)
+	}
+	keep := backup.Retention{Keep: 2, MaxAge: time.Hour}
+	for _, c := range []struct {
+		cause error
+		gone  int
+	}{{io.ErrUnexpectedEOF, 0}, {fmt.Errorf("writing a backup: %w", syscall.ENOSPC), 2}, {syscall.EDQUOT, 0}} {
+		if gone, err := d.MakeRoom(c.cause, keep, time.Now()); err != nil || len(gone) != c.gone {
+			t.Errorf("after %v: %v goes, %v; want %d", c.cause, gone, err, c.gone)
+		}
+	}
+	if all, err := d.List(); err != nil || len(all) != 2 || all[0].ID != "00000001-0000" {
+		t.Errorf("left: %+v, %v", all, err)
 	}
 }
 

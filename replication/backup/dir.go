@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kahu-sh/kahu/storage/atomicfile"
 )
 
@@ -175,6 +177,9 @@ func (d *Dir) Collect(r Retention, now time.Time, dryRun bool) ([]Removal, error
 			whole = append(whole, e)
 		}
 	}
+	// What is dated later than now was taken before the clock was set back: it is no
+	// reason to remove what was taken since.
+	slices.SortStableFunc(whole, func(a, b Entry) int { return cmp.Compare(fromPast(a, now), fromPast(b, now)) })
 	for i, e := range whole {
 		newer := len(whole) - 1 - i
 		switch {
@@ -193,4 +198,23 @@ func (d *Dir) Collect(r Retention, now time.Time, dryRun bool) ([]Removal, error
 		}
 	}
 	return out, nil
+}
+
+// fromPast is 0 for a backup that is dated after now, and 1 for any other.
+func fromPast(e Entry, now time.Time) int {
+	if e.At().After(now) {
+		return 0
+	}
+	return 1
+}
+
+// MakeRoom is called when Take has failed by cause. If there was no room on the disk
+// it removes what retention does not keep by its number, and unfinished files: else
+// neither would go as long as the disk is full. Nothing goes for its age, since what
+// comes next may fail again.
+func (d *Dir) MakeRoom(cause error, r Retention, now time.Time) ([]Removal, error) {
+	if !errors.Is(cause, unix.ENOSPC) && !errors.Is(cause, unix.EDQUOT) {
+		return nil, nil
+	}
+	return d.Collect(Retention{Keep: r.Keep}, now, false)
 }

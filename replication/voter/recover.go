@@ -86,7 +86,7 @@ func Recover(storage Storage, node string, logger *slog.Logger, o RecoverOptions
 	if err := log.SetUint64(currentTermKey, term+1); err != nil {
 		return r, fmt.Errorf("writing raft's term: %w", err)
 	}
-	first, err := recoveredEntry(p, term+1, r.TokenFloor)
+	first, err := recoveredEntry(p, term+1, r.TokenFloor, statemachine.KnownLevel(o.MaxLevel))
 	if err != nil {
 		return r, err
 	}
@@ -118,12 +118,12 @@ func lastState(cfg Config, fail func(error)) (p statemachine.Position, highest i
 }
 
 // recoveredEntry is what the recovered voter decides first. It is alone, so the
-// level that it knows is the cluster's. The lease clock stands as it stood.
-func recoveredEntry(p statemachine.Position, term uint64, floor int64) ([]byte, error) {
+// level that it knows is the cluster's, if that is not above it already. The lease clock stands as it stood.
+func recoveredEntry(p statemachine.Position, term uint64, floor int64, known uint32) ([]byte, error) {
 	return statemachine.EncodeEntry(&replication.LogEntry{
 		Level: p.Level, Term: term, LeaseClockNs: p.LeaseClockNS, WallMs: p.WallMS,
 		Requests: []*replication.Request{
-			{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: statemachine.CurrentLevel}}},
+			{Op: &replication.Request_SetLevel{SetLevel: &replication.SetLevel{Level: max(p.Level, known)}}},
 			{Op: &replication.Request_TokenFloor{TokenFloor: &replication.TokenFloor{Floor: floor}}},
 		},
 	})

@@ -1,6 +1,7 @@
 package voter_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/statemachine"
 	"github.com/kahu-sh/kahu/replication/voter"
 )
 
@@ -156,5 +158,31 @@ func TestRecoverRefusesWhoWasNeverInAQuorum(t *testing.T) {
 	defer st.engine.Close()
 	if r, err := voter.Recover(st, "x", slog.New(slog.DiscardHandler), voter.RecoverOptions{DryRun: true}); err == nil {
 		t.Fatalf("recovered %+v", r)
+	}
+}
+
+// A recovery does not raise the feature level above what the agent may know: it would
+// not start any more.
+func TestRecoverKeepsToTheLevelThatTheAgentMayKnow(t *testing.T) {
+	const most = statemachine.CurrentLevel - 1
+	c := newCluster(t, []string{"a", "b", "c"}, func(cfg *voter.Config) { cfg.MaxLevel = most })
+	c.client().put("k", "v")
+	a := c.node("a")
+	eventually(t, "a has decided something", func() bool { return a.v.Load().Status().AppliedIndex > 0 })
+	for _, id := range []string{"b", "c", "a"} {
+		c.node(id).stop(time.Second)
+	}
+	st, err := openDisk(a.dir, "memory")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = voter.Recover(st, "a", c.logger, voter.RecoverOptions{Wall: recoveredAt, MaxLevel: most})
+	if err = errors.Join(err, st.engine.Close()); err != nil {
+		t.Fatal(err)
+	}
+	a.start()
+	c.leader()
+	if s := a.v.Load().Status(); s.Level != most {
+		t.Errorf("the level is %d, the agent may know %d", s.Level, most)
 	}
 }
