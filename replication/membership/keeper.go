@@ -156,20 +156,22 @@ type Keeper struct {
 
 	// mu guards what follows. The file is written under it, so that what was
 	// decided is durable before anybody else acts on it; nothing is sent under it.
-	mu        sync.Mutex
-	state     *state
-	unsaved   bool              // the address book differs from the file
-	seen      map[string]*sight // by node: what it said last
-	tries     map[string]*try   // by address
-	hearsay   map[string]string // by node: an address that somebody else told
-	said      map[string]bool   // what was logged once
-	kahuna    string            // URL of this agent's listener for Kahuna's clients
-	begins    bool              // this node was a candidate: it stays one
-	moves     map[string]moved  // by node: where it was before
-	clearing  clearing
-	elsewhere string // address where this node is said to be, which is not its own
-	strange   string // address where the last agent with another secret was met
-	doing     string // one line for people: what this node waits for
+	mu       sync.Mutex
+	state    *state
+	unsaved  bool              // the address book differs from the file
+	seen     map[string]*sight // by node: what it said last
+	tries    map[string]*try   // by address
+	hearsay  map[string]string // by node: an address that somebody else told
+	said     map[string]bool   // what was logged once
+	kahuna   string            // URL of this agent's listener for Kahuna's clients
+	begins   bool              // this node was a candidate: it stays one
+	moves    map[string]moved  // by node: where it was before
+	clearing clearing
+	// unanswered is since when learners that ask for their vote do not answer this leader.
+	unanswered map[string]time.Time
+	elsewhere  string // address where this node is said to be, which is not its own
+	strange    string // address where the last agent with another secret was met
+	doing      string // one line for people: what this node waits for
 }
 
 // sight is what a node said of itself.
@@ -259,22 +261,23 @@ func Open(cfg Config) (*Keeper, error) {
 		return nil, err
 	}
 	k := &Keeper{
-		cfg:      cfg,
-		instance: randomID(),
-		opened:   time.Now(),
-		copied:   make(chan error, 1),
-		cleared:  make(chan struct{}),
-		moves:    make(map[string]moved),
-		state:    st,
-		looked:   make(chan struct{}),
-		kick:     make(chan struct{}, 1),
-		change:   make(chan struct{}, 1),
-		started:  make(chan struct{}),
-		seen:     make(map[string]*sight),
-		tries:    make(map[string]*try),
-		hearsay:  make(map[string]string),
-		said:     make(map[string]bool),
-		doing:    "starting",
+		cfg:        cfg,
+		instance:   randomID(),
+		opened:     time.Now(),
+		copied:     make(chan error, 1),
+		cleared:    make(chan struct{}),
+		moves:      make(map[string]moved),
+		unanswered: make(map[string]time.Time),
+		state:      st,
+		looked:     make(chan struct{}),
+		kick:       make(chan struct{}, 1),
+		change:     make(chan struct{}, 1),
+		started:    make(chan struct{}),
+		seen:       make(map[string]*sight),
+		tries:      make(map[string]*try),
+		hearsay:    make(map[string]string),
+		said:       make(map[string]bool),
+		doing:      "starting",
 	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	k.publish()

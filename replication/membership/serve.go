@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -145,9 +146,40 @@ func (k *Keeper) Join(ctx context.Context, from link.Identity, r *link.JoinReque
 		return raft.AddLearner(ctx, from.Node)
 	case r.GetAppliedIndex()+caughtUpEntries < q.Applied:
 		return nil
+	case q.Silent == nil:
+		return &replication.NotLeaderError{} // and does not know whom it reaches
+	}
+	if answers, err := k.answersRaft(q, from.Node, r.GetSelf().GetAddress()); !answers {
+		return err
 	}
 	k.cfg.Logger.Info("a new voter gets its vote", "node", from.Node, "name", cut(r.GetSelf().GetName()))
 	return raft.AddVoter(ctx, from.Node)
+}
+
+// answersRaft reports whether a learner answers this leader's Raft: that it has come to
+// ask does not show that it is reached where it says, and with its vote the quorum may
+// need its answer. The error, after some time, says what is wrong.
+func (k *Keeper) answersRaft(q Quorum, node, address string) (answers bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !slices.Contains(q.Unheard, node) && q.Silent[node] < shaky {
+		delete(k.unanswered, node)
+		return true, nil
+	}
+	since, ok := k.unanswered[node]
+	if !ok {
+		if len(k.unanswered) >= maxPeers {
+			clear(k.unanswered)
+		}
+		since = time.Now()
+		k.unanswered[node] = since
+	}
+	if time.Since(since) < shaky {
+		return false, nil // it has only just been added
+	}
+	k.sayOnce("unanswered "+node, slog.LevelWarn, "a new voter does not answer this leader, and gets no vote: its address has to be one that all voters reach",
+		"node", node, "address", address)
+	return false, refused("the leader %s gets no answer from node %s at %s: set --advertise to an address at which the voters reach this host, and let TCP through to it", k.cfg.Node, node, address)
 }
 
 // tooOld refuses a node that could not read the log: what is decided now is above
