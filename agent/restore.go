@@ -98,6 +98,9 @@ func checkRestoreDir(path string) (made bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("looking at the data directory: %w", err)
 	}
+	if datadir.Unfinished(path) {
+		return false, fmt.Errorf("a restore into the data directory %s was cut short: empty it, and restore the backup again", path)
+	}
 	for _, e := range entries {
 		switch e.Name() {
 		case "lost+found": // the root of a file system has it
@@ -129,10 +132,9 @@ func emptyDir(path string, made bool) error {
 }
 
 // restoreInto fills the directory. Only the last step makes it one that an agent
-// starts from: until then a crash leaves a new voter that knows nothing, or one
-// that refuses to start.
+// starts from: what a crash leaves before is refused.
 func restoreInto(ctx context.Context, r *backup.Reader, rows *statemachine.Restorer, o RestoreOptions) (out Restored, err error) {
-	dir, err := datadir.Open(o.DataDir, datadir.Options{Engine: o.Storage, Version: o.Version, Logger: o.Logger})
+	dir, err := datadir.Open(o.DataDir, datadir.Options{Engine: o.Storage, Version: o.Version, Logger: o.Logger, Fill: true})
 	if err != nil {
 		return out, &UnusableError{err}
 	}
@@ -176,6 +178,9 @@ func restoreInto(ctx context.Context, r *backup.Reader, rows *statemachine.Resto
 		return out, err
 	}
 	if err := g.Activate(); err != nil {
+		return out, err
+	}
+	if err := dir.Filled(); err != nil {
 		return out, err
 	}
 	return Restored{DataDir: dir.Path(), Node: node, Cluster: cluster, Rows: trailer.Rows, Keys: rows.Keys,

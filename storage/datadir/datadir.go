@@ -5,6 +5,7 @@
 //	log/                 Raft's log (raft-wal)
 //	engine/CURRENT       which generation of the engine is in use
 //	engine/0000000001/   a generation: the directory of one storage engine
+//	being-filled         while a backup is restored into it: nobody else opens it
 //
 // The identity of a voter is its disk: the node id is random and made together
 // with the directory, and never given to another one. So a directory is used as
@@ -37,6 +38,7 @@ import (
 const (
 	lockName     = "lock"
 	identityName = "agent.json"
+	fillingName  = "being-filled"
 	logName      = "log"
 	engineName   = "engine"
 	tempSuffix   = ".tmp"
@@ -59,6 +61,9 @@ type Options struct {
 	FileSystem func(path string) (int64, error)
 	// Logger hears what was repaired. Nil discards.
 	Logger *slog.Logger
+	// Fill makes a directory that nobody else opens before Filled: it gets what an
+	// agent may not begin without.
+	Fill bool
 }
 
 // Dir is a data directory that this process has locked. Its methods may be
@@ -121,6 +126,9 @@ func Open(path string, o Options) (_ *Dir, err error) {
 		return nil, explain(path, "ask what file system it is on", err)
 	}
 	d.volatile = volatileTypes[kind]
+	if err := d.checkFilled(o.Fill); err != nil {
+		return nil, err
+	}
 	known, err := d.loadIdentity(o.Engine)
 	if err != nil {
 		return nil, err
@@ -192,6 +200,43 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 	return replace(d.root, ".", name, data)
 }
 
+// checkFilled refuses a directory that was never filled, and marks one that is to be.
+func (d *Dir) checkFilled(fill bool) error {
+	if !fill {
+		_, err := d.root.Lstat(fillingName)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return explain(d.path, "look for "+fillingName, err)
+		}
+		return &Error{d.path, ErrUnfinished, "was being restored from a backup when that was cut short", "empty it, and restore the backup again", nil}
+	}
+	f, err := d.root.OpenFile(fillingName, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fileMode)
+	if err != nil {
+		return explain(d.path, "make "+fillingName, err)
+	}
+	if err := errors.Join(f.Sync(), f.Close(), syncDir(d.root, ".")); err != nil {
+		return explain(d.path, "make "+fillingName, err)
+	}
+	return nil
+}
+
+// Unfinished reports whether a directory was to be filled (Options.Fill), and never was.
+func Unfinished(path string) bool {
+	_, err := os.Lstat(filepath.Join(path, fillingName))
+	return err == nil
+}
+
+// Filled ends what Options.Fill began: from now on it is a directory as any other.
+// It is durable when Filled returns nil.
+func (d *Dir) Filled() error {
+	if err := errors.Join(d.root.Remove(fillingName), syncDir(d.root, ".")); err != nil {
+		return explain(d.path, "remove "+fillingName, err)
+	}
+	return nil
+}
+
 // create fills a directory that was empty, or that an earlier create did not
 // finish. agent.json comes last: with it the directory counts.
 func (d *Dir) create(o Options) error {
@@ -242,7 +287,7 @@ func (d *Dir) checkForeign() error {
 	}
 	foreign := slices.DeleteFunc(names, func(n string) bool {
 		switch n {
-		case lockName, identityName + tempSuffix, logName, engineName,
+		case lockName, identityName + tempSuffix, logName, engineName, fillingName,
 			"lost+found": // the root of a file system has it
 			return true
 		}

@@ -20,6 +20,7 @@ var (
 	ErrReadOnly     = errors.New("data directory is read-only")
 	ErrNoRights     = errors.New("no rights on the data directory")
 	ErrNotDirectory = errors.New("data directory is not a directory")
+	ErrUnfinished   = errors.New("data directory was never filled")
 	ErrFull         = errors.New("no room in the data directory")
 )
 
