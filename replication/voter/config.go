@@ -116,6 +116,11 @@ type Config struct {
 }
 
 // timing is how fast elections go (HAZARDS.md 25: detection within 1 s).
+//
+// A leader that hears nobody for lease deposes itself. It is as long as the others
+// wait before they elect: with half of it, a leader whose host was busy for a moment
+// gave up although it was still followed, and nobody led for a second or more. No
+// read depends on it (package reads asks the voters).
 type timing struct {
 	heartbeat, election, lease, commit time.Duration
 }
@@ -123,7 +128,7 @@ type timing struct {
 var defaultTiming = timing{
 	heartbeat: 500 * time.Millisecond,
 	election:  500 * time.Millisecond,
-	lease:     250 * time.Millisecond,
+	lease:     500 * time.Millisecond,
 	commit:    50 * time.Millisecond,
 }
 

@@ -23,6 +23,14 @@ func (c *Config) SetTiming(timeout, commit time.Duration) {
 	c.timing = timing{heartbeat: timeout, election: timeout, lease: timeout, commit: commit}
 }
 
+// Slow has all of Raft's timeouts but its commit timeout be n times what they are
+// otherwise, and returns how long the others wait before they elect.
+func (c *Config) Slow(n time.Duration) time.Duration {
+	t := defaultTiming
+	c.timing = timing{heartbeat: n * t.heartbeat, election: n * t.election, lease: n * t.lease, commit: t.commit}
+	return n * t.heartbeat
+}
+
 // WrapLogFiles lets a test break the disk of the log.
 func (c *Config) WrapLogFiles(f func(types.SegmentFiler) types.SegmentFiler) { c.logFiles = f }
 
