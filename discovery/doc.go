@@ -15,7 +15,8 @@
 // label or key is dropped, and said once. Streams go over connections that
 // somebody else dials, accepts and secures; they are handed in, as keys and the
 // logger are. Gossip begins when the agent knows its cluster's id, which it
-// learns from a verified voter and not from gossip.
+// learns from a verified voter and not from gossip. Keys come from the caller and
+// from nobody else: serf's own commands that tell and change them are refused.
 //
 // # On disk
 //

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/hashicorp/serf/serf"
 )
 
 // NewSeedsWith is NewSeeds with another way to look up hosts.
@@ -20,6 +22,12 @@ func (c *Config) Quick(reconnect time.Duration) {
 
 // Gossips has a Finder send what it tells in intervals of d.
 func (c *Config) Gossips(d time.Duration) { c.timing.probe = 4 * d }
+
+// KeyManager asks other agents for their keys, and changes them, by serf's own means.
+func (f *Finder) KeyManager() *serf.KeyManager { return f.serf.KeyManager() }
+
+// Keys are those in use and accepted.
+func (f *Finder) Keys() [][]byte { return f.keyring.GetKeys() }
 
 var (
 	ParseMember = parseMember

@@ -161,10 +161,23 @@ func newFinder(cfg Config) (*Finder, error) {
 		cfg.Logger.Warn("the list of other agents is made anew", "error", err)
 	}
 	transport := newTransport(f.self.Addr().AsSlice(), int(f.self.Port()), cfg)
-	if f.serf, err = serf.Create(f.serfConfig(transport)); err != nil {
+	c := f.serfConfig(transport)
+	if f.serf, err = serf.Create(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting gossip: %w", err), transport.Shutdown())
 	}
+	c.MemberlistConfig = withoutKeys(c.MemberlistConfig)
+	transport.start()
 	return f, nil
+}
+
+// withoutKeys is what serf may know of memberlist's configuration once it runs, before
+// it hears of anybody. Serf tells and changes the keys of all agents for whoever asks:
+// who has the secret that is being replaced, as a host that is shut out, would learn
+// the next gossip key from those that accept both.
+func withoutKeys(m *memberlist.Config) *memberlist.Config {
+	c := *m
+	c.Keyring, c.SecretKey = nil, nil
+	return &c
 }
 
 func (f *Finder) serfConfig(t *transport) *serf.Config {

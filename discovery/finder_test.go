@@ -3,6 +3,7 @@ package discovery_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/serf/serf"
 	"go.uber.org/goleak"
 
 	"github.com/kahu-sh/kahu/discovery"
@@ -413,6 +415,38 @@ func TestKeysRotate(t *testing.T) {
 	await(t, "the dropped key is refused", func() bool { return strings.Contains(a.log.String(), "could decrypt") })
 	if got := alive(d); slices.Contains(got, "a") {
 		t.Fatalf("d with a dropped secret knows %v", got)
+	}
+}
+
+// While secrets are rotated, a host that has the old one alone is not told the next,
+// and changes nobody's keys.
+func TestKeysAreToldToNobody(t *testing.T) {
+	n := newNetwork(t)
+	old, next, own := bytes.Repeat([]byte{7}, 32), bytes.Repeat([]byte{8}, 32), bytes.Repeat([]byte{9}, 32)
+	a := n.add("a")
+	evil := n.add("evil", a.address)
+	awaitAlive(t, a, "a", "evil")
+	awaitAlive(t, evil, "a", "evil")
+	if err := a.SetKeys([][]byte{old, next}); err != nil {
+		t.Fatal(err)
+	}
+	manager := evil.KeyManager()
+	for what, do := range map[string]func() (*serf.KeyResponse, error){
+		"list":    manager.ListKeys,
+		"install": func() (*serf.KeyResponse, error) { return manager.InstallKey(base64.StdEncoding.EncodeToString(own)) },
+		"use":     func() (*serf.KeyResponse, error) { return manager.UseKey(base64.StdEncoding.EncodeToString(next)) },
+		"remove":  func() (*serf.KeyResponse, error) { return manager.RemoveKey(base64.StdEncoding.EncodeToString(next)) },
+	} {
+		await(t, what+" is answered by both", func() bool { // by UDP, and in time
+			answer, err := do()
+			if len(answer.Keys) > 0 || answer.NumErr != answer.NumResp {
+				t.Errorf("%s: %+v, %v", what, answer, err)
+			}
+			return answer.NumResp == 2
+		})
+	}
+	if got := a.Keys(); !slices.EqualFunc(got, [][]byte{old, next}, bytes.Equal) {
+		t.Errorf("the keys are %x", got)
 	}
 }
 

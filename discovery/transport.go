@@ -40,15 +40,18 @@ type transport struct {
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
-// newTransport takes over packets and streams, and starts to read both.
+// newTransport takes over packets and streams; start begins to read both.
 func newTransport(ip net.IP, port int, cfg Config) *transport {
 	t := &transport{ip: ip, port: port, packets: cfg.Packets, streams: cfg.Streams, dial: cfg.Dial, log: cfg.Logger,
 		packetCh: make(chan *memberlist.Packet, packetBacklog), streamCh: make(chan net.Conn)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	return t
+}
+
+func (t *transport) start() {
 	// Both end when Shutdown closes what they read.
 	t.running.Go(t.readPackets)
 	t.running.Go(t.acceptStreams)
-	return t
 }
 
 func (t *transport) readPackets() {
