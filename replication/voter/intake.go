@@ -26,6 +26,8 @@ type intake struct {
 	from <-chan raft.RPC
 	to   chan raft.RPC
 	room func(ctx context.Context) error // blocks until entries are welcome
+	// refuse answers what this voter could not keep a promise to; nil: it can.
+	refuse func(*raft.RequestPreVoteRequest) *raft.RequestPreVoteResponse
 
 	stopping context.Context
 	stop     context.CancelFunc
@@ -39,8 +41,8 @@ func newIntake(from <-chan raft.RPC) *intake {
 }
 
 // start lets requests in. Before it they wait with their senders.
-func (n *intake) start(room func(ctx context.Context) error) {
-	n.room = room
+func (n *intake) start(room func(ctx context.Context) error, refuse func(*raft.RequestPreVoteRequest) *raft.RequestPreVoteResponse) {
+	n.room, n.refuse = room, refuse
 	n.running.Go(n.run)
 }
 
@@ -59,6 +61,12 @@ func (n *intake) run() {
 				// it sends the next on this connection, so order is not lost.
 				n.running.Go(func() { n.hold(rpc) })
 				continue
+			}
+			if asks, ok := rpc.Command.(*raft.RequestPreVoteRequest); ok {
+				if no := n.refuse(asks); no != nil {
+					rpc.Respond(no, nil)
+					continue
+				}
 			}
 			n.pass(rpc)
 		case <-n.stopping.Done():
@@ -104,6 +112,21 @@ func (n *intake) pass(rpc raft.RPC) {
 	case n.to <- rpc:
 	case <-n.stopping.Done():
 		rpc.Respond(nil, raft.ErrTransportShutdown)
+	}
+}
+
+// cannotVote refuses a pre-vote while this voter's log hangs: a vote is written
+// before it is given, so the promise would not be kept. Raft would make it, and
+// whoever asked would begin a term, lose the election in it for want of an answer,
+// and have kept the others from theirs for up to a second, several times over.
+func (v *Voter) cannotVote(asks *raft.RequestPreVoteRequest) *raft.RequestPreVoteResponse {
+	if v.log.WriteAge() <= v.cfg.StallAfter {
+		return nil
+	}
+	v.cfg.Logger.Debug("promising no vote: the log could not store one", "node", v.cfg.NodeID, "asked_by", string(asks.ID))
+	return &raft.RequestPreVoteResponse{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(v.cfg.NodeID), Addr: []byte(v.cfg.NodeID)},
+		Term:      v.raft.CurrentTerm(),
 	}
 }
 

@@ -12,17 +12,27 @@ const (
 )
 
 // watchStall lets go who waits for a voter that hangs: Raft's own loop may be
-// stuck in the disk and will not say that another one leads (HAZARDS.md 10).
-// It ends when stopping is closed.
+// stuck in the disk and will not say that another one leads (HAZARDS.md 10). It
+// also tells people, once for each time. It ends when stopping is closed.
 func (v *Voter) watchStall() {
 	ticker := time.NewTicker(stallCheck)
 	defer ticker.Stop()
+	silent := false
 	for {
 		select {
 		case <-ticker.C:
-			if v.stalledFor() > abandonAfter {
+			age := v.stalledFor()
+			if age > abandonAfter {
 				v.proposer.Abandon()
 			}
+			switch {
+			case age > 0 && !silent:
+				v.cfg.Logger.Warn("the disk of this voter does not answer, or it applies too slowly: it is silent, so that another one leads; look at the disk and at what else uses this host",
+					"node", v.cfg.NodeID, "age", age, "allowed", v.cfg.StallAfter)
+			case age == 0 && silent:
+				v.cfg.Logger.Info("this voter takes part again: its disk answers", "node", v.cfg.NodeID)
+			}
+			silent = age > 0
 		case <-v.stopping:
 			return
 		}

@@ -32,7 +32,8 @@ const (
 // it could not even notice that it should step down, while its heartbeats, from
 // other goroutines, would go on for ever and keep the others from electing
 // (HAZARDS.md 10). While stalled reports true no AppendEntries leaves, neither
-// heartbeats nor entries. Votes and everything incoming pass.
+// heartbeats nor entries. Votes and everything incoming pass, but for a pre-vote: a
+// voter whose log hangs cannot store a vote, and promises none (intake.go).
 //
 // What a follower acknowledges counts only once this voter's own log is durable
 // as far (doc.go): the answer is held back until then.

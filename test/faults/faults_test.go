@@ -176,6 +176,7 @@ type book struct {
 	mu   sync.Mutex
 	acks map[string]string
 	gaps []time.Duration // between two acknowledgements of anybody, the longest last seen
+	ends []time.Time     // of each of gaps
 	last time.Time
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -209,6 +210,7 @@ func (b *book) acknowledged(key, value string) {
 	now := time.Now()
 	b.acks[key] = value
 	b.gaps = append(b.gaps, now.Sub(b.last))
+	b.ends = append(b.ends, now)
 	b.last = now
 }
 
@@ -233,6 +235,19 @@ func (b *book) longestGap() (longest time.Duration) {
 		longest = max(longest, g)
 	}
 	return longest
+}
+
+// gapEnded is when the longest time without an acknowledgement ended.
+func (b *book) gapEnded(since time.Time) (end time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	longest := time.Duration(-1)
+	for i, g := range b.gaps {
+		if g > longest && b.ends[i].After(since) {
+			longest, end = g, b.ends[i]
+		}
+	}
+	return end
 }
 
 // end stops the writers and reads everything back from every agent.
@@ -268,27 +283,36 @@ func (b *book) end() {
 // A leader whose disk stalls does not take the cluster with it: the others elect,
 // and when it goes on it is one of them.
 func TestLeaderWhoseDiskStalls(t *testing.T) {
-	l := newLab(t)
+	l := newLab(t, "--log-level", "debug", "--log-format", "json")
 	rounds := 1
 	if soak() {
-		rounds = 10
+		rounds = 30
 	}
+	var all []parts
 	for range rounds {
 		sick := l.leader()
 		b := l.write((sick+1)%3, (sick+2)%3)
 		b.more(20)
 		b.mu.Lock()
-		b.gaps = nil
+		b.gaps, b.ends = nil, nil
 		b.mu.Unlock()
+		stalled := time.Now()
 		l.disks[sick].Stall()
 		b.more(50) // by another leader: this one can commit nothing
-		if gap := b.longestGap(); soak() && gap > 3*time.Second {
-			t.Errorf("%s went by without a write", gap)
+		p, err := l.partsOf(sick, stalled, b.gapEnded(stalled))
+		if err != nil {
+			t.Error(err)
 		}
+		all = append(all, p)
+		if gap := b.longestGap(); soak() && gap > 3*time.Second {
+			t.Errorf("%s went by without a write: %s", gap, p)
+		}
+		t.Logf("%s without a write: %s", b.longestGap().Round(time.Millisecond), p)
 		l.disks[sick].Heal()
 		l.wait("the sick voter has caught up", l.caughtUp(sick))
 		b.end()
 	}
+	t.Logf("from the stall of a leader's disk to the next write, %d rounds:%s", rounds, tableOf(all))
 }
 
 // caughtUp reports whether a voter has applied what was committed when asked first.

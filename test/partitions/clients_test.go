@@ -139,13 +139,14 @@ func (w *load) judge() {
 	w.t.Logf("judged %d operations in %s", w.history.Count(), time.Since(began).Round(time.Millisecond))
 }
 
-// errorsSeen are the different errors of answers as asked, with their number.
-func (w *load) errorsSeen(is func(answer) bool) (lines []string) {
+// errorsSeen are the different errors of answers on some hosts as asked, with their
+// number.
+func (w *load) errorsSeen(hosts []*host, is func(answer) bool) (lines []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	seen := map[string]int{}
-	for h, all := range w.answers {
-		for _, a := range all {
+	for _, h := range hosts {
+		for _, a := range w.answers[h] {
 			if a.err != nil && is(a) {
 				seen[h.name+": "+a.err.Error()]++
 			}

@@ -174,6 +174,9 @@ func run(t *testing.T, l *lab, c *cluster.Cluster, r *registry, s shape) {
 	refused := w.count(l.hosts, func(a answer) bool { return a.asked.Before(healing) && a.answered.After(cut) && a.err != nil })
 	t.Logf("the cut stood for %s; %d operations were in flight when it came, %d were answered within it and %d failed; each serving host had a change acknowledged after %s, all hosts again %s after the heal; packets dropped: %s",
 		healing.Sub(cut).Round(time.Millisecond), open, inside, refused, back.Round(time.Millisecond), healed.Round(time.Millisecond), text(dropped))
+	if failed := w.errorsSeen(p.serving, func(a answer) bool { return a.asked.Before(healing) && a.answered.After(cut) }); len(failed) > 0 {
+		t.Logf("of them on serving hosts:\n%s", strings.Join(failed, "\n"))
+	}
 	proved(t, p, w, r, standing, healing, cutAt, back, inside)
 }
 
@@ -265,7 +268,7 @@ func proved(t *testing.T, p partition, w *load, r *registry, standing, healing t
 	if !p.calm {
 		return
 	}
-	if failed := w.errorsSeen(func(a answer) bool { return a.answered.After(standing) }); len(failed) > 0 {
+	if failed := w.errorsSeen(slices.Concat(p.serving, p.starved), func(a answer) bool { return a.answered.After(standing) }); len(failed) > 0 {
 		t.Errorf("questions failed in a partition that touches no quorum:\n%s", strings.Join(failed, "\n"))
 	}
 }
