@@ -25,10 +25,35 @@ type contact struct {
 	lastLog uint64        // index at which the peer's log ended
 	misses  uint64        // how often it has not answered in time, before and since
 	miss    chan struct{} // closed at the next of them; nil: nobody waits
+	hear    chan struct{} // closed at the next answer; nil: nobody waits
 }
 
-func (c *contacts) heard(id raft.ServerID, lastLog uint64) {
-	c.change(id, func(last *contact) { last.at, last.lastLog = time.Now(), lastLog })
+// heard takes in an answer, and returns for how long there was none before; at most
+// since this process began to ask.
+func (c *contacts) heard(id raft.ServerID, lastLog uint64) (silence time.Duration) {
+	c.change(id, func(last *contact) {
+		now := time.Now()
+		if !last.at.IsZero() {
+			silence = now.Sub(last.at)
+		}
+		last.at, last.lastLog = now, lastLog
+		if last.hear != nil {
+			close(last.hear)
+			last.hear = nil
+		}
+	})
+	return silence
+}
+
+// next is closed when a peer answers the next time.
+func (c *contacts) next(id raft.ServerID) (heard <-chan struct{}) {
+	c.change(id, func(last *contact) {
+		if last.hear == nil {
+			last.hear = make(chan struct{})
+		}
+		heard = last.hear
+	})
+	return heard
 }
 
 // missed takes in that a peer has not answered an AppendEntries, or not in time.

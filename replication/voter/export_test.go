@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -269,3 +270,31 @@ var UntilSweep = untilSweep
 
 // DueNever is when nothing will be due.
 const DueNever = dueNever
+
+// TestTransport is a transport over what a test plays.
+type TestTransport struct{ *transport }
+
+// NewTestTransport makes one that replicates to everybody while leads says so.
+func NewTestTransport(inner raft.Transport, heartbeat time.Duration, leads func() bool) TestTransport {
+	t := &transport{Transport: inner, stalled: func() bool { return false }, beat: newBeat(heartbeat / 5), silent: 2 * heartbeat}
+	t.stopping, t.stop = context.WithCancel(context.Background())
+	t.watchReplication(func(raft.ServerID, uint64) bool { return leads() })
+	return TestTransport{t}
+}
+
+// Cut is the end of all exchanges.
+func (t TestTransport) Cut() { t.cut() }
+
+// TestConns are known connections.
+type TestConns struct{ *conns }
+
+// NewTestConns makes some over s.
+func NewTestConns(s raft.StreamLayer) TestConns { return TestConns{newConns(s, time.Second)} }
+
+// Prompt dials as heartbeats do.
+func (c TestConns) Prompt(address raft.ServerAddress) (net.Conn, error) {
+	return newDialOnly(c.conns).Dial(address, time.Second)
+}
+
+// Forget closes what hangs to address.
+func (c TestConns) Forget(address raft.ServerAddress, idle time.Duration) { c.forget(address, idle) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,12 @@ const (
 	rpcTimeout = 10 * time.Second
 	// rpcPool is how many idle connections to a voter are kept.
 	rpcPool = 3
+	// promptFactor is how many heartbeat timeouts a heartbeat or a vote may take: by
+	// then Raft has asked again, or somebody else leads. A longer wait is one on a
+	// connection that is broken.
+	promptFactor = 4
+	// promptPool is how many idle connections are kept for them.
+	promptPool = 2
 )
 
 // transport is what Raft sees of the network. It does these things:
@@ -42,10 +49,15 @@ const (
 // voter has not applied those before (intake.go).
 //
 // Heartbeats pass Raft's loop by only where they change nothing (heartbeat.go).
+//
+// A voter that was cut off, or down, gets entries as soon as it answers heartbeats
+// again (return.go).
 type transport struct {
 	raft.Transport
 	conns   *conns                 // nil when Config.Transport is used
 	hurried *raft.NetworkTransport // for TimeoutNow; nil likewise
+	prompt  *raft.NetworkTransport // for heartbeats and votes; nil likewise
+	address func(node string) (address string, ok bool)
 	preVote raft.WithPreVote
 	node    raft.ServerAddress
 	stalled func() bool
@@ -53,6 +65,8 @@ type transport struct {
 	held    atomic.Int64 // answers in hold
 	intake  *intake
 	follows atomic.Pointer[func(term uint64) bool] // nil: not known yet
+	// Whether this voter still sends entries to another; nil: not known yet.
+	replicates atomic.Pointer[func(id raft.ServerID, term uint64) bool]
 
 	stopping context.Context // ends with cut
 	stop     context.CancelFunc
@@ -61,6 +75,7 @@ type transport struct {
 	resting     atomic.Int64  // pipelines that rest
 	handingOver atomic.Int64  // while not 0 none begins to
 	refresh     time.Duration // see pipeline: from one request without entries to the next
+	silent      time.Duration // a peer that has not answered for so long was cut off, or down
 	beat        *beat
 }
 
@@ -81,7 +96,7 @@ func newTransport(cfg Config, log ownLog, stalled func() bool) (*transport, erro
 	inner := cfg.Transport
 	var known *conns
 	if inner == nil {
-		known = newConns(cfg.Stream)
+		known = newConns(cfg.Stream, promptFactor*cfg.timing.heartbeat)
 		inner = networkTransport(cfg, known, rpcPool, rpcTimeout)
 	}
 	// Without it Raft would silently turn pre-vote off.
@@ -90,10 +105,13 @@ func newTransport(cfg Config, log ownLog, stalled func() bool) (*transport, erro
 		return nil, fmt.Errorf("raft transport %T cannot ask for pre-votes", inner)
 	}
 	t := &transport{Transport: inner, conns: known, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled,
-		log: log, intake: newIntake(inner.Consumer()), refresh: 4 * cfg.timing.heartbeat, beat: newBeat(cfg.timing.heartbeat / 5)}
+		log: log, intake: newIntake(inner.Consumer()), refresh: 4 * cfg.timing.heartbeat, silent: 2 * cfg.timing.heartbeat,
+		beat: newBeat(cfg.timing.heartbeat / 5)}
 	t.stopping, t.stop = context.WithCancel(context.Background())
 	if known != nil {
-		t.hurried = networkTransport(cfg, &dialOnly{StreamLayer: known, closed: make(chan struct{})}, 0, cfg.timing.election*4/5)
+		t.hurried = networkTransport(cfg, newDialOnly(known), 0, cfg.timing.election*4/5)
+		t.prompt = networkTransport(cfg, newDialOnly(known), promptPool, promptFactor*cfg.timing.heartbeat)
+		t.preVote, t.address = t.prompt, cfg.Address
 	}
 	return t, nil
 }
@@ -140,6 +158,14 @@ func (t *transport) cut() {
 	}
 }
 
+// RequestVote implements raft.Transport.
+func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if t.prompt == nil {
+		return t.Transport.RequestVote(id, target, args, resp)
+	}
+	return t.prompt.RequestVote(id, target, args, resp)
+}
+
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if isHeartbeat(args) {
@@ -150,14 +176,23 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if t.stalled() {
 		return errStalled
 	}
+	send := t.Transport.AppendEntries
+	if isHeartbeat(args) && t.prompt != nil {
+		send = t.prompt.AppendEntries
+	}
 	late := time.AfterFunc(t.beat.every/2, func() { t.contacts.missed(id) })
-	err := t.Transport.AppendEntries(id, target, args, resp)
+	err := send(id, target, args, resp)
 	late.Stop()
 	if err != nil {
 		t.contacts.missed(id)
+		if !isHeartbeat(args) {
+			t.awaitPeer(id, args.Term)
+		}
 		return err
 	}
-	t.contacts.heard(id, resp.LastLog)
+	if silence := t.contacts.heard(id, resp.LastLog); silence > t.silent {
+		t.isBack(id)
+	}
 	return t.hold(t.stopping, args, resp)
 }
 
@@ -187,6 +222,15 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 	return newPipeline(t, id, p), nil
 }
 
+// InstallSnapshot implements raft.Transport.
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	err := t.Transport.InstallSnapshot(id, target, args, resp, data)
+	if err != nil {
+		t.awaitPeer(id, args.Term)
+	}
+	return err
+}
+
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
 	return t.preVote.RequestPreVote(id, target, args, resp)
@@ -208,8 +252,11 @@ func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args
 func (t *transport) Close() error {
 	t.stop()
 	t.intake.close()
-	if t.hurried != nil {
-		_ = t.hurried.Close() // always nil
+	for _, own := range []*raft.NetworkTransport{t.hurried, t.prompt} {
+		if own != nil {
+			_ = own.Close() // always nil
+			own.CloseStreams()
+		}
 	}
 	c, ok := t.Transport.(raft.WithClose)
 	if !ok {

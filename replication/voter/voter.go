@@ -97,6 +97,7 @@ func Open(cfg Config) (*Voter, error) {
 	}
 	v.log.RunAhead(v.leadsOthers)
 	v.transport.hastenHeartbeats(v.followsIn)
+	v.transport.watchReplication(v.replicatesTo)
 	v.transport.intake.start(v.awaitRoom, v.cannotVote) // ends with Raft
 	v.leads.Store(newLeadership(0, ""))
 	v.entries = &entries{raft: v.raft, stopped: v.raftGone}

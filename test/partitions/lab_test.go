@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kahu-sh/kahu/replication/link"
 	"github.com/kahu-sh/kahu/test/cluster"
 )
 
@@ -48,6 +49,38 @@ func needs(t *testing.T) {
 	if out, err := exec.Command("ip", "netns", "exec", probe, "iptables", "-A", "INPUT", "-p", "udp", "-j", "DROP").CombinedOutput(); err != nil {
 		t.Skipf("SKIPPED: iptables does not work in a namespace: %v: %s", err, out)
 	}
+	if out, err := restore(probe, markStreams()); err != nil {
+		t.Skipf("SKIPPED: iptables cannot tell the protocols on one port apart here (CONFIG_NETFILTER_XT_MATCH_STRING, XT_CONNMARK): %v: %s", err, out)
+	}
+}
+
+// streams are what agents say over TCP, on one port: by the mark that a connection
+// gets when its first packet names the protocol, in the open (ALPN).
+var streams = map[string]struct {
+	alpn string
+	mark int
+}{
+	"raft":   {link.ProtocolRaft, 1},
+	"link":   {link.ProtocolLink, 2},
+	"gossip": {link.ProtocolGossip, 3},
+}
+
+// markStreams are the rules that mark them, at both ends.
+func markStreams() string {
+	rules := "*mangle\n"
+	for _, s := range streams {
+		for _, chain := range []string{"INPUT", "OUTPUT"} {
+			rules += fmt.Sprintf("-A %s -p tcp -m string --algo bm --string %s -j CONNMARK --set-mark %d\n", chain, s.alpn, s.mark)
+		}
+	}
+	return rules + "COMMIT\n"
+}
+
+// restore adds rules in a namespace.
+func restore(netns, rules string) ([]byte, error) {
+	cmd := exec.Command("ip", "netns", "exec", netns, "iptables-restore", "--noflush")
+	cmd.Stdin = strings.NewReader(rules)
+	return cmd.CombinedOutput()
 }
 
 // newLab makes n hosts.
@@ -68,6 +101,9 @@ func newLab(t *testing.T, n int) *lab {
 		l.must("ip", "-n", h.netns, "link", "set", "lo", "up")
 		l.must("ip", "-n", h.netns, "addr", "add", h.address+"/24", "dev", "host0")
 		l.must("ip", "-n", h.netns, "link", "set", "host0", "up")
+		if out, err := restore(h.netns, markStreams()); err != nil {
+			t.Fatalf("marking the streams of %s: %v: %s", h.netns, err, out)
+		}
 		l.hosts = append(l.hosts, h)
 	}
 	return l
@@ -101,7 +137,20 @@ func (l *lab) settle(c *cluster.Cluster) {
 // A drop is what does not arrive: all that from sends to to, or one protocol.
 type drop struct {
 	from, to *host
-	protocol string // udp, tcp; empty: all
+	protocol string // udp, tcp, one of streams; empty: all
+}
+
+// rules are the drop for iptables.
+func (d drop) rules() string {
+	from := "-A INPUT -s " + d.from.address
+	switch s, one := streams[d.protocol]; {
+	case d.protocol == "":
+		return from + " -j DROP\n"
+	case one:
+		return fmt.Sprintf("%s -p tcp -m connmark --mark %d -j DROP\n", from, s.mark)
+	default:
+		return from + " -p " + d.protocol + " -j DROP\n"
+	}
 }
 
 // cut drops all of it until heal, without a word to the senders.
@@ -113,15 +162,9 @@ func (l *lab) cut(drops []drop) {
 			if d.to != h {
 				continue
 			}
-			rules += "-A INPUT -s " + d.from.address
-			if d.protocol != "" {
-				rules += " -p " + d.protocol
-			}
-			rules += " -j DROP\n"
+			rules += d.rules()
 		}
-		cmd := exec.Command("ip", "netns", "exec", h.netns, "iptables-restore", "--noflush")
-		cmd.Stdin = strings.NewReader(rules + "COMMIT\n")
-		if out, err := cmd.CombinedOutput(); err != nil {
+		if out, err := restore(h.netns, rules+"COMMIT\n"); err != nil {
 			l.t.Fatalf("iptables-restore on %s: %v: %s", h.name, err, out)
 		}
 	}

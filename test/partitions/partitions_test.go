@@ -2,6 +2,7 @@ package partitions_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -51,7 +52,8 @@ func bounded(t *testing.T, d time.Duration) context.Context {
 func startHosts(t *testing.T) (*lab, *cluster.Cluster) {
 	t.Helper()
 	l := newLab(t, 5)
-	c, err := cluster.Start(bounded(t, time.Minute), cluster.Options{Binary: binary, Voters: 3, Proxies: 2, Places: l.places()})
+	c, err := cluster.Start(bounded(t, time.Minute), cluster.Options{Binary: binary, Voters: 3, Proxies: 2, Places: l.places(),
+		Args: []string{"--gossip", "local"}}) // it takes somebody for gone after seconds
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,10 +162,18 @@ func run(t *testing.T, l *lab, c *cluster.Cluster, r *registry, s shape) {
 	w.waitForChanges(ctx, p.serving, changes, standing)
 	waitStarved(ctx, t, w, r, p, standing, cutAt)
 	dropped := waitMet(ctx, t, l, p)
+	if p.gossip {
+		waitGossip(ctx, t, l, len(l.hosts)-1)
+		w.waitForChanges(ctx, p.serving, changesInside, time.Now())
+	}
 	healing := time.Now()
 	l.heal()
 	w.waitForChanges(ctx, l.hosts, 20, time.Now())
 	healed := time.Since(healing)
+	if p.gossip {
+		waitGossip(ctx, t, l, 0)
+		t.Logf("gossip has healed after %s", time.Since(healing).Round(time.Millisecond))
+	}
 	if err := c.WaitServing(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -270,6 +280,31 @@ func proved(t *testing.T, p partition, w *load, r *registry, standing, healing t
 	}
 	if failed := w.errorsSeen(slices.Concat(p.serving, p.starved), func(a answer) bool { return a.answered.After(standing) }); len(failed) > 0 {
 		t.Errorf("questions failed in a partition that touches no quorum:\n%s", strings.Join(failed, "\n"))
+	}
+}
+
+// waitGossip waits until on each host gossip takes so many others for gone.
+func waitGossip(ctx context.Context, t *testing.T, l *lab, gone int) {
+	t.Helper()
+	alive := len(l.hosts) - gone
+	for _, h := range l.hosts {
+		c := h.agent.Dial()
+		err := cluster.Wait(ctx, fmt.Sprintf("gossip on %s counts %d alive", h.name, alive), func(ctx context.Context) (bool, error) {
+			text, err := c.Metrics(ctx)
+			if err != nil {
+				return false, err
+			}
+			for line := range strings.Lines(string(text)) {
+				if n, ok := strings.CutPrefix(strings.TrimSpace(line), `kahu_gossip_members{state="alive"} `); ok {
+					return n == fmt.Sprint(alive), fmt.Errorf("it counts %s", n)
+				}
+			}
+			return false, errors.New("it counts nobody")
+		})
+		_ = c.Close() // always nil
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -17,6 +17,9 @@ type partition struct {
 	// acknowledged before it heals. serving: on these, clients go on.
 	starved, serving []*host
 	calm             bool // the leader stays, and nothing that is asked fails anywhere
+	// gossip: it stands until on each host gossip takes all others for gone, and has
+	// healed when it takes them all for there again.
+	gossip bool
 }
 
 // A shape is a kind of partition.
@@ -68,8 +71,13 @@ var shapes = []shape{
 		rest := c.others(c.leader)
 		return partition{drops: deaf(one(c.leader), rest), starved: one(c.leader), serving: rest}
 	}},
-	{"gossip only", true, func(c cast) partition {
+	{"UDP only", true, func(c cast) partition {
+		// As by a firewall that forgot it. Gossip has its streams for that.
 		return partition{drops: only("udp", apart(c.all, c.all)), serving: c.all, calm: true}
+	}},
+	{"gossip only", false, func(c cast) partition {
+		all := append(only("udp", apart(c.all, c.all)), only("gossip", apart(c.all, c.all))...)
+		return partition{drops: all, serving: c.all, calm: true, gossip: true}
 	}},
 	{"a proxy without the leader", true, func(c cast) partition {
 		// It reaches the other voters, which pass on what it asks.
@@ -126,10 +134,29 @@ var shapes = []shape{
 		return partition{drops: deaf(c.proxies, voters), starved: c.proxies, serving: voters}
 	}},
 	{"Raft only, around the leader", false, func(c cast) partition {
+		// Its host passes on what it is asked to the next one.
+		return partition{drops: only("raft", apart(one(c.leader), c.followers)), serving: c.all}
+	}},
+	{"Raft only, a follower", false, func(c cast) partition {
+		f := c.followers[0]
+		return partition{drops: only("raft", apart(one(f), c.others(append(c.proxies, f)...))), serving: c.all, calm: true}
+	}},
+	{"Raft only, everywhere", false, func(c cast) partition {
+		// Agents speak with each other, and nobody can decide anything.
+		voters := append(one(c.leader), c.followers...)
+		return partition{drops: only("raft", apart(voters, voters)), starved: c.all}
+	}},
+	{"all but Raft", false, func(c cast) partition {
+		// The quorum is well, and nobody who does not lead can ask it anything.
+		all := append(only("udp", apart(c.all, c.all)), only("gossip", apart(c.all, c.all))...)
+		rest := c.others(c.leader)
+		return partition{drops: append(all, only("link", apart(c.all, c.all))...), starved: rest, serving: one(c.leader)}
+	}},
+	{"TCP only, around the leader", false, func(c cast) partition {
 		// Gossip goes on and says that everybody is well.
 		return partition{drops: only("tcp", apart(one(c.leader), c.followers)), serving: c.followers}
 	}},
-	{"Raft only, everywhere", false, func(c cast) partition {
+	{"TCP only, everywhere", false, func(c cast) partition {
 		voters := append(one(c.leader), c.followers...)
 		return partition{drops: only("tcp", apart(voters, voters)), starved: c.all}
 	}},
