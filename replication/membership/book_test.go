@@ -249,7 +249,8 @@ func TestTheLaterCopyEnds(t *testing.T) {
 		w.mu.Unlock()
 		ended := make(chan error, 1)
 		copied.start()
-		go func() { ended <- copied.keeper.AwaitCopy() }() // ends with the keeper at the latest
+		later := copied.keeper                     // read here: stop writes it
+		go func() { ended <- later.AwaitCopy() }() // ends with the keeper at the latest
 		select {
 		case err := <-ended:
 			if err == nil || !strings.Contains(err.Error(), "has run for longer") || !strings.Contains(err.Error(), address("a")) || strings.Contains(err.Error(), "\n") {
@@ -262,8 +263,9 @@ func TestTheLaterCopyEnds(t *testing.T) {
 			t.Errorf("may vote: the copy %v, the original %v, the third %v", isCleared(copied), isCleared(original), isCleared(third))
 		}
 		goesOn := make(chan error, 1)
-		go func() { goesOn <- original.keeper.AwaitCopy() }() // ends with the keeper
-		time.Sleep(time.Minute)                               // of the bubble
+		earlier := original.keeper
+		go func() { goesOn <- earlier.AwaitCopy() }() // ends with the keeper
+		time.Sleep(time.Minute)                       // of the bubble
 		select {
 		case err := <-goesOn:
 			t.Errorf("the original ends with %v", err)

@@ -29,18 +29,28 @@ func (k *Keeper) Ask(ctx context.Context, kind link.ChangeRequest_Kind, node str
 	}
 	for {
 		err := k.askOnce(ctx, kind, node)
-		var notLeader *replication.NotLeaderError
-		if !errors.As(err, &notLeader) && !errors.Is(err, errNoLeader) && !errors.Is(err, replication.ErrUnavailable) {
+		if !undecided(err) || !pause(ctx, askPause) {
 			return err
 		}
-		// Certainly not done: nobody leads, or it has just changed.
-		timer := time.NewTimer(askPause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return err
-		}
+	}
+}
+
+// undecided reports whether err says that a change was certainly not made: nobody
+// leads, or it has just changed who does.
+func undecided(err error) bool {
+	var notLeader *replication.NotLeaderError
+	return errors.As(err, &notLeader) || errors.Is(err, errNoLeader) || errors.Is(err, replication.ErrUnavailable)
+}
+
+// pause waits for d, and returns false when ctx ends before.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -149,6 +159,9 @@ func (k *Keeper) demote(ctx context.Context, raft Raft, q Quorum, node string) e
 	}
 	if err := k.confirmed(ctx, raft, q, node); err != nil {
 		return err // before it is told
+	}
+	if err := k.stepAside(ctx, raft, q, node); err != nil {
+		return err // likewise: the next leader tells it
 	}
 	request := &link.VoteRequest{Cluster: k.cluster(), Operator: true}
 	var err error

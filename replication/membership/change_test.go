@@ -135,6 +135,41 @@ func TestADemotionIsFinished(t *testing.T) {
 	})
 }
 
+// A leader that is to lose its vote hands over first, whoever asks for that: if it took
+// its own, nobody would lead until the others had waited for it.
+func TestALeaderHandsOverBeforeItLosesItsVote(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		begin func(t *testing.T, w *world) error
+	}{
+		{"demoted at its own host", func(t *testing.T, w *world) error {
+			return w.hosts["a"].keeper.Ask(t.Context(), link.ChangeRequest_KIND_DEMOTE, "a")
+		}},
+		{"demoted at another", func(t *testing.T, w *world) error {
+			return w.hosts["b"].keeper.Ask(t.Context(), link.ChangeRequest_KIND_DEMOTE, "a")
+		}},
+		{"it leaves", func(t *testing.T, w *world) error { return w.hosts["a"].keeper.LeaveQuorum(t.Context()) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				defer w.stop()
+				w.begun("a", "b", "c")
+				if err := c.begin(t, w); err != nil {
+					t.Fatal(err)
+				}
+				w.await(30*time.Second, "a votes no more", func() bool { return !slices.Contains(w.config(), "a") && len(w.config()) == 2 })
+				w.await(30*time.Second, "a stands by", w.hosts["a"].keeper.Standby)
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				if len(w.ownVotes) > 0 {
+					t.Errorf("%v took its own vote while it led", w.ownVotes)
+				}
+			})
+		})
+	}
+}
+
 // A host that was removed for good, and runs again, is not in the way of others.
 func TestARemovedHostIsNotInvited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -38,6 +38,7 @@ type world struct {
 	// quorum is the one Raft configuration that there may be.
 	voters, learners []string
 	unheard          []string // servers that have not answered the leader yet, which has just begun
+	ownVotes         []string // leaders that took their own vote, and left nobody to lead
 	applied          map[string]uint64
 	level            uint32   // feature level of the one cluster
 	bootstraps       []string // "cluster of a,b,c", one for each that was written
@@ -335,7 +336,12 @@ func (r fakeRaft) RemoveServer(ctx context.Context, node string) error {
 	if err := travel(ctx); err != nil { // until it is committed
 		return err
 	}
-	return r.change(func(w *world) { w.learners, w.voters = without(w.learners, node), without(w.voters, node) })
+	return r.change(func(w *world) {
+		if node == r.h.config.Node {
+			w.ownVotes = append(w.ownVotes, node)
+		}
+		w.learners, w.voters = without(w.learners, node), without(w.voters, node)
+	})
 }
 
 func (r fakeRaft) Quorum() membership.Quorum {

@@ -195,7 +195,25 @@ func (k *Keeper) takeVote(ctx context.Context, raft Raft, node string) error {
 	if err := k.confirmed(ctx, raft, q, node); err != nil {
 		return err
 	}
+	if err := k.stepAside(ctx, raft, q, node); err != nil {
+		return err
+	}
 	return raft.RemoveServer(ctx, node)
+}
+
+// stepAside hands over leadership when it is this leader that is to lose its vote, and
+// returns a *replication.NotLeaderError then: the next one takes it. A leader that
+// takes its own vote just stops, and nothing is decided until the others have waited
+// for it in vain. When nobody takes over it has to do that all the same.
+func (k *Keeper) stepAside(ctx context.Context, raft Raft, q Quorum, node string) error {
+	if node != k.cfg.Node || q.Silent == nil || len(q.Voters) < 2 || !slices.Contains(q.Voters, node) {
+		return nil
+	}
+	if err := raft.TransferLeadership(ctx, ""); err != nil {
+		k.cfg.Logger.Info("leadership was not handed over before the leader loses its vote: writes pause for an election", "node", node, "error", err)
+		return nil
+	}
+	return &replication.NotLeaderError{}
 }
 
 // alone waits until nobody else changes the quorum here: what was found safe stays

@@ -129,7 +129,7 @@ func (k *Keeper) askLeader(ctx context.Context, nodes []string, ask func(ctx con
 
 // LeaveQuorum asks the leader to take this node out of the quorum: it does not
 // join again by itself, only when an operator promotes it. It blocks until that is committed, or
-// ctx ends; then it may be called again.
+// ctx ends; then it may be called again. A leader hands over first.
 func (k *Keeper) LeaveQuorum(ctx context.Context) error {
 	q, isVoter := k.quorum()
 	if !isVoter {
@@ -141,13 +141,18 @@ func (k *Keeper) LeaveQuorum(ctx context.Context) error {
 		return err
 	}
 	k.mu.Unlock()
-	err := k.giveUpVote(ctx, q)
-	if errors.Is(err, link.ErrRefused) {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return errors.Join(err, k.record(func(s *state) { s.Left = false }))
+	for {
+		err := k.giveUpVote(ctx, q)
+		if errors.Is(err, link.ErrRefused) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return errors.Join(err, k.record(func(s *state) { s.Left = false }))
+		}
+		if !undecided(err) || !pause(ctx, askPause) {
+			return err
+		}
+		q, _ = k.quorum()
 	}
-	return err
 }
 
 // giveUpVote has the leader take this node's vote.
@@ -157,8 +162,12 @@ func (k *Keeper) giveUpVote(ctx context.Context, q Quorum) error {
 		if err != nil {
 			return err
 		}
-		defer done()
-		return k.takeVote(ctx, k.raft, k.cfg.Node)
+		err = k.takeVote(ctx, k.raft, k.cfg.Node)
+		done()
+		var notLeader *replication.NotLeaderError
+		if !errors.As(err, &notLeader) {
+			return err
+		}
 	}
 	k.mu.Lock()
 	leaders, cluster := k.leaders(q), k.state.Cluster

@@ -146,12 +146,6 @@ var shapes = []shape{
 		voters := append(one(c.leader), c.followers...)
 		return partition{drops: only("raft", apart(voters, voters)), starved: c.all}
 	}},
-	{"all but Raft", false, func(c cast) partition {
-		// The quorum is well, and nobody who does not lead can ask it anything.
-		all := append(only("udp", apart(c.all, c.all)), only("gossip", apart(c.all, c.all))...)
-		rest := c.others(c.leader)
-		return partition{drops: append(all, only("link", apart(c.all, c.all))...), starved: rest, serving: one(c.leader)}
-	}},
 	{"TCP only, around the leader", false, func(c cast) partition {
 		// Gossip goes on and says that everybody is well.
 		return partition{drops: only("tcp", apart(one(c.leader), c.followers)), serving: c.followers}
