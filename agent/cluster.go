@@ -184,7 +184,7 @@ func (c cluster) Change(ctx context.Context, action wire.ClusterAction, name str
 func outcome(action wire.ClusterAction, node string) string {
 	switch action {
 	case wire.ClusterPromote:
-		return node + " was asked to take a vote: it catches up first"
+		return node + " was asked to take a vote: it catches up first, and gets it then; kahu cluster members tells when it is a voter"
 	case wire.ClusterDemote:
 		return node + " votes no more, and stays an agent; kahu cluster promote gives it back"
 	case wire.ClusterLeave:

@@ -245,6 +245,9 @@ func writeStatus(l *lines, s wire.Status) {
 		}
 	}
 	p("holds", "%s", holdsText(s.Holds))
+	if s.ClockProblem != "" {
+		p("CLOCK", "%s; set it by NTP", printable(s.ClockProblem))
+	}
 	if v := s.Voter; v != nil {
 		serving := ""
 		if !v.Serving {

@@ -67,6 +67,7 @@ func Diagnose(s wire.Status, members []wire.ClusterMember, now time.Time) Report
 	d.disk()
 	d.behind()
 	d.certificate()
+	d.clock()
 	d.settings()
 	d.silentOthers()
 	d.versions()
@@ -227,6 +228,17 @@ func (d *patient) certificate() {
 	}
 	if k.Insecure {
 		d.notice("set kahuna-token-file or kahuna-client-ca in place of kahuna-insecure, when the clients can", "whoever reaches %s is trusted, in clear text", strings.Join(k.Listen, " "))
+	}
+}
+
+// clock: nothing that is decided depends on wall clocks, what people read does.
+func (d *patient) clock() {
+	if d.ClockProblem != "" {
+		d.notice("set it by NTP (chronyc makestep, or timedatectl set-ntp true); no lease depends on it, but times that are shown do, and whether certificates of an own PKI are valid",
+			"%s", printable(d.ClockProblem))
+	}
+	if v := d.Voter; v != nil && v.WallClock != nil {
+		d.notice("set the clock by NTP; leases do not depend on it", "%s", printable(v.WallClock.Problem))
 	}
 }
 

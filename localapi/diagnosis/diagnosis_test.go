@@ -91,6 +91,12 @@ func TestDiagnose(t *testing.T) {
 			[]string{"used by h3", "drop the old one"}},
 		"a silent proxy": {func(_ *wire.Status, m *[]wire.ClusterMember) { *m = append(*m, member("p1", wire.MemberProxy, false)) }, diagnosis.Healthy, nil,
 			[]string{"1 agent without a vote not heard lately: p1"}},
+		"a wrong clock": {func(s *wire.Status, _ *[]wire.ClusterMember) {
+			s.ClockProblem = "the wall clock of this host is 24h0m0s ahead of those of 2 of the 2 voters that it hears"
+		}, diagnosis.Healthy, nil, []string{"this host is 24h0m0s ahead", "set it by NTP"}},
+		"a leader's clock does not count": {func(s *wire.Status, _ *[]wire.ClusterMember) {
+			s.Voter.WallClock = &wire.WallClock{Problem: "the wall clock of this host is 24h0m0s ahead of the times that the cluster gives out"}
+		}, diagnosis.Healthy, nil, []string{"the times that the cluster gives out", "by NTP"}},
 		"a wrong file": {func(s *wire.Status, _ *[]wire.ClusterMember) { s.ConfigProblem = "voters: 4 is not 3 or 5" }, diagnosis.Degraded,
 			[]string{"cannot be used: voters: 4 is not", "systemctl reload kahu"}, nil},
 		"settings that wait": {func(s *wire.Status, _ *[]wire.ClusterMember) { s.NeedsRestart = []string{"bind", "http"} }, diagnosis.Healthy, nil,

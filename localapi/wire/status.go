@@ -20,6 +20,9 @@ type Status struct {
 	Leader   string     `json:"leader,omitempty"` // node id, as far as this agent knows
 	Peers    []Peer     `json:"peers,omitempty"`
 	Holds    HoldCounts `json:"holds"`
+	// ClockProblem says in one line that the wall clocks of this host and of other
+	// agents differ by more than a minute. No lease depends on them.
+	ClockProblem string `json:"clock_problem,omitempty"`
 	// NeedsRestart are settings that were changed in the file and count after a
 	// restart; ConfigProblem is why the file could not be taken over, in one line.
 	// Both are of the last reload.

@@ -176,8 +176,9 @@ func (k *Keeper) heard(id link.Identity, h *link.Hello, address string) {
 	if before := k.seen[id.Node]; before != nil && now.Sub(before.at) < 2*settledInterval && before.hello.GetInstance() == h.GetInstance() {
 		since = before.since
 	}
-	k.see(&sight{id: id, hello: remembered(h), at: now, since: since})
-	k.checkClock(id.Node, h, now)
+	s := &sight{id: id, hello: remembered(h), at: now, since: since, ahead: aheadOf(h, now), timed: h.GetWallMs() != 0}
+	k.see(s)
+	k.checkClock(id.Node, s)
 	k.checkName(id.Node, h, now)
 	if h.GetCluster() != "" && k.state.Cluster != "" && h.GetCluster() != k.state.Cluster && !k.stranger(id, h) {
 		return
@@ -251,18 +252,6 @@ func (k *Keeper) Hint(addresses map[string]string) {
 		}
 	}
 	k.publish()
-}
-
-// checkClock tells of a wall clock that is far off. No lease depends on it, but
-// what is shown to people does, and certificates of an own PKI. It needs mu.
-func (k *Keeper) checkClock(node string, h *link.Hello, now time.Time) {
-	if h.GetWallMs() == 0 {
-		return
-	}
-	if off := time.UnixMilli(h.GetWallMs()).Sub(now); off.Abs() > clockTolerance {
-		k.sayOnce("clock "+node, slog.LevelWarn, "the wall clocks of two hosts differ: set them by NTP; leases do not depend on it, times that are shown do",
-			"node", node, "name", cut(h.GetSelf().GetName()), "ahead_by", off.Round(time.Second))
-	}
 }
 
 // checkName tells of two agents with one name, which people would take for one.

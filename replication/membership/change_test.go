@@ -170,6 +170,27 @@ func TestALeaderHandsOverBeforeItLosesItsVote(t *testing.T) {
 	}
 }
 
+// When nobody takes over, the leader loses its vote all the same, as an operator wants,
+// and says that it costs an election.
+func TestALeaderLosesItsVoteAlsoWhenNobodyTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.begun("a", "b", "c")
+		w.mu.Lock()
+		w.noHeir = true
+		w.mu.Unlock()
+		if err := w.hosts["b"].keeper.Ask(t.Context(), link.ChangeRequest_KIND_DEMOTE, "a"); err != nil {
+			t.Fatal(err)
+		}
+		w.await(30*time.Second, "a votes no more", func() bool { return slices.Equal(w.config(), []string{"b", "c"}) })
+		w.await(30*time.Second, "a stands by", w.hosts["a"].keeper.Standby)
+		if log := w.hosts["a"].log.String(); !strings.Contains(log, "leadership was not handed over before") {
+			t.Errorf("it says nothing of the election:\n%s", log)
+		}
+	})
+}
+
 // A host that was removed for good, and runs again, is not in the way of others.
 func TestARemovedHostIsNotInvited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -39,6 +39,7 @@ type world struct {
 	voters, learners []string
 	unheard          []string // servers that have not answered the leader yet, which has just begun
 	ownVotes         []string // leaders that took their own vote, and left nobody to lead
+	noHeir           bool     // nobody takes over leadership
 	applied          map[string]uint64
 	level            uint32   // feature level of the one cluster
 	bootstraps       []string // "cluster of a,b,c", one for each that was written
@@ -370,6 +371,12 @@ func (r fakeRaft) Confirm(ctx context.Context, node string) error {
 }
 
 func (r fakeRaft) TransferLeadership(_ context.Context, node string) error {
+	r.h.w.mu.Lock()
+	noHeir := r.h.w.noHeir
+	r.h.w.mu.Unlock()
+	if noHeir {
+		return errors.New("no voter took over in time")
+	}
 	return r.change(func(w *world) {
 		rest := without(w.voters, r.h.config.Node)
 		if node == "" {

@@ -179,7 +179,9 @@ type sight struct {
 	id    link.Identity
 	hello *link.Hello
 	at    time.Time
-	since time.Time // of an unbroken row of hellos
+	since time.Time     // of an unbroken row of hellos
+	ahead time.Duration // its wall clock of this host's, when it was heard
+	timed bool          // it has told its wall clock
 }
 
 // try is how it went with an address.
