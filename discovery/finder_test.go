@@ -333,7 +333,7 @@ func TestUDPThatDoesNotGetThroughIsSaid(t *testing.T) {
 	cb.Packets = &cutPackets{cb.Packets.(*cutPackets).PacketConn, newNetwork(t), ""} // of another network
 	cb.Packets.(*cutPackets).n.move(a.address, 1)
 	n.start(cb, b)
-	const said = "open the agents' port for UDP"
+	const said = "open for UDP"
 	await(t, "it is said", func() bool { return strings.Contains(a.log.String(), said) && strings.Contains(b.log.String(), said) })
 	if got := alive(a); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("a knows %v", got)

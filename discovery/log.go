@@ -60,7 +60,7 @@ func (g *gossipLog) Write(line []byte) (int, error) {
 		}
 	}
 	if strings.Contains(text, udpIsLost) && g.isDeaf(time.Now()) {
-		g.once("gossip's UDP packets do not get through between this agent and another one, although TCP does: open the agents' port for UDP as well", "", text)
+		g.once("gossip's UDP packets do not get through between this agent and another one, although TCP does: see that the agents' port is open for UDP as well", "", text)
 	}
 	if g.log.Enabled(context.Background(), slog.LevelDebug) {
 		g.log.Debug("gossip", "line", text)
@@ -82,7 +82,7 @@ func (g *gossipLog) once(message, from, text string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	key := message + " " + from
-	if g.said[key] || len(g.said) >= maxSaid {
+	if g.said[key] || from != "" && len(g.said) >= maxSaid {
 		return
 	}
 	g.said[key] = true
