@@ -58,6 +58,9 @@ func TestMistakesAreUsageErrors(t *testing.T) {
 	cases := []struct{ args, want string }{
 		{"bogus", `no command "bogus"`},
 		{"stats", "did you mean status"},
+		{"help bogus", `kahu has no command "bogus"`},
+		{"help cluster promot", "did you mean promote"},
+		{"help status all", "kahu status has no commands of its own"},
 		{"--bogus", "unknown flag: --bogus; see kahu --help"},
 		{"kv nothing", `kahu kv has no command "nothing"`},
 		{"kv get", "takes KEY"},
@@ -211,6 +214,12 @@ func TestEveryCommandHelps(t *testing.T) {
 	}
 	if got.code != 0 || got.err != "" {
 		t.Errorf("kahu --help ends with %d and says %q on stderr", got.code, got.err)
+	}
+	for _, of := range []string{"", "agent", "exit-codes", "cluster peers-recover"} {
+		asked, flag := program(t, "", strings.Fields("help "+of)...), program(t, "", strings.Fields(of+" --help")...)
+		if asked != flag || asked.code != 0 {
+			t.Errorf("kahu help %s ends with %d and is not kahu %s --help:\n%s%s", of, asked.code, of, asked.out, asked.err)
+		}
 	}
 }
 
