@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/kahu-sh/kahu/agent/config"
@@ -28,6 +31,8 @@ type Recovered struct {
 	voter.Recovery
 	Cluster  string `json:"cluster,omitempty"`  // new id; empty after a dry run
 	Succeeds string `json:"succeeds,omitempty"` // the id before
+	// Names are those of the nodes, as far as the address book has them.
+	Names map[string]string `json:"names,omitempty"`
 }
 
 // Recover makes the voter of cfg's data directory, which must not run, the only
@@ -37,6 +42,10 @@ func Recover(cfg config.Config, o RecoverOptions) (r Recovered, err error) {
 	if cfg.Role == config.Proxy || cfg.Dev {
 		return r, &UnusableError{errors.New("only an agent that votes has anything to recover")}
 	}
+	// Opening a data directory makes it, and a wrong path would be taken for a new one.
+	if _, err := os.Stat(filepath.Join(cfg.DataDir, "agent.json")); errors.Is(err, fs.ErrNotExist) {
+		return r, fmt.Errorf("%s holds no agent's state, and so was never in a quorum: name the data directory of this host's agent with --data-dir", cfg.DataDir)
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -45,6 +54,9 @@ func Recover(cfg config.Config, o RecoverOptions) (r Recovered, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, id.close(context.Background())) }()
+	if r.Names, err = membership.Names(id.dir, id.node); err != nil {
+		return r, err
+	}
 	options := voter.RecoverOptions{DryRun: true, Wall: o.Now(), TokenFloor: o.TokenFloor, MaxLevel: cfg.FeatureLevelCap}
 	r.Recovery, err = voter.Recover(id.storage, id.node, o.Logger, options)
 	if err != nil || o.DryRun {

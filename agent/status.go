@@ -29,6 +29,7 @@ func (a *agent) status() wire.Status {
 	m := a.quorum.keeper.Status()
 	s.Role, s.Leader, s.ClusterID, s.Kahuna = a.quorum.role(), a.forward.Leader(), m.Cluster, a.kahuna.status(a.cfg.Kahuna)
 	s.ClockProblem = a.quorum.keeper.ClockProblem()
+	s.Successor = m.Successor
 	names := map[string]string{a.identity.node: a.cfg.NodeName}
 	for _, p := range m.Peers { // the address book has voters only
 		names[p.Node] = p.Name

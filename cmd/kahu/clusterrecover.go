@@ -43,7 +43,7 @@ term and last index; empty the data directories of the others.`,
 		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dryRun == yes {
-				return usageError("kahu cluster peers-recover needs --dry-run, which only looks, or --yes")
+				return usageError("kahu cluster peers-recover needs one of --dry-run, which only looks, and --yes")
 			}
 			cfg, err := config.Load(config.ThisHost(), cmd.Flags())
 			if err != nil {
@@ -61,7 +61,7 @@ term and last index; empty the data directories of the others.`,
 				text := fmt.Sprintf("node       %s\nterm       %d\nlast       %d, of which %d are not known to be decided\n", r.Node, r.Term, r.LastIndex, r.LastIndex-r.AppliedIndex)
 				for _, s := range r.Servers {
 					if s.ID != r.Node {
-						text += fmt.Sprintf("given up   %s: it must never run again with its data directory\n", s.ID)
+						text += fmt.Sprintf("given up   %s: it must never run again with its data directory\n", nodeNamed(s.ID, r.Names[s.ID]))
 					}
 				}
 				text += fmt.Sprintf("tokens     go on above %d\n", r.TokenFloor)
@@ -81,4 +81,12 @@ term and last index; empty the data directories of the others.`,
 	cmd.Flags().Int64Var(&tokenFloor, "token-floor", 0, "fencing `token` above which the cluster goes on, when the clock of this host is doubted")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it: the other voters are gone for good, and their disks will not come back")
 	return cmd
+}
+
+// nodeNamed is a node's name, which others chose, and its id.
+func nodeNamed(node, name string) string {
+	if name == "" {
+		return node
+	}
+	return printable(name) + " (" + node + ")"
 }

@@ -59,6 +59,7 @@ func NoAgent(reason string) Report {
 func Diagnose(s wire.Status, members []wire.ClusterMember, now time.Time) Report {
 	d := &patient{Status: s, members: members, now: now}
 	d.voters()
+	d.recovered()
 	d.readiness()
 	d.silentServers()
 	d.silentVoters()
@@ -127,9 +128,20 @@ func (d *patient) voters() {
 	}
 }
 
+// recovered without this agent: whom it knows of the old cluster must not be started
+// again, so that nothing else is said of them.
+func (d *patient) recovered() {
+	if d.Successor == "" {
+		return
+	}
+	d.problem("systemctl stop kahu, empty the data directory of this host, systemctl start kahu: it joins as a new node; start no other agent of the old cluster",
+		"the cluster was recovered without this host (kahu cluster peers-recover), and goes on as %s", printable(d.Successor))
+	d.silent, d.down = nil, !d.Ready
+}
+
 // readiness: can a request be taken now?
 func (d *patient) readiness() {
-	if d.Ready {
+	if d.Ready || d.Successor != "" {
 		return
 	}
 	v := d.Voter

@@ -99,6 +99,10 @@ func TestDiagnose(t *testing.T) {
 		}, diagnosis.Healthy, nil, []string{"the times that the cluster gives out", "by NTP"}},
 		"a wrong file": {func(s *wire.Status, _ *[]wire.ClusterMember) { s.ConfigProblem = "voters: 4 is not 3 or 5" }, diagnosis.Degraded,
 			[]string{"cannot be used: voters: 4 is not", "systemctl reload kahu"}, nil},
+		"recovered without this host": {func(s *wire.Status, m *[]wire.ClusterMember) {
+			s.Ready, s.NotReady, s.Successor = false, "no leader is known", "c2"
+			(*m)[2].Alive = false // of the old cluster: must not be started
+		}, diagnosis.Down, []string{"was recovered without this host", "goes on as c2", "empty the data directory"}, nil},
 		"settings that wait": {func(s *wire.Status, _ *[]wire.ClusterMember) { s.NeedsRestart = []string{"bind", "http"} }, diagnosis.Healthy, nil,
 			[]string{"wait for a restart: bind, http", "systemctl restart kahu"}},
 		"a hostile name": {func(_ *wire.Status, m *[]wire.ClusterMember) { (*m)[2].Alive, (*m)[2].Host = false, "a\x1b[2J" }, diagnosis.Degraded,

@@ -9,6 +9,9 @@ type Status struct {
 	Role      string `json:"role"` // voter, proxy, standby; upstream in front of a Kahuna cluster
 	Version   string `json:"version"`
 	ClusterID string `json:"cluster_id,omitempty"`
+	// Successor is the id of the cluster that this one was recovered as, without this
+	// agent (kahu cluster peers-recover).
+	Successor string `json:"successor,omitempty"`
 	Advertise string `json:"advertise,omitempty"`
 	Socket    string `json:"socket"`
 	Dev       bool   `json:"dev,omitempty"`

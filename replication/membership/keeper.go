@@ -170,6 +170,7 @@ type Keeper struct {
 	// unanswered is since when learners that ask for their vote do not answer this leader.
 	unanswered map[string]time.Time
 	elsewhere  string // address where this node is said to be, which is not its own
+	successor  string // id of the cluster that was made of this one without this node
 	strange    string // address where the last agent with another secret was met
 	doing      string // one line for people: what this node waits for
 }
@@ -198,7 +199,10 @@ type Status struct {
 	Pledged string `json:"pledged,omitempty"` // id of a cluster that may begin
 	Waiting string `json:"waiting,omitempty"` // one line: what keeps this node from taking part
 	Standby bool   `json:"standby,omitempty"` // it could vote, and has no vote
-	Peers   []Peer `json:"peers"`             // other voters in the address book
+	// Successor is the id of the cluster that this node's was recovered as, without
+	// it: it has no part in that one until its data directory is empty.
+	Successor string `json:"successor,omitempty"`
+	Peers     []Peer `json:"peers"` // other voters in the address book
 }
 
 // Peer is an entry of the address book.
@@ -217,7 +221,7 @@ func (k *Keeper) Standby() bool { return k.standby.Load() }
 func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := Status{Cluster: k.state.Cluster, Waiting: k.doing, Standby: k.standby.Load()}
+	s := Status{Cluster: k.state.Cluster, Waiting: k.doing, Standby: k.standby.Load(), Successor: k.successor}
 	if s.Waiting != "" && k.strange != "" {
 		s.Waiting += "; the agent at " + k.strange + " has another cluster secret: copy the same secret file to both hosts"
 	}

@@ -45,6 +45,22 @@ func MarkRecovered(dir, node string, lost []string) (cluster, before string, err
 	return s.Cluster, before, s.save(dir)
 }
 
+// Names are the names of the nodes in the address book on the disk of an agent that
+// does not run, by node id.
+func Names(dir, node string) (map[string]string, error) {
+	s, err := loadState(dir, node)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]string)
+	for _, p := range s.Peers {
+		if p.Name != "" {
+			names[p.Node] = p.Name
+		}
+	}
+	return names, nil
+}
+
 func trimSucceeds(ids []string) []string { return ids[max(0, len(ids)-maxSucceeds):] }
 
 // validSucceeds are the former ids that a peer tells, as far as they are ids.
@@ -67,6 +83,7 @@ func (k *Keeper) stranger(id link.Identity, h *link.Hello) (followed bool) {
 			"node", id.Node, "name", name, "cluster", cluster, "own_cluster", own)
 		k.forgetPeer(id.Node)
 	case k.state.Bootstrapped || k.state.Joined || k.state.Seated:
+		k.successor = cluster
 		k.sayOnce("recovered "+cluster, slog.LevelError, "the cluster of this node was recovered without it: empty its data directory, so that this host joins as a new node",
 			"node", id.Node, "name", name, "cluster", cluster, "own_cluster", own, "data_dir", k.cfg.Dir)
 	case k.ownLeaderSeen(id.Node):

@@ -73,6 +73,11 @@ func TestTwoRecoveriesAreTwoClusters(t *testing.T) {
 		w.await(time.Minute, "a voter of the old cluster is told what to do", func() bool {
 			return strings.Contains(c.log.String(), "empty its data directory")
 		})
+		for h, want := range map[*host]string{a: "", c: c.keeper.Status().Successor} {
+			if got := h.keeper.Status().Successor; got != want || h == c && got != first && got != second {
+				t.Errorf("%s says that it was recovered as %q", h.config.Node, got)
+			}
+		}
 		<-time.After(time.Minute)
 		for h, want := range map[*host]string{a: first, b: second, c: old, p: first} {
 			if got := h.keeper.Status().Cluster; got != want {
