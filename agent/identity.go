@@ -34,6 +34,7 @@ func (e *UnusableError) Unwrap() error { return e.err }
 type identity struct {
 	node      string
 	dir       string
+	diskOnly  bool
 	replacing sync.Mutex                  // of keys and pki, and of connections made by them
 	keys      atomic.Pointer[secret.Keys] // replaced when secrets are rotated
 	pki       atomic.Pointer[secret.PKI]  // replaced when its files change; nil: certificates come from the secret
@@ -55,8 +56,18 @@ type voterStorage interface {
 	Close() error
 }
 
+// openIdentity locks and opens the data directory and reads the secret.
 func openIdentity(cfg config.Config, version string) (*identity, error) {
-	id := &identity{}
+	return openAs(&identity{}, cfg, version)
+}
+
+// openDisk is openIdentity without a secret, for who asks no other agent: root finds
+// the data directory, but not what systemd gives to the agent alone.
+func openDisk(cfg config.Config, version string) (*identity, error) {
+	return openAs(&identity{diskOnly: true}, cfg, version)
+}
+
+func openAs(id *identity, cfg config.Config, version string) (*identity, error) {
 	open := id.open
 	if cfg.Dev {
 		open = id.openDev
@@ -86,6 +97,9 @@ func (id *identity) open(cfg config.Config, version string) error {
 	if cfg.Upstream.On() {
 		return nil // it meets no other agents
 	}
+	if id.diskOnly {
+		return id.openEngine(cfg, kind, dir)
+	}
 	keys, err := readSecret(cfg)
 	if err != nil {
 		return err
@@ -101,6 +115,11 @@ func (id *identity) open(cfg config.Config, version string) error {
 	if cfg.Role == config.Proxy {
 		return nil
 	}
+	return id.openEngine(cfg, kind, dir)
+}
+
+// openEngine is for an agent that can vote.
+func (id *identity) openEngine(cfg config.Config, kind string, dir *datadir.Dir) error {
 	if dir.Volatile() && !cfg.AllowVolatile {
 		return fmt.Errorf("the data directory %s does not survive a reboot (tmpfs or an overlay), and a voter must not forget its votes: "+
 			"put it on a disk, or run as --role proxy, or, for a test, say --allow-volatile", dir.Path())

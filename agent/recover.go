@@ -13,6 +13,7 @@ import (
 	"github.com/kahu-sh/kahu/agent/config"
 	"github.com/kahu-sh/kahu/replication/membership"
 	"github.com/kahu-sh/kahu/replication/voter"
+	"github.com/kahu-sh/kahu/storage/datadir"
 )
 
 // RecoverOptions say how Recover goes about it.
@@ -49,11 +50,11 @@ func Recover(cfg config.Config, o RecoverOptions) (r Recovered, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	id, err := openIdentity(cfg, o.Version)
+	id, err := openDisk(cfg, o.Version)
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, id.close(context.Background())) }()
+	defer func() { err = errors.Join(err, id.close(context.Background()), datadir.GiveToOwner(id.dir)) }()
 	if r.Names, err = membership.Names(id.dir, id.node); err != nil {
 		return r, err
 	}

@@ -84,6 +84,9 @@ func Restore(ctx context.Context, in io.Reader, o RestoreOptions) (Restored, err
 	if err != nil {
 		return Restored{}, errors.Join(err, emptyDir(o.DataDir, made))
 	}
+	if err := datadir.GiveToOwner(o.DataDir); err != nil {
+		return Restored{}, err
+	}
 	out.From, out.Backup, out.Created = h.Cluster, h.ID, h.Created
 	return out, nil
 }

@@ -36,7 +36,7 @@ that were both recovered make two clusters that leave each other alone.
 
 On several survivors, run --dry-run on each, and recover the one with the highest
 term and last index; empty the data directories of the others.`,
-		Example: `  systemctl stop kahu
+		Example: `  systemctl stop kahu.socket kahu-admin.socket kahu   # the sockets would start it again
   kahu cluster peers-recover --dry-run --data-dir /var/lib/kahu
   kahu cluster peers-recover --yes --data-dir /var/lib/kahu
   systemctl start kahu`,

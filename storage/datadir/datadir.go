@@ -118,6 +118,9 @@ func Open(path string, o Options) (_ *Dir, err error) {
 	if err := d.checkForeign(); err != nil {
 		return nil, err
 	}
+	if err := d.checkRights(); err != nil {
+		return nil, err
+	}
 	if err := d.takeLock(o.Version); err != nil {
 		return nil, err
 	}

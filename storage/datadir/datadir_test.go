@@ -497,6 +497,40 @@ func TestNoRights(t *testing.T) {
 	}
 }
 
+// Root has repaired the directory of an agent that does not run as root.
+func TestFilesOfRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	const agent = 65534
+	path := made(t)
+	err := filepath.WalkDir(path, func(name string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(name, agent, agent))
+	})
+	for p := filepath.Dir(path); p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
+		err = errors.Join(err, os.Chmod(p, 0o755))
+	}
+	outside := filepath.Join(t.TempDir(), "of root")
+	err = errors.Join(err, os.WriteFile(outside, nil, 0o600), os.Symlink(outside, filepath.Join(path, "log", "link")))
+	err = errors.Join(err, os.WriteFile(filepath.Join(path, "log", "of-root"), nil, 0o600), os.WriteFile(filepath.Join(path, "secret"), nil, 0o640))
+	if err != nil {
+		t.Fatal(err)
+	}
+	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: agent, Gid: agent, NoSetGroups: true}}
+	if out := child(t, path, attr); !strings.HasPrefix(out, "true false ") || !strings.Contains(out, "has log/of-root of user 0") || !strings.Contains(out, "chown -R 65534 "+path) {
+		t.Errorf("with a file of root: %s", out)
+	}
+	if err := datadir.GiveToOwner(path); err != nil {
+		t.Fatal(err)
+	}
+	if out := child(t, path, attr); out != "false false <nil>" {
+		t.Errorf("after its owner got all of it: %s", out)
+	}
+	if info, err := os.Stat(outside); err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Errorf("a link led out of the directory: %v, %v", info, err)
+	}
+}
+
 func TestReadOnly(t *testing.T) {
 	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {

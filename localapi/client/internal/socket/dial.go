@@ -47,7 +47,7 @@ func Dial(ctx context.Context, socket string, files []*os.File, logger stream.Lo
 			return nil, err
 		}
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return nil, Fail(fmt.Sprintf("the agent at %s takes connections and does not answer in time: look whether it is stopped, or its host out of processor time", socket), ErrNoAgent, err)
+			return nil, Fail(fmt.Sprintf("the agent at %s takes connections and does not answer in time: look whether it is stopped, its host out of processor time, or, under systemd, cannot start (journalctl -u kahu)", socket), ErrNoAgent, err)
 		}
 		return nil, Fail(fmt.Sprintf("the agent at %s does not answer as it should: %v", socket, err), ErrNoAgent, err)
 	}
