@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -153,7 +155,8 @@ func (b *backups) collected(c config.Backup, collect func() ([]backup.Removal, e
 }
 
 // write takes a backup from a follower by preference: it reads everything, and
-// the leader has enough to do. Once a byte was written there is no other try.
+// the leader has enough to do. An agent without a vote has no state of its own, and
+// asks those that have. Once a byte was written there is no other try.
 func (b *backups) write(ctx context.Context, out io.Writer) error {
 	v := b.a.quorum.voter
 	if v == nil {
@@ -161,22 +164,39 @@ func (b *backups) write(ctx context.Context, out io.Writer) error {
 			"or name its agent with --socket")
 	}
 	body := &counted{out: out}
-	if s := v.Status(); s.Leader == s.NodeID {
-		for _, p := range s.Peers {
-			if !p.Voter || p.ID == s.NodeID {
-				continue
-			}
-			err := b.a.quorum.pool.Backup(ctx, p.ID, body)
-			if err == nil {
-				return nil
-			}
-			if body.n > 0 || ctx.Err() != nil {
-				return fmt.Errorf("taking a backup on node %s: %w", p.ID, err)
-			}
-			b.a.log.Debug("a follower gives no backup", "node", p.ID, "error", err)
-		}
+	s, voters := v.Status(), slices.Clone(b.a.quorum.keeper.Voters())
+	hasVote := slices.Contains(voters, s.NodeID)
+	if hasVote && s.Leader != s.NodeID {
+		return b.a.ownBackup(ctx, body)
 	}
-	return b.a.ownBackup(ctx, body)
+	leader := b.a.forward.Leader()
+	slices.SortStableFunc(voters, func(a, b string) int { // the leader last
+		return cmp.Compare(btoi(a == leader), btoi(b == leader))
+	})
+	var err error
+	for _, node := range voters {
+		if node == s.NodeID {
+			continue
+		}
+		if err = b.a.quorum.pool.Backup(ctx, node, body); err == nil {
+			return nil
+		}
+		if body.n > 0 || ctx.Err() != nil {
+			return fmt.Errorf("taking a backup on node %s: %w", node, err)
+		}
+		b.a.log.Debug("a voter gives no backup", "node", node, "error", err)
+	}
+	if hasVote || err == nil {
+		return b.a.ownBackup(ctx, body)
+	}
+	return fmt.Errorf("no voter gave a backup to this agent, which has no vote: %w", err)
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // ownBackup writes this voter's own state.

@@ -220,7 +220,7 @@ func oneOf[T ~string](c *checker, key, value string, allowed ...T) T {
 // secret finds the secret file. Only an agent that is alone may make one: made
 // twice, two secrets would look like two clusters.
 func (c *checker) secret() {
-	if c.f.Dev || c.cfg.Role == "" || len(c.f.Upstream) > 0 { // an empty role is reported under role
+	if c.f.Dev || c.host.Alone || c.cfg.Role == "" || len(c.f.Upstream) > 0 { // an empty role is reported under role
 		return
 	}
 	alone := c.cfg.Role != Proxy && len(c.f.Join) == 0 && c.cfg.BootstrapExpect == 1

@@ -18,12 +18,14 @@ type Host struct {
 	UID         int
 	HomeDir     string
 	HostName    string
-	Environ     []string                              // "KEY=value"
-	LookupUser  func(name string) (uint32, error)     // name to uid
-	LookupGroup func(name string) (uint32, error)     // name to gid
-	Addresses   func() ([]netip.Addr, error)          // of all interfaces
-	CanRead     func(path string) error               // nil when the file can be opened
-	FileMode    func(path string) (os.FileMode, bool) // permission bits, false when there is no such file
+	Environ     []string                          // "KEY=value"
+	LookupUser  func(name string) (uint32, error) // name to uid
+	LookupGroup func(name string) (uint32, error) // name to gid
+	Addresses   func() ([]netip.Addr, error)      // of all interfaces
+	CanRead     func(path string) error           // nil when the file can be opened
+	// Alone says that no other agent is met, and no secret is looked for.
+	Alone    bool
+	FileMode func(path string) (os.FileMode, bool) // permission bits, false when there is no such file
 }
 
 // getentTimeout bounds one look-up: a directory server that hangs must not keep

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/kahu-sh/kahu/storage/atomicfile"
@@ -79,6 +80,11 @@ func Write(path string, secrets ...Secret) (err error) {
 	fmt.Fprintf(&text, "# kahu %s; of several the first is used, all are accepted\n", strings.Fields(secrets[0].String())[0]+" secret")
 	for _, s := range secrets {
 		fmt.Fprintln(&text, s.Line())
+	}
+	if dir := filepath.Dir(path); dir != "." {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("writing secret file %s: there is no directory %s; make it first: mkdir -m 700 %s", path, dir, dir)
+		}
 	}
 	defer func() {
 		if err != nil {

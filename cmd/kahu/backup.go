@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -31,7 +32,7 @@ sequences. It does not have ephemeral keys, sessions, transactions and locks:
 a restore gives out fencing tokens above all that were given out before.
 
 It is checked while it is written; FILE appears only when it is whole. Run it on
-the host of a voter, as somebody whom the policy lets administer.`,
+a host whose agent can vote, as somebody whom the policy lets administer.`,
 		Example: `  kahu backup /srv/backups/kahu-$(date +%F).kahubackup
   kahu backup - | ssh safe 'cat >kahu.kahubackup'
   kahu backup verify /srv/backups/kahu-2026-11-23.kahubackup`,
@@ -66,8 +67,15 @@ the host of a voter, as somebody whom the policy lets administer.`,
 // backupToFile stores the backup when it is whole.
 func backupToFile(ctx context.Context, g *globals, c *client.Client, path string, force bool) (d agent.BackupDescription, err error) {
 	exists := withCode(exitRefused, fmt.Errorf("%s exists; name another file, or say --force", path))
-	if _, err := os.Lstat(path); err == nil && !force {
-		return d, exists // before a large backup is read for nothing
+	// Before a large backup is read for nothing.
+	switch info, err := os.Stat(path); {
+	case err == nil && info.IsDir():
+		return d, withCode(exitUsage, fmt.Errorf("%s is a directory; name a file, such as %s", path, filepath.Join(path, "kahu.kahubackup")))
+	case err == nil && !force:
+		return d, exists
+	}
+	if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+		return d, withCode(exitUsage, fmt.Errorf("there is no directory %s for the backup; make it, or name another file", filepath.Dir(path)))
 	}
 	var taken error
 	err = atomicfile.Write(path, atomicfile.Options{New: !force}, func(w io.Writer) error {

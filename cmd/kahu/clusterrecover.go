@@ -45,7 +45,9 @@ term and last index; empty the data directories of the others.`,
 			if dryRun == yes {
 				return usageError("kahu cluster peers-recover needs one of --dry-run, which only looks, and --yes")
 			}
-			cfg, err := config.Load(config.ThisHost(), cmd.Flags())
+			host := config.ThisHost()
+			host.Alone = true // systemd gives the secret to the agent, and to nobody else
+			cfg, err := config.Load(host, cmd.Flags())
 			if err != nil {
 				return withCode(exitConfig, err)
 			}
