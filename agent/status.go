@@ -2,6 +2,7 @@ package agent
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kahu-sh/kahu/agent/config"
@@ -49,6 +50,9 @@ func (a *agent) status() wire.Status {
 	s.Ready, s.NotReady = voterReady(v, m.Waiting)
 	if m.Standby && v.StalledFor == 0 {
 		s.Ready, s.NotReady = proxyReady(s, a.reach != nil && a.reach.lately(), m.Waiting)
+	}
+	if !s.Ready && m.Strange != "" && !strings.Contains(s.NotReady, m.Strange) {
+		s.NotReady += "; " + m.Strange
 	}
 	return s
 }

@@ -170,6 +170,7 @@ type Keeper struct {
 	// unanswered is since when learners that ask for their vote do not answer this leader.
 	unanswered map[string]time.Time
 	elsewhere  string // address where this node is said to be, which is not its own
+	ledBy      string // who led this node's own quorum when it last said hello
 	successor  string // id of the cluster that was made of this one without this node
 	strange    string // address where the last agent with another secret was met
 	doing      string // one line for people: what this node waits for
@@ -202,7 +203,9 @@ type Status struct {
 	// Successor is the id of the cluster that this node's was recovered as, without
 	// it: it has no part in that one until its data directory is empty.
 	Successor string `json:"successor,omitempty"`
-	Peers     []Peer `json:"peers"` // other voters in the address book
+	// Strange says that the agent at an address cannot be talked to, and why.
+	Strange string `json:"strange,omitempty"`
+	Peers   []Peer `json:"peers"` // other voters in the address book
 }
 
 // Peer is an entry of the address book.
@@ -222,8 +225,11 @@ func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := Status{Cluster: k.state.Cluster, Waiting: k.doing, Standby: k.standby.Load(), Successor: k.successor}
-	if s.Waiting != "" && k.strange != "" {
-		s.Waiting += "; the agent at " + k.strange + " has another cluster secret: copy the same secret file to both hosts"
+	if k.strange != "" {
+		s.Strange = "the agent at " + k.strange + " has another cluster secret: copy the same secret file to both hosts, or give both certificates of one PKI"
+		if s.Waiting != "" {
+			s.Waiting += "; " + s.Strange
+		}
 	}
 	if k.state.Pledge != nil && s.Cluster == "" {
 		s.Pledged = k.state.Pledge.Cluster
@@ -438,7 +444,7 @@ func (k *Keeper) sayHello(address string) {
 		}
 		if otherSecret(err) {
 			k.strange = address
-			k.sayOnce("secret "+address, slog.LevelWarn, "the agent at this address has another cluster secret: one of the two has the wrong secret file, or an old one",
+			k.sayOnce("secret "+address, slog.LevelWarn, "the agent at this address has another cluster secret: one of the two has the wrong secret file, or an old one, or only one has certificates of an own PKI and not tls-accept-secret",
 				"address", address, "key_ids", k.cfg.KeyIDs(), "error", err)
 		} else if !t.failed {
 			k.cfg.Logger.Debug("no agent answers at an address", "address", address, "error", err)

@@ -82,13 +82,13 @@ func (k *Keeper) stranger(id link.Identity, h *link.Hello) (followed bool) {
 		k.sayOnce("foreign "+id.Node, slog.LevelError, "an agent with the same secret belongs to another cluster: it is left alone",
 			"node", id.Node, "name", name, "cluster", cluster, "own_cluster", own)
 		k.forgetPeer(id.Node)
+	case k.ledBy != "" && k.ledBy != id.Node || k.ownLeaderSeen(id.Node):
+		k.sayOnce("second "+cluster, slog.LevelError, "an agent says that it was recovered from this cluster, which is at work: it is left alone; stop one of the two",
+			"node", id.Node, "name", name, "cluster", cluster, "own_cluster", own)
 	case k.state.Bootstrapped || k.state.Joined || k.state.Seated:
 		k.successor = cluster
 		k.sayOnce("recovered "+cluster, slog.LevelError, "the cluster of this node was recovered without it: empty its data directory, so that this host joins as a new node",
 			"node", id.Node, "name", name, "cluster", cluster, "own_cluster", own, "data_dir", k.cfg.Dir)
-	case k.ownLeaderSeen(id.Node):
-		k.sayOnce("second "+cluster, slog.LevelError, "an agent says that it was recovered from this cluster, which is at work: it is left alone; stop one of the two",
-			"node", id.Node, "name", name, "cluster", cluster, "own_cluster", own)
 	default:
 		removed := h.GetRemoved()
 		err := k.record(func(s *state) {

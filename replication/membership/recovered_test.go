@@ -36,6 +36,8 @@ func begun(t *testing.T) (w *world, cluster string) {
 	w.await(20*time.Second, "three vote", func() bool { return w.allVote("a", "b", "c") })
 	cluster = w.hosts["a"].keeper.Status().Cluster
 	w.await(20*time.Second, "the proxy knows its cluster", func() bool { return w.hosts["p"].keeper.Status().Cluster == cluster })
+	// Who has just begun, and has heard of no leader, follows whom it meets first.
+	w.await(20*time.Second, "the proxy knows that it is led", func() bool { return w.hosts["p"].keeper.Leader() != "" })
 	return w, cluster
 }
 
@@ -103,7 +105,13 @@ func TestRecoveryBesideAClusterAtWork(t *testing.T) {
 		w.hosts["c"].start()
 		p := w.hosts["p"]
 		w.await(time.Minute, "the proxy says so", func() bool { return strings.Contains(p.log.String(), "which is at work") })
+		w.await(time.Minute, "so does a voter", func() bool { return strings.Contains(w.hosts["a"].log.String(), "which is at work") })
 		<-time.After(3 * time.Minute)
+		for _, node := range []string{"a", "b"} {
+			if got := w.hosts[node].keeper.Status().Successor; got != "" || strings.Contains(w.hosts[node].log.String(), "empty its data directory") {
+				t.Errorf("%s, which is at work, is told to empty its data directory: recovered as %q", node, got)
+			}
+		}
 		if got := p.keeper.Status().Cluster; got != old {
 			t.Errorf("the proxy belongs to %s, want %s", got, old)
 		}

@@ -29,6 +29,7 @@ func (k *Keeper) hello() *link.Hello {
 	q, _ := k.quorum()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.ledBy = q.Leader
 	h := &link.Hello{
 		Self:            k.self(),
 		Cluster:         k.state.Cluster,
