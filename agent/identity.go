@@ -187,6 +187,25 @@ func SettleRole(cfg config.Config) (config.Config, error) {
 	return cfg, nil
 }
 
+// CheckFiles reads the secret and the certificates that cfg names as an agent does
+// when it starts, and changes nothing. cfg is what SettleRole returns.
+func CheckFiles(cfg config.Config) error {
+	if cfg.Dev || cfg.Upstream.On() {
+		return nil
+	}
+	if !cfg.MakeSecret {
+		if _, err := readSecret(cfg); err != nil {
+			return &UnusableError{err}
+		}
+	}
+	if cfg.PKI.On() {
+		if _, err := checkPKI(cfg); err != nil {
+			return &UnusableError{err}
+		}
+	}
+	return nil
+}
+
 // secretRole is what the secret has to be good for. With an own PKI alone that is
 // gossip.
 func secretRole(cfg config.Config) secret.Role {

@@ -160,7 +160,7 @@ func (c *checker) defaultDataDir() (path, problem string) {
 		return dir, ""
 	}
 	if c.host.UID == 0 {
-		return "/var/lib/kahu", ""
+		return systemDataDir, ""
 	}
 	if dir := c.host.getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) { // the XDG rules ignore relative ones
 		return filepath.Join(dir, "kahu"), ""
@@ -234,6 +234,12 @@ func (c *checker) secret() {
 			credential := filepath.Join(dir, secretCredential)
 			if _, given := c.host.FileMode(credential); given {
 				path, byDefault = credential, false
+			}
+		} else if _, own := c.host.FileMode(path); !own && c.host.UID == 0 && c.cfg.DataDir == systemDataDir {
+			// Root looks after the agent of this host, whose secret systemd gives to
+			// nobody else.
+			if _, given := c.host.FileMode(filepath.Join(credentialStore, secretCredential)); given {
+				path, byDefault = filepath.Join(credentialStore, secretCredential), false
 			}
 		}
 	}

@@ -47,6 +47,12 @@ func (c *checker) cluster() {
 // and only the service sees.
 const secretCredential = "kahu-secret"
 
+// credentialStore is where systemd finds credentials (systemd.exec(5)).
+const credentialStore = "/etc/credstore"
+
+// systemDataDir is the data directory of a host's one agent.
+const systemDataDir = "/var/lib/kahu"
+
 // quorum checks how many voters are kept, and where.
 func (c *checker) quorum() {
 	if c.f.Voters != 3 && c.f.Voters != 5 {

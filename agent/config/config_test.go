@@ -389,6 +389,36 @@ func TestSecretFromCredential(t *testing.T) {
 	}
 }
 
+// Root, who repairs, finds the secret that systemd gives to the service.
+func TestSecretInTheCredentialStore(t *testing.T) {
+	const stored = "/etc/credstore/kahu-secret"
+	h := host(t)
+	mode, read := h.FileMode, h.CanRead
+	h.FileMode = func(path string) (os.FileMode, bool) {
+		if path == stored {
+			return 0o600, true
+		}
+		return mode(path)
+	}
+	h.CanRead = func(path string) error {
+		if path == stored {
+			return nil
+		}
+		return read(path)
+	}
+	for uid, want := range map[int]string{0: stored, 1000: "/var/lib/kahu/secret"} {
+		h.UID = uid
+		got, err := config.Load(h, flags(t, "--data-dir", "/var/lib/kahu", "--socket", "/run/kahu.sock"))
+		if err != nil || got.SecretFile != want {
+			t.Errorf("as user %d: secret %q, want %q; %v", uid, got.SecretFile, want, err)
+		}
+	}
+	h.UID = 0
+	if got, err := config.Load(h, flags(t, "--data-dir", t.TempDir())); err != nil || got.SecretFile == stored {
+		t.Errorf("in another directory: secret %q, %v", got.SecretFile, err)
+	}
+}
+
 // A service has the directories that systemd made for it.
 func TestDirectoriesFromSystemd(t *testing.T) {
 	h := host(t)

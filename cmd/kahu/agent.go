@@ -33,7 +33,8 @@ the level of the log, the policy, and the limit on holds. What else was changed
 waits for a restart, which costs no lock; kahu status says what that is. Certificates,
 tokens and secrets are read again by themselves when their files change.
 
---check reads the configuration, says what is wrong with it, and ends.
+--check reads the configuration, the secret and the certificates between agents, says
+what is wrong with them, and ends.
 
 With --upstream the agent is no part of a cluster of kahu's own: it stands in front of
 a Kahuna cluster (kahunakv/kahuna) and speaks its gRPC. Socket, kahu exec and the
@@ -78,6 +79,9 @@ What is different in this upstream mode:
 			if check {
 				for _, w := range cfg.Warnings {
 					fmt.Fprintln(g.stderr, "kahu: warning: "+w)
+				}
+				if err := agent.CheckFiles(cfg); err != nil {
+					return withCode(exitConfig, err)
 				}
 				return nil
 			}

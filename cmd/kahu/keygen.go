@@ -36,7 +36,18 @@ func newKeygenCommand(g *globals) *cobra.Command {
 output. Agents with the same secret trust each other.
 
 Who has a voter's secret is root of the cluster. Hosts that only run proxies
-need no more than a proxy's secret, which is derived from the voter's.`,
+need no more than a proxy's secret, which is derived from the voter's.
+
+To change the secret of a cluster at work, make a new one and go through the secret
+files of all hosts three times, each time to the end:
+  1. add the line of the new one below that of the old one: both are accepted;
+  2. put the new one above the old one: it is used;
+  3. take the old one out.
+Hosts with a proxy's secret get the lines of the proxy's secret made from the new one.
+An agent looks at its file every few seconds (a systemd credential is read when it
+starts: restart it, locks stay held). It takes a step only when all the others have
+taken the one before, and says in its log whom it waits for; kahu cluster members
+--output json shows what each accepts (key_ids).`,
 		Example: `  kahu keygen /etc/kahu/secret
   kahu keygen --for proxy --from /etc/kahu/secret /etc/kahu/proxy-secret`,
 		Args: optionalArgument("FILE"),

@@ -150,6 +150,45 @@ func TestConfigurationProblemsAreAllSaid(t *testing.T) {
 	}
 }
 
+// --check finds what an agent would not start with.
+func TestCheckReadsSecretAndCertificates(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := filepath.Join(dir, "good")
+	if got := program(t, "", "keygen", good); got.code != 0 {
+		t.Fatal(got.err)
+	}
+	none := at("kahu.yaml", "")
+	for _, c := range []struct {
+		name string
+		args []string
+		want string // "": nothing is wrong
+	}{
+		{"a secret", []string{"--secret-file", good}, ""},
+		{"an empty secret", []string{"--secret-file", at("empty", "")}, "there is no secret in it"},
+		{"a password", []string{"--secret-file", at("password", "hunter2\n")}, "not a secret of this version"},
+		{"no certificates", []string{"--secret-file", good, "--tls-ca", none, "--tls-cert", none, "--tls-key", none}, none},
+		{"alone, and no secret yet", nil, ""},
+	} {
+		args := append([]string{"agent", "--check", "--config", none, "--data-dir", filepath.Join(dir, "data")}, c.args...)
+		switch got := program(t, "", args...); {
+		case c.want == "" && (got.code != 0 || got.err != ""):
+			t.Errorf("%s: %d, %q", c.name, got.code, got.err)
+		case c.want != "" && (got.code != exitConfig || !strings.Contains(got.err, c.want) || strings.Count(got.err, "\n") != 1):
+			t.Errorf("%s: %d, %q; want %d and one line with %q", c.name, got.code, got.err, exitConfig, c.want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
+		t.Error("--check made the data directory")
+	}
+}
+
 // Without an agent every command that needs one ends with 69 and says which
 // socket it tried.
 func TestWithoutAnAgent(t *testing.T) {
