@@ -22,8 +22,10 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// Memberlist does not wait for a probe under way, which ends with its timeout.
+		// Memberlist does not wait for a probe under way, which ends with its timeout,
+		// nor for one that it makes for somebody else.
 		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"),
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).handleIndirectPing.func2"),
 		// Raft's transport leaves it for as long as a peer's connection lives.
 		goleak.IgnoreAnyFunction("github.com/hashicorp/raft.(*NetworkTransport).handleConn"))
 }

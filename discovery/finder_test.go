@@ -23,8 +23,10 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// Memberlist does not wait for a probe under way, which ends with its timeout.
-		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+		// Memberlist does not wait for a probe under way, which ends with its timeout,
+		// nor for one that it makes for somebody else.
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"),
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).handleIndirectPing.func2"))
 }
 
 // network is loopback with a switch: hosts of different islands do not hear
