@@ -138,6 +138,9 @@ func (k *Keeper) makePledge() *pledge {
 		k.sayOnce("waiting", slog.LevelInfo, "waiting for a cluster to join; --bootstrap-expect N would begin one", "seeds", k.cfg.Seeds)
 		return nil
 	}
+	if time.Now().Before(k.gaveUp.until) {
+		return nil // what kept it from beginning is hardly over; doing says what it was
+	}
 	if why := k.veto(""); why != "" {
 		k.doing = "no new cluster is begun: " + why + ", whose voters cannot be reached"
 		k.sayOnce("veto", slog.LevelWarn, "no new cluster is begun: an agent with this secret was in one, and its voters cannot be reached", "reason", why)
@@ -233,6 +236,8 @@ func (k *Keeper) propose(p *pledge) {
 		k.doing = "a proposal was given up: " + refused
 		aborted := append(slices.Clone(k.state.Aborted), p.Cluster)
 		aborted = aborted[max(0, len(aborted)-maxAborted):]
+		k.gaveUp.wait = min(max(2*k.gaveUp.wait, restlessInterval), maxProposalWait)
+		k.gaveUp.until = time.Now().Add(k.gaveUp.wait)
 		if k.record(func(s *state) { s.Pledge, s.Aborted = nil, aborted }) == nil {
 			k.cfg.Logger.Info("a proposed cluster was given up", "cluster", p.Cluster, "reason", refused)
 		}

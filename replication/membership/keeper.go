@@ -34,6 +34,8 @@ const (
 	minRetry         = 300 * time.Millisecond
 	maxRetryRestless = 2 * time.Second
 	maxRetrySettled  = 30 * time.Second
+	// A proposal that was given up is followed by another less and less often.
+	maxProposalWait = 10 * time.Second
 	// seenFor is how long what a peer said of itself counts as true.
 	seenFor = helloTimeout + 2*maxRetryRestless
 	// rememberFor is how long it is remembered at all: for vetoes and levels.
@@ -167,6 +169,11 @@ type Keeper struct {
 	begins   bool              // this node was a candidate: it stays one
 	moves    map[string]moved  // by node: where it was before
 	clearing clearing
+	gaveUp   struct { // a proposal of this node, last
+		wait  time.Duration
+		until time.Time
+	}
+	met map[string]time.Time // by cluster: when a successor of the own one was met first
 	// unanswered is since when learners that ask for their vote do not answer this leader.
 	unanswered map[string]time.Time
 	elsewhere  string // address where this node is said to be, which is not its own
@@ -279,6 +286,7 @@ func Open(cfg Config) (*Keeper, error) {
 		copied:     make(chan error, 1),
 		cleared:    make(chan struct{}),
 		moves:      make(map[string]moved),
+		met:        make(map[string]time.Time),
 		unanswered: make(map[string]time.Time),
 		state:      st,
 		looked:     make(chan struct{}),

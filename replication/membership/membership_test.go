@@ -391,3 +391,27 @@ func TestAtMostOneCluster(t *testing.T) {
 		}
 	})
 }
+
+// Somebody whom only one of the members sees has a veto: that is no reason to write
+// proposal after proposal to the disks of all, and the cluster begins when it is gone.
+func TestAVetoIsNotAskedForAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, b, c := w.add("a", 3, "b", "c"), w.add("b", 3, "a", "c"), w.add("c", 3, "a", "b")
+		for _, h := range []*host{a, b, c} {
+			h.start()
+		}
+		defer w.stop()
+		for range 600 { // c hears it once a second
+			h := &link.Hello{Self: &link.Peer{Node: "p", Role: link.Role_ROLE_PROXY}, Cluster: "old"}
+			if _, err := c.keeper.Hello(t.Context(), link.Identity{Node: "p"}, h); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second) // of the bubble
+		}
+		if n := strings.Count(a.log.String(), "a proposed cluster was given up"); n < 10 || n > 100 {
+			t.Errorf("in ten minutes %d proposals were made", n)
+		}
+		w.await(11*time.Minute, "it is forgotten, and the cluster begins", func() bool { return w.allVote("a", "b", "c") })
+	})
+}

@@ -85,6 +85,8 @@ func (k *Keeper) stranger(id link.Identity, h *link.Hello) (followed bool) {
 	case k.ledBy != "" && k.ledBy != id.Node || k.ownLeaderSeen(id.Node):
 		k.sayOnce("second "+cluster, slog.LevelError, "an agent says that it was recovered from this cluster, which is at work: it is left alone; stop one of the two",
 			"node", id.Node, "name", name, "cluster", cluster, "own_cluster", own)
+	case !k.askedSince(h, id.Node):
+		return false // they may have had no leader when they were heard last: see what they say now
 	case k.state.Bootstrapped || k.state.Joined || k.state.Seated:
 		k.successor = cluster
 		k.sayOnce("recovered "+cluster, slog.LevelError, "the cluster of this node was recovered without it: empty its data directory, so that this host joins as a new node",
@@ -103,6 +105,37 @@ func (k *Keeper) stranger(id link.Identity, h *link.Hello) (followed bool) {
 		return true
 	}
 	return false
+}
+
+// askedSince reports whether the voters of this node's own cluster, but for those that
+// the successor has removed, were heard since it was met first, or cannot be reached.
+// If not they are asked at once. It needs mu.
+func (k *Keeper) askedSince(successor *link.Hello, except string) bool {
+	met, again := k.met[successor.GetCluster()]
+	if !again {
+		if len(k.met) >= maxSucceeds {
+			clear(k.met)
+		}
+		met = time.Now()
+		k.met[successor.GetCluster()] = met
+	}
+	asked := true
+	for _, p := range k.state.Peers {
+		if p.Node == except {
+			continue
+		}
+		t, s := k.tries[p.Address], k.seen[p.Node]
+		if (t == nil || !t.failed && t.node == p.Node) && (s == nil || s.at.Before(met)) {
+			asked = false
+		}
+	}
+	if !asked {
+		select {
+		case k.kick <- struct{}{}:
+		default:
+		}
+	}
+	return asked
 }
 
 // ownLeaderSeen reports whether a voter of this node's own cluster, which is there,
