@@ -111,9 +111,9 @@ func unreachable(node string, err error) error {
 	return fmt.Errorf("%w: %w: %w: node %s: %w", replication.ErrUnavailable, ErrBroken, ErrNotSent, node, err)
 }
 
-// conn returns the connection to node, and makes one when there is none. All
-// who ask meanwhile wait for the same dial.
-func (p *Pool) conn(ctx context.Context, node string) (*peerConn, error) {
+// voter returns the connection to node, which may act as a voter, and makes one when
+// there is none. All who ask meanwhile wait for the same dial.
+func (p *Pool) voter(ctx context.Context, node string) (*peerConn, error) {
 	for {
 		p.mu.Lock()
 		if err := context.Cause(p.ctx); err != nil {
@@ -152,6 +152,10 @@ func (p *Pool) redial(node string, e *entry) {
 	peer, err := (*peerConn)(nil), error(ErrUnknownNode)
 	if address, ok := p.o.Resolve(node); ok {
 		peer, err = p.connect(p.ctx, address, node)
+		if err == nil && !peer.id.Voter { // it is of no use, and would keep the voter's place
+			peer.Close()
+			peer, err = nil, fmt.Errorf("%w: it is a proxy", ErrWrongNode)
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -194,15 +198,6 @@ func (p *Pool) connect(ctx context.Context, address, node string) (*peerConn, er
 	}
 	sc.Close()
 	return nil, fmt.Errorf("connecting to %s: %w", address, err)
-}
-
-// voter returns a connection to a node that may act as a voter.
-func (p *Pool) voter(ctx context.Context, node string) (*peerConn, error) {
-	c, err := p.conn(ctx, node)
-	if err == nil && !c.id.Voter {
-		return nil, unreachable(node, fmt.Errorf("%w: it is a proxy", ErrWrongNode))
-	}
-	return c, err
 }
 
 // decoder is what an answer is read into.
@@ -315,7 +310,7 @@ func (p *Pool) knownAt(address string) *peerConn {
 }
 
 // keep remembers a connection by its address, and for its node when that has
-// none. It returns the one that it replaces, and false when the pool is closed.
+// none and may act as a voter: a proxy may have any id. It returns the one that it replaces, and false when the pool is closed.
 func (p *Pool) keep(c *peerConn) (old *peerConn, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -324,6 +319,9 @@ func (p *Pool) keep(c *peerConn) (old *peerConn, ok bool) {
 	}
 	old = p.byAddress[c.address]
 	p.byAddress[c.address] = c
+	if !c.id.Voter {
+		return old, true
+	}
 	e := p.nodes[c.id.Node]
 	if e == nil {
 		e = &entry{}
