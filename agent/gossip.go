@@ -27,6 +27,8 @@ const (
 	// gossipLook is how often a name that others use is looked up again. The first
 	// answer may have been of the pod before, and an address may change.
 	gossipLook = 15 * time.Second
+	// maxGossipLook is where it ends up for a name whose addresses take turns.
+	maxGossipLook = 15 * time.Minute
 )
 
 // gossip feeds membership with addresses: those that the operator named, and
@@ -40,8 +42,8 @@ type gossip struct {
 	packets net.PacketConn // nil: no gossip
 	lost    func(int64)    // Options.gossipLost
 	config  discovery.Config
-	ids     []string // of the secrets that config.Keys are of
-	look    time.Duration
+	ids     []string      // of the secrets that config.Keys are of
+	look    time.Duration // see moves
 	resolve func(ctx context.Context, address string) (netip.AddrPort, error)
 	isAt    func(ctx context.Context, address string, at netip.AddrPort) (bool, error)
 
@@ -258,6 +260,7 @@ func (g *gossip) moves(ctx context.Context) bool {
 			elsewhere++
 		}
 		if elsewhere == 2 {
+			g.look = min(2*g.look, maxGossipLook)
 			g.log.Info("gossip begins again: the name that others use stands for another address", "advertise", address, "before", at)
 			return true
 		}
