@@ -236,7 +236,7 @@ func (f *Finder) Tell(self Self) error {
 // tell hands on what is told. telling is held.
 //
 // Serf takes the tags at once, as those of a later incarnation, and queues them. What it
-// waits for then is that they were sent for the last time, which takes some seconds
+// waits for then is that they were sent for the last time, which takes a second or more
 // over WAN or among a hundred agents: that its wait has ended is no reason to tell
 // again, as that would begin from the first sending.
 func (f *Finder) tell() error {
