@@ -1,6 +1,8 @@
 package membership
 
 import (
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -40,6 +42,9 @@ func (k *Keeper) checkClock(node string, s *sight) {
 func (k *Keeper) ClockProblem() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if problem := k.undatedProblem(time.Now()); problem != "" {
+		return problem
+	}
 	var heard []string
 	for _, node := range slices.Sorted(maps.Keys(k.seen)) {
 		if s := k.seen[node]; s.id.Voter && time.Since(s.at) < 2*settledInterval && s.timed {
@@ -87,4 +92,20 @@ func apart(ahead time.Duration) string {
 		return (-ahead).Round(time.Second).String() + " behind"
 	}
 	return ahead.Round(time.Second).String() + " ahead of"
+}
+
+// notAtThisTime reports whether a connection failed since a certificate is not valid yet
+// at this host's time, or not any more. Those made from a secret have no such dates.
+func notAtThisTime(err error) bool {
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &invalid) && invalid.Reason == x509.Expired
+}
+
+// undatedProblem says that an agent is not talked to for that, or nothing. It needs mu.
+func (k *Keeper) undatedProblem(now time.Time) string {
+	if k.undated == "" {
+		return ""
+	}
+	return fmt.Sprintf("by the wall clock of this host, %s, the certificate of the agent at %s is not valid: the clock is wrong, or that certificate has to be renewed",
+		now.UTC().Format(time.RFC3339), k.undated)
 }

@@ -1,6 +1,8 @@
 package membership_test
 
 import (
+	"crypto/x509"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -76,4 +78,44 @@ func TestClockProblem(t *testing.T) {
 			})
 		})
 	}
+}
+
+// With an own PKI a wrong clock keeps a host from all others: it says so, and what to do.
+func TestCertificatesThatAreNotValidByThisClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.begun("a", "b", "c")
+		early := fmt.Errorf("connecting to it: TLS handshake: %w", x509.CertificateInvalidError{Reason: x509.Expired,
+			Detail: "current time 1970-01-01T02:00:00Z is before 2026-01-01T00:00:00Z"})
+		w.mu.Lock()
+		w.refuses = map[string]error{"a": early, "b": early, "c": early} // who is called refuses, too
+		w.mu.Unlock()
+		k := w.hosts["a"].keeper
+		w.await(time.Minute, "it says so", func() bool {
+			p := k.ClockProblem()
+			return strings.Contains(p, "by the wall clock of this host, 2000-01-01T") && strings.Contains(p, "is not valid") && !strings.Contains(p, "\n")
+		})
+		log := w.hosts["a"].log.String()
+		for _, b := range []string{"b", "c"} {
+			if n := strings.Count(log, "set the clock by NTP if it is wrong, else renew that certificate\" address="+address(b)); n > 1 {
+				t.Errorf("of %s it is said %d times:\n%s", b, n, log)
+			}
+		}
+		if !strings.Contains(log, "set the clock by NTP if it is wrong") || !strings.Contains(log, "1970-01-01") {
+			t.Errorf("the log says\n%s", log)
+		}
+		// A host that is to join says it where it says what it waits for.
+		d := w.add("d", 0, "a", "b", "c")
+		d.start()
+		w.await(time.Minute, "d says what it waits for", func() bool {
+			waits := d.keeper.Status().Waiting
+			return strings.Contains(waits, "the clock is wrong, or that certificate has to be renewed") && !strings.Contains(waits, "\n")
+		})
+		w.mu.Lock()
+		w.refuses = nil
+		w.mu.Unlock()
+		w.await(2*time.Minute, "d votes", func() bool { return w.allVote("a", "b", "c", "d") })
+		w.await(10*time.Minute, "a says nothing of it any more", func() bool { return k.ClockProblem() == "" && d.keeper.ClockProblem() == "" })
+	})
 }

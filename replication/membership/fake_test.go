@@ -37,9 +37,10 @@ type world struct {
 
 	// quorum is the one Raft configuration that there may be.
 	voters, learners []string
-	unheard          []string // servers that have not answered the leader yet, which has just begun
-	ownVotes         []string // leaders that took their own vote, and left nobody to lead
-	noHeir           bool     // nobody takes over leadership
+	unheard          []string         // servers that have not answered the leader yet, which has just begun
+	ownVotes         []string         // leaders that took their own vote, and left nobody to lead
+	refuses          map[string]error // how a connection to a host fails
+	noHeir           bool             // nobody takes over leadership
 	applied          map[string]uint64
 	level            uint32   // feature level of the one cluster
 	bootstraps       []string // "cluster of a,b,c", one for each that was written
@@ -161,6 +162,10 @@ func (n fakeNetwork) reach(ctx context.Context, node string) (*membership.Keeper
 	}
 	w := n.h.w
 	w.mu.Lock()
+	if err := w.refuses[node]; err != nil {
+		w.mu.Unlock()
+		return nil, err
+	}
 	to, slow := w.hosts[node], w.slow
 	if to != nil && to.keeper != nil && !w.cuts[[2]string{n.h.config.Node, node}] {
 		defer w.mu.Unlock()

@@ -180,6 +180,7 @@ type Keeper struct {
 	ledBy      string // who led this node's own quorum when it last said hello
 	successor  string // id of the cluster that was made of this one without this node
 	strange    string // address where the last agent with another secret was met
+	undated    string // address of the last agent whose certificate is not valid at this host's time
 	doing      string // one line for people: what this node waits for
 }
 
@@ -237,6 +238,9 @@ func (k *Keeper) Status() Status {
 		if s.Waiting != "" {
 			s.Waiting += "; " + s.Strange
 		}
+	}
+	if problem := k.undatedProblem(time.Now()); s.Waiting != "" && problem != "" {
+		s.Waiting += "; " + problem
 	}
 	if k.state.Pledge != nil && s.Cluster == "" {
 		s.Pledged = k.state.Pledge.Cluster
@@ -452,8 +456,12 @@ func (k *Keeper) sayHello(address string) {
 		}
 		if otherSecret(err) {
 			k.strange = address
-			k.sayOnce("secret "+address, slog.LevelWarn, "the agent at this address has another cluster secret: one of the two has the wrong secret file, or an old one, or only one has certificates of an own PKI and not tls-accept-secret",
+			k.sayOnce("secret "+address, slog.LevelWarn, "the agent at this address has another cluster secret: one of the two has the wrong secret file, or an old one, or only one has certificates of an own PKI and not tls-accept-secret, or its wall clock is one by which our certificate is not valid",
 				"address", address, "key_ids", k.cfg.KeyIDs(), "error", err)
+		} else if notAtThisTime(err) {
+			k.undated = address
+			k.sayOnce("date "+address, slog.LevelWarn, "by the wall clock of this host the certificate of the agent at this address is not valid: set the clock by NTP if it is wrong, else renew that certificate",
+				"address", address, "error", err)
 		} else if !t.failed {
 			k.cfg.Logger.Debug("no agent answers at an address", "address", address, "error", err)
 		}
@@ -473,6 +481,10 @@ func (k *Keeper) sayHello(address string) {
 	*t = try{node: id.Node}
 	if k.strange == address {
 		k.strange = ""
+	}
+	if k.undated == address {
+		k.undated = ""
+		delete(k.said, "date "+address)
 	}
 	if id.Node == k.cfg.Node {
 		// An address of our own; by tomorrow it may be another's.
