@@ -276,7 +276,8 @@ type TestTransport struct{ *transport }
 
 // NewTestTransport makes one that replicates to everybody while leads says so.
 func NewTestTransport(inner raft.Transport, heartbeat time.Duration, leads func() bool) TestTransport {
-	t := &transport{Transport: inner, stalled: func() bool { return false }, beat: newBeat(heartbeat / 5), silent: 2 * heartbeat}
+	preVote, _ := inner.(raft.WithPreVote)
+	t := &transport{Transport: inner, preVote: preVote, stalled: func() bool { return false }, beat: newBeat(heartbeat / 5), silent: 2 * heartbeat}
 	t.stopping, t.stop = context.WithCancel(context.Background())
 	t.watchReplication(func(raft.ServerID, uint64) bool { return leads() })
 	return TestTransport{t}

@@ -118,6 +118,68 @@ func TestRequestThatFailsAtAVoterThatIsThere(t *testing.T) {
 	})
 }
 
+// kept is a peer to which so many connections are kept that are broken.
+type kept struct {
+	raft.Transport
+	broken, asked int
+	slow          time.Duration // until a broken one shows
+}
+
+func (k *kept) ask() error {
+	k.asked++
+	if k.asked <= k.broken {
+		time.Sleep(k.slow) // of the bubble
+		return io.EOF
+	}
+	return nil
+}
+
+func (k *kept) RequestVote(raft.ServerID, raft.ServerAddress, *raft.RequestVoteRequest, *raft.RequestVoteResponse) error {
+	return k.ask()
+}
+
+func (k *kept) RequestPreVote(raft.ServerID, raft.ServerAddress, *raft.RequestPreVoteRequest, *raft.RequestPreVoteResponse) error {
+	return k.ask()
+}
+
+// The other voter was restarted: connections that were kept are broken, and Raft would
+// take that for a refusal. One that takes long to show has cost its time already, and a
+// voter that is down is not asked for ever.
+func TestVotesAreAskedForOverAConnectionThatWorks(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		peer  kept
+		asked int
+		fails bool
+	}{
+		{"a good one", kept{}, 1, false},
+		{"one broken", kept{broken: 1}, 2, false},
+		{"as many as are kept", kept{broken: 2}, 3, false},
+		{"down", kept{broken: 1000}, 3, true},
+		{"it hangs", kept{broken: 1, slow: time.Second}, 1, true},
+	} {
+		for name, ask := range map[string]func(voter.TestTransport) error{
+			"vote": func(tr voter.TestTransport) error {
+				return tr.RequestVote("b", "b", &raft.RequestVoteRequest{}, &raft.RequestVoteResponse{})
+			},
+			"pre-vote": func(tr voter.TestTransport) error {
+				return tr.RequestPreVote("b", "b", &raft.RequestPreVoteRequest{}, &raft.RequestPreVoteResponse{})
+			},
+		} {
+			t.Run(c.name+", "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					peer := c.peer
+					tr := voter.NewTestTransport(&peer, 500*time.Millisecond, func() bool { return true })
+					defer tr.Cut()
+					if err := ask(tr); (err != nil) != c.fails || peer.asked != c.asked {
+						t.Errorf("asked %d times, want %d: %v", peer.asked, c.asked, err)
+					}
+				})
+			})
+		}
+	}
+}
+
 // pipes is a stream layer whose other ends read everything, and say nothing.
 type pipes struct{ raft.StreamLayer }
 

@@ -160,10 +160,25 @@ func (t *transport) cut() {
 
 // RequestVote implements raft.Transport.
 func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if t.prompt == nil {
-		return t.Transport.RequestVote(id, target, args, resp)
+	ask := t.Transport.RequestVote
+	if t.prompt != nil {
+		ask = t.prompt.RequestVote
 	}
-	return t.prompt.RequestVote(id, target, args, resp)
+	return t.askAgain(func() error { return ask(id, target, args, resp) })
+}
+
+// askAgain repeats a question for a vote that failed at once: a connection that was
+// kept is broken when the other side was restarted since, and Raft takes the error for a
+// refusal, and waits up to a second before it asks again. A voter answers the same
+// question twice in the same way.
+func (t *transport) askAgain(ask func() error) (err error) {
+	for range promptPool + 1 {
+		began := time.Now()
+		if err = ask(); err == nil || time.Since(began) > t.beat.every || t.stopping.Err() != nil {
+			break
+		}
+	}
+	return err
 }
 
 // AppendEntries implements raft.Transport.
@@ -233,7 +248,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress,
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return t.preVote.RequestPreVote(id, target, args, resp)
+	return t.askAgain(func() error { return t.preVote.RequestPreVote(id, target, args, resp) })
 }
 
 // TimeoutNow implements raft.Transport. Until it returns the leader takes no writes,

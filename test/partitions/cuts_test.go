@@ -88,7 +88,9 @@ func startAskers(ctx context.Context, t *testing.T, hosts []*host) *askers {
 	for _, h := range hosts {
 		for _, way := range ways {
 			who := asker{h, way.name}
+			a.mu.Lock()
 			a.answered[who] = nil
+			a.mu.Unlock()
 			a.group.Go(func() {
 				c := h.agent.Dial()
 				defer c.Close()
