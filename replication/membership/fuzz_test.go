@@ -16,6 +16,7 @@ import (
 // or newer, but it panics nobody, and what is stored can be read again.
 func FuzzMembers(f *testing.F) {
 	w := newWorld(f)
+	f.TempDir() // the first one decides when all are removed: when the keepers have stopped
 	f.Cleanup(w.stop)
 	w.add("waits", 3, "x").start()
 	w.add("serves", 1).start()
