@@ -134,9 +134,9 @@ func mayRotate(now, next *secret.Keys, others map[string][]string) error {
 	}
 	switch {
 	case len(refusing) > 0 && use != now.IDs()[0]:
-		return fmt.Errorf("not yet: secret %s is not accepted by %s; add it to their secret files as the last line first", use, some(refusing))
+		return fmt.Errorf("not yet: secret %s is not accepted by %s; add it to their secret files as the last line first, or, if they are to be shut out, restart this agent", use, some(refusing))
 	case len(using) > 0:
-		return fmt.Errorf("not yet: a secret that would be dropped is still used by %s; put the new one first in their secret files", some(using))
+		return fmt.Errorf("not yet: a secret that would be dropped is still used by %s; put the new one first in their secret files, or, if they are to be shut out, restart this agent", some(using))
 	}
 	return nil
 }

@@ -47,7 +47,9 @@ Hosts with a proxy's secret get the lines of the proxy's secret made from the ne
 An agent looks at its file every few seconds (a systemd credential is read when it
 starts: restart it, locks stay held). It takes a step only when all the others have
 taken the one before, and says in its log whom it waits for; kahu cluster members
---output json shows what each accepts (key_ids).`,
+--output json shows what each accepts (key_ids). An agent that it waits for in vain,
+or that is to be shut out, holds up nothing when the others are restarted: the file
+counts as it is then.`,
 		Example: `  kahu keygen /etc/kahu/secret
   kahu keygen --for proxy --from /etc/kahu/secret /etc/kahu/proxy-secret`,
 		Args: optionalArgument("FILE"),
