@@ -21,8 +21,8 @@ func newRestoreCommand(g *globals) *cobra.Command {
 		Use:   "restore FILE|- --data-dir DIR",
 		Short: "Make a new cluster from a backup",
 		Long: `Make a new cluster from a backup: DIR becomes the data directory of its first
-voter. Start an agent on it, then join the others to it with empty data
-directories.
+voter. Start an agent on it, then join the others to it, proxies as well, with
+empty data directories.
 
   - Fencing tokens go on above all that the old cluster can have given out.
   - Sequences stand still until you name their next value (kahu seq release).
@@ -102,7 +102,7 @@ func writeRestored(w io.Writer, r agent.Restored) error {
 new cluster  %s, whose first voter is node %s in %s
 tokens       begin above %d
 next         start the agent:           kahu agent --data-dir %s
-             then join the others to it, with empty data directories
+             then join the others to it, proxies as well, with empty data directories
 `, r.Keys, r.Sequences, printable(dash(r.From)), r.Created.Format("2006-01-02 15:04:05 MST"), r.Cluster, r.Node, r.DataDir, r.TokenFloor, r.DataDir)
 	if err == nil && r.Sequences > 0 {
 		_, err = fmt.Fprintln(w, "             and let each sequence go on: kahu seq release NAME --next N | --margin N")

@@ -91,6 +91,10 @@ func (k *Keeper) actAsProxy() (settled bool) {
 	k.doing = ""
 	if !settled {
 		k.doing = "looking for a voter of cluster " + k.state.Cluster
+		if len(found) > 0 {
+			k.doing += fmt.Sprintf("; what answers is cluster %s: if it has taken the other's place, as one that was restored from a backup does, empty the data directory %s",
+				strings.Join(found, ", "), k.cfg.Dir)
+		}
 	}
 	return settled
 }

@@ -415,3 +415,25 @@ func TestAVetoIsNotAskedForAgainAndAgain(t *testing.T) {
 		w.await(11*time.Minute, "it is forgotten, and the cluster begins", func() bool { return w.allVote("a", "b", "c") })
 	})
 }
+
+// A proxy of a cluster that was replaced by a restored one says what to do.
+func TestAProxyOfAClusterThatIsNotThereAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		old, p := w.add("a", 1), w.addProxy("p", "a", "b")
+		old.start()
+		p.start()
+		defer w.stop()
+		w.await(10*time.Second, "the proxy belongs to the old cluster", func() bool { return p.keeper.Status().Cluster != "" && p.keeper.Status().Waiting == "" })
+		old.stop()
+		w.mu.Lock()
+		w.voters = nil
+		w.mu.Unlock()
+		restored := w.add("b", 1)
+		restored.start()
+		w.await(time.Minute, "it says that another cluster is there", func() bool {
+			s := p.keeper.Status()
+			return strings.Contains(s.Waiting, restored.keeper.Status().Cluster) && strings.Contains(s.Waiting, "empty the data directory "+p.config.Dir)
+		})
+	})
+}
