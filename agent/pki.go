@@ -219,7 +219,7 @@ func (a *agent) followPKI() error {
 	}
 	dropped := next.Distrusts(before)
 	if dropped {
-		a.quorum.listener.Drop()
+		a.quorum.drop()
 	}
 	a.log.Info("the certificates of the own PKI were read again", "serial", next.Serial(), "not_after", next.NotAfter(), "connections_dropped", dropped)
 	return nil

@@ -190,3 +190,79 @@ func TestARevokedAgentGetsNothing(t *testing.T) {
 	})
 	stillHeld(t, hold)
 }
+
+// A voter whose certificate was revoked gets nothing of the log any more, over
+// connections that the leader has made to it either.
+func TestARevokedVoterGetsNothing(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	f, _ := newPKIFleet(t, 4, ca) // the last one is a proxy
+	for _, h := range f.hosts {
+		h.cfg.PKI.CRL = filepath.Join(filepath.Dir(h.cfg.PKI.CA), "crl")
+		ca.list(t, h.cfg)
+	}
+	f.startAll()
+	var leader string
+	f.await("all follow a leader", func() bool {
+		for _, h := range f.hosts[:3] {
+			s, err := h.client.Status(t.Context())
+			if err != nil || !s.Ready || s.Leader == "" {
+				return false
+			}
+			leader = s.Leader
+		}
+		return true
+	})
+	var revoked *host
+	var others []*host
+	for _, h := range f.hosts[:3] {
+		s, err := h.client.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if revoked == nil && s.Node != leader {
+			revoked = h
+		} else {
+			others = append(others, h)
+		}
+	}
+	pair, err := tls.LoadX509KeyPair(revoked.cfg.PKI.Cert, revoked.cfg.PKI.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range others { // it does not hear of it itself, and keeps what is open
+		ca.list(t, h.cfg, pair.Leaf.SerialNumber)
+	}
+	f.await("the others do not hear it", func() bool {
+		for _, h := range others {
+			m, err := h.client.ClusterMembers(t.Context())
+			if err != nil {
+				return false
+			}
+			for _, x := range m.Members {
+				if x.Host == revoked.name && x.SilentMS != nil && *x.SilentMS > 2000 {
+					return true
+				}
+			}
+		}
+		return false
+	})
+	index := func(h *host) uint64 {
+		s, err := h.client.Status(t.Context())
+		if err != nil || s.Voter == nil {
+			t.Fatalf("%s: %+v, %v", h.name, s, err)
+		}
+		return s.Voter.AppliedIndex
+	}
+	before := index(revoked)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for _, h := range others {
+		if _, err := h.client.KVSet(ctx, "k", []byte(h.name), client.WriteOptions{}); err != nil {
+			t.Errorf("%s: %v", h.name, err)
+		}
+	}
+	if after := index(revoked); after != before {
+		t.Errorf("it has followed from index %d to %d", before, after)
+	}
+}

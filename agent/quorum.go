@@ -227,6 +227,13 @@ func (q *quorum) news(ctx context.Context, node string, fn func(term uint64, lea
 	return q.voter.FollowLeader(ctx, expected)
 }
 
+// drop closes all connections with other agents, whoever has made them: they come again,
+// if they still may.
+func (q *quorum) drop() {
+	q.listener.Drop()
+	q.dialer.Drop()
+}
+
 // close hands leadership over, and then ends everything that open made.
 func (q *quorum) close(ctx context.Context) error {
 	var errs []error

@@ -93,7 +93,7 @@ func (a *agent) followSecret() error {
 	}
 	dropped := slices.ContainsFunc(now.IDs(), func(id string) bool { return !slices.Contains(next.IDs(), id) })
 	if dropped {
-		a.quorum.listener.Drop() // connections made under it
+		a.quorum.drop() // connections made under it
 	}
 	a.log.Info("the secrets were changed", "in_use", next.IDs()[0], "accepted", next.IDs(), "dropped", dropped)
 	return nil

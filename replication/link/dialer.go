@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -29,10 +30,42 @@ type Dialer struct {
 	// byOther has the addresses where Security.Other was the right one: it is tried
 	// first there.
 	byOther map[string]bool
+	open    map[*Conn]struct{} // what was made, and not closed yet
 }
 
 // SetSecurity replaces Security for later dials. It may be called at any time.
 func (d *Dialer) SetSecurity(s Security) { d.replaced.Store(&s) }
+
+// Drop closes all connections that were made, of every protocol: whoever needs one
+// makes another. It is for the end of a secret, as Listener.Drop.
+func (d *Dialer) Drop() {
+	d.mu.Lock()
+	open := slices.Collect(maps.Keys(d.open))
+	d.mu.Unlock()
+	for _, c := range open {
+		c.Close()
+	}
+}
+
+// opened enters a connection, unless it was made by a Security that has been replaced.
+func (d *Dialer) opened(c *Conn, by *Security) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.security() != by {
+		return false
+	}
+	if d.open == nil {
+		d.open = make(map[*Conn]struct{})
+	}
+	d.open[c] = struct{}{}
+	return true
+}
+
+func (d *Dialer) closed(c *Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, c)
+}
 
 func (d *Dialer) security() *Security {
 	if s := d.replaced.Load(); s != nil {
@@ -47,6 +80,19 @@ func (d *Dialer) security() *Security {
 // other.
 func (d *Dialer) dial(ctx context.Context, address, protocol, node string) (*Conn, error) {
 	security := d.security()
+	c, err := d.dialBy(ctx, security, address, protocol, node)
+	if err != nil {
+		return nil, err
+	}
+	c.onClose = func() { d.closed(c) }
+	if !d.opened(c, security) {
+		c.Close()
+		return nil, fmt.Errorf("connecting to %s: the certificates were changed meanwhile", address)
+	}
+	return c, nil
+}
+
+func (d *Dialer) dialBy(ctx context.Context, security *Security, address, protocol, node string) (*Conn, error) {
 	kinds := security.kinds()
 	if len(kinds) == 1 {
 		return d.dialAs(ctx, kinds[0], address, protocol, node)

@@ -482,3 +482,57 @@ func TestStrangersGetNothing(t *testing.T) {
 		t.Errorf("clear text is answered with %q", answer)
 	}
 }
+
+// What was made under a dropped secret does not outlast it: neither a handshake that
+// was held back over the drop, nor a connection that this end has made.
+func TestNothingOutlastsADroppedSecret(t *testing.T) {
+	var book addresses
+	old, next := secret.Generate(), secret.Generate()
+	served := link.ServerOptions{Members: members{}, Voter: &voter{}}
+	v1 := start(t, &book, old, "v1", served)
+	start(t, &book, old, "v2", served) // does not follow
+	if _, err := v1.pool.Do(t.Context(), "v2", get()); err != nil {
+		t.Fatal(err)
+	}
+	address, _ := book.resolve("v1")
+	raw, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	// The other side has begun its part with the old secret, and waits for the end of ours.
+	config := security(t, old, "v2").Client.Clone()
+	config.NextProtos = []string{link.ProtocolLink}
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	config.VerifyConnection = func(tls.ConnectionState) error {
+		close(begun)
+		<-goOn
+		return nil
+	}
+	held := tls.Client(raw, config)
+	shaken := make(chan error, 1)
+	go func() { shaken <- held.HandshakeContext(t.Context()) }() // ends with raw
+	<-begun
+	keys, err := secret.New(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec := securityOf(t, keys, "v1")
+	v1.listener.SetSecurity(sec)
+	v1.dialer.SetSecurity(sec)
+	v1.listener.Drop()
+	v1.dialer.Drop()
+	close(goOn)
+	<-shaken // TLS tells only who reads that it was refused
+	_ = held.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := held.Read(make([]byte, 1)); err == nil || n > 0 {
+		t.Error("a handshake that was begun before is served")
+	}
+	var lost error
+	for end := time.Now().Add(10 * time.Second); lost == nil && time.Now().Before(end); {
+		_, lost = v1.pool.Do(t.Context(), "v2", get())
+	}
+	if lost == nil {
+		t.Error("an agent with the dropped secret is still asked")
+	}
+}

@@ -291,7 +291,12 @@ func (l *Listener) handshake(conn net.Conn) (counted bool, err error) {
 	c.onClose = func() { l.forget(c) }
 	l.mu.Lock()
 	l.accepted[c] = struct{}{}
+	replaced := l.served.Load() != served
 	l.mu.Unlock()
+	if replaced { // and Drop may have been: who is slow does not outlast a secret by that
+		c.Close()
+		return true, errors.New("the certificates were changed meanwhile")
+	}
 	select {
 	case to.accepted <- c:
 		return true, nil

@@ -98,7 +98,7 @@ func (k *Keeper) clear(node string) {
 	if !c.needed || c.over || c.refused || k.ctx.Err() != nil {
 		return
 	}
-	if node != "" {
+	if node != "" { // and it has a voter's certificate
 		c.told[node] = true
 	}
 	if at := k.elsewhere; at != "" {

@@ -73,3 +73,11 @@ func (k *Keeper) see(s *sight) {
 		delete(k.seen, oldest.id.Node)
 	}
 }
+
+// voterOf is the node of a voter's certificate, and nothing of a proxy's.
+func voterOf(id link.Identity) (node string) {
+	if id.Voter {
+		return id.Node
+	}
+	return ""
+}

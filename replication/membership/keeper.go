@@ -493,7 +493,7 @@ func (k *Keeper) sayHello(address string) {
 		return
 	}
 	k.heard(id, answer, address)
-	k.clear(id.Node)
+	k.clear(voterOf(id))
 }
 
 // Alerts by which the other side says that it does not trust our certificate.

@@ -72,7 +72,7 @@ func (k *Keeper) Hello(_ context.Context, from link.Identity, h *link.Hello) (*l
 		k.checkCopy(h, h.GetSelf().GetAddress(), time.Time{})
 	} else {
 		k.heard(from, h, "")
-		k.clear(from.Node)
+		k.clear(voterOf(from))
 		k.publish()
 	}
 	k.mu.Unlock()
