@@ -22,7 +22,8 @@ its vote: the cluster does not take it back for having enough voters.`,
   kahu cluster promote 8f3a61`),
 		clusterChange(g, wire.ClusterDemote, "demote NODE", "Take the vote of a node that is there",
 			`The node stays an agent, and serves its host as before. It votes again when it is
-promoted, and not by itself. Refused when the rest would be no quorum.`,
+promoted, and not by itself. One that leads hands over first. Refused when the rest
+would be no quorum.`,
 			`  kahu cluster demote host2`),
 		clusterChange(g, wire.ClusterRemove, "remove NODE", "Take out a node that is gone for good",
 			`For a host that is not coming back. The node must have been silent for 10 seconds;

@@ -1,6 +1,7 @@
 // Package partitions tests a cluster on hosts that lose each other: each agent
 // is a process in a network namespace of its own, on one bridge, and what one
-// host sends to another can be dropped, in one direction or for UDP alone.
+// host sends to another can be dropped, in one direction, or for one protocol alone: UDP,
+// TCP, and of the streams that share the one port those of Raft or of gossip.
 //
 // While a partition stands, clients on every host ask, and every answer is
 // judged (test/history); holders take locks that their agents keep alive, and
