@@ -42,10 +42,15 @@ func bySecretAs(t *testing.T, node string, s secret.Secret) link.Security {
 
 // byCertificate is the same with a certificate of an own PKI.
 func byCertificate(t *testing.T, ca, trusted *authority, role string) link.Security {
+	return byCertificateUntil(t, ca, trusted, role, time.Now().Add(time.Hour))
+}
+
+// byCertificateUntil is the same with one that expires then, or has.
+func byCertificateUntil(t *testing.T, ca, trusted *authority, role string, until time.Time) link.Security {
 	t.Helper()
 	dir := t.TempDir()
 	cfg := config.Config{NodeName: "intruder", PKI: config.PKI{Cert: filepath.Join(dir, "c"), Key: filepath.Join(dir, "k"), CA: filepath.Join(dir, "a")}}
-	ca.issue(t, cfg, role, time.Now().Add(time.Hour), trusted)
+	ca.issue(t, cfg, role, until, trusted)
 	pki, err := secret.LoadPKI(secret.PKIOptions{CertFile: cfg.PKI.Cert, KeyFile: cfg.PKI.Key, CAFile: cfg.PKI.CA, VoterName: "kahu-voter", ProxyName: "kahu-proxy", Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
@@ -143,6 +148,8 @@ func TestStrangersAndProxiesAtARealAgent(t *testing.T) {
 			"the voter's secret":           bySecret(t, cluster),
 			"a voter's name of another CA": byCertificate(t, other, own, "kahu-voter"),
 			"a proxy's certificate":        byCertificate(t, own, own, "kahu-proxy"),
+			"an expired voter's":           byCertificateUntil(t, own, own, "kahu-voter", time.Now().Add(-time.Minute)),
+			"an expired proxy's":           byCertificateUntil(t, own, own, "kahu-proxy", time.Now().Add(-time.Minute)),
 			"a proxy's name of another CA": byCertificate(t, other, own, "kahu-proxy"),
 		}, map[string]string{"a proxy's certificate": asks + " gossip"}},
 	} {
