@@ -41,6 +41,7 @@ type world struct {
 	ownVotes         []string         // leaders that took their own vote, and left nobody to lead
 	refuses          map[string]error // how a connection to a host fails
 	noHeir           bool             // nobody takes over leadership
+	mute             string           // a server that never answers the leader, which has led for an hour
 	applied          map[string]uint64
 	level            uint32   // feature level of the one cluster
 	bootstraps       []string // "cluster of a,b,c", one for each that was written
@@ -362,6 +363,10 @@ func (r fakeRaft) Quorum() membership.Quorum {
 	if q.Leader == r.h.config.Node {
 		q.Silent, q.Unheard = make(map[string]time.Duration), slices.Clone(w.unheard)
 		for _, node := range append(slices.Clone(w.voters), w.learners...) {
+			if node == w.mute {
+				q.Unheard, q.Silent[node] = append(q.Unheard, node), time.Hour
+				continue
+			}
 			if h := w.hosts[node]; h.keeper == nil && !slices.Contains(w.unheard, node) {
 				q.Silent[node] = time.Since(h.stopped)
 			}

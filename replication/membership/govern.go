@@ -37,7 +37,9 @@ func (k *Keeper) govern() (settled bool) {
 	case invite:
 		err = k.network.Vote(ctx, s.node, &link.VoteRequest{Cluster: k.cluster(), Take: true})
 	case removeVoter:
-		err = k.takeVote(ctx, k.raft, s.node)
+		if err = k.takeVote(ctx, k.raft, s.node); err == nil {
+			k.giveUp(s.node)
+		}
 	case moveLead:
 		err = k.raft.TransferLeadership(ctx, s.node)
 	}
@@ -69,7 +71,14 @@ func (k *Keeper) picture(q Quorum) picture {
 		p.voters = append(p.voters, seatOf(node))
 	}
 	for _, node := range q.Learners {
-		p.learners = append(p.learners, seatOf(node))
+		s := seatOf(node)
+		if l := k.learners[node]; l != nil { // its silence counts from then on, not from when this node began to lead
+			s.silent = min(s.silent, time.Since(l.began))
+			if s.silent >= neverAnswered && slices.Contains(q.Unheard, node) {
+				s.silent = k.cfg.ReplaceAfter
+			}
+		}
+		p.learners = append(p.learners, s)
 	}
 	now := time.Now()
 	level := k.announced(q)
@@ -81,6 +90,21 @@ func (k *Keeper) picture(q Quorum) picture {
 		p.standbys = append(p.standbys, standby{node: node, zone: cut(h.GetZone()), stable: s.at.Sub(s.since)})
 	}
 	return p
+}
+
+// learner is a node that this leader has let catch up.
+type learner struct {
+	address        string
+	began, givenUp time.Time
+}
+
+// giveUp notes that a node was taken out of the quorum, if it was to catch up.
+func (k *Keeper) giveUp(node string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l := k.learners[node]; l != nil {
+		l.givenUp = time.Now()
+	}
 }
 
 // announced is the lowest feature level of the voters, so far as they have told:

@@ -46,6 +46,10 @@ const (
 	defaultReplaceAfter = 10 * time.Minute
 	// stableFor is how long a standby has to be there before it gets a vote.
 	stableFor = 30 * time.Second
+	// neverAnswered is when a node is given up that is to get a vote, and has not answered
+	// the leader once; learnAgain is for how long it is then left out.
+	neverAnswered = 30 * time.Second
+	learnAgain    = 5 * time.Minute
 	// maxSaid is how many lines are remembered, so as not to be logged again.
 	maxSaid = 1024
 	// clockTolerance is how far wall clocks may be apart without a word.
@@ -173,7 +177,8 @@ type Keeper struct {
 		wait  time.Duration
 		until time.Time
 	}
-	met map[string]time.Time // by cluster: when a successor of the own one was met first
+	met      map[string]time.Time // by cluster: when a successor of the own one was met first
+	learners map[string]*learner  // by node: that this leader has let catch up
 	// unanswered is since when learners that ask for their vote do not answer this leader.
 	unanswered map[string]time.Time
 	elsewhere  string // address where this node is said to be, which is not its own
@@ -291,6 +296,7 @@ func Open(cfg Config) (*Keeper, error) {
 		cleared:    make(chan struct{}),
 		moves:      make(map[string]moved),
 		met:        make(map[string]time.Time),
+		learners:   make(map[string]*learner),
 		unanswered: make(map[string]time.Time),
 		state:      st,
 		looked:     make(chan struct{}),

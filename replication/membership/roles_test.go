@@ -284,3 +284,34 @@ func TestEverybodyNamesTheOthers(t *testing.T) {
 		}
 	})
 }
+
+// A host that wants to vote and cannot be reached does not keep the leader from
+// replacing a voter that is gone.
+func TestWhoNeverAnswersDoesNotHoldUpTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		seeds := []string{"a", "b", "c"}
+		hosts := []*host{w.add("a", 3, seeds...), w.add("b", 3, seeds...), w.add("c", 3, seeds...), w.add("d", 0, seeds...)}
+		for _, h := range hosts {
+			h.configure(func(c *membership.Config) { c.Auto, c.Voters, c.ReplaceAfter = true, 3, time.Minute })
+			h.start()
+		}
+		defer w.stop()
+		w.await(10*time.Second, "three vote", func() bool { return w.allVote("a", "b", "c") })
+		w.mu.Lock()
+		w.mute = "e"
+		w.mu.Unlock()
+		e := w.add("e", 0, seeds...)
+		e.start()
+		w.await(time.Minute, "it is let in", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return slices.Contains(w.learners, "e") })
+		hosts[1].stop()
+		w.await(5*time.Minute, "the one that is gone was replaced", func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return slices.Contains(w.voters, "d") && !slices.Contains(w.voters, "b")
+		})
+		w.await(10*time.Second, "who never answers says why it has no vote", func() bool {
+			return strings.Contains(e.keeper.Status().Waiting, "--advertise") && strings.Contains(e.keeper.Status().Waiting, address("e"))
+		})
+	})
+}

@@ -143,6 +143,9 @@ func (k *Keeper) Join(ctx context.Context, from link.Identity, r *link.JoinReque
 	case slices.Contains(q.Voters, from.Node):
 		return nil
 	case !slices.Contains(q.Learners, from.Node):
+		if err := k.mayLearn(from.Node, r.GetSelf().GetAddress()); err != nil {
+			return err
+		}
 		k.cfg.Logger.Info("a new voter is to catch up", "node", from.Node, "name", cut(r.GetSelf().GetName()))
 		return raft.AddLearner(ctx, from.Node)
 	case r.GetAppliedIndex()+caughtUpEntries < q.Applied:
@@ -155,6 +158,25 @@ func (k *Keeper) Join(ctx context.Context, from link.Identity, r *link.JoinReque
 	}
 	k.cfg.Logger.Info("a new voter gets its vote", "node", from.Node, "name", cut(r.GetSelf().GetName()))
 	return raft.AddVoter(ctx, from.Node)
+}
+
+// mayLearn notes that a node begins to catch up, and refuses one that was given up a
+// moment ago at this address: as long as it is let in nothing else of the quorum changes.
+func (k *Keeper) mayLearn(node, address string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l := k.learners[node]; l != nil && l.address == address && time.Since(l.givenUp) < learnAgain {
+		return unanswered(k.cfg.Node, node, address)
+	}
+	if len(k.learners) >= maxPeers {
+		clear(k.learners)
+	}
+	k.learners[node] = &learner{address: address, began: time.Now()}
+	return nil
+}
+
+func unanswered(leader, node, address string) error {
+	return refused("the leader %s gets no answer from node %s at %s: set --advertise to an address at which the voters reach this host, and let TCP through to it", leader, node, address)
 }
 
 // answersRaft reports whether a learner answers this leader's Raft: that it has come to
@@ -180,7 +202,7 @@ func (k *Keeper) answersRaft(q Quorum, node, address string) (answers bool, err 
 	}
 	k.sayOnce("unanswered "+node, slog.LevelWarn, "a new voter does not answer this leader, and gets no vote: its address has to be one that all voters reach",
 		"node", node, "address", address)
-	return false, refused("the leader %s gets no answer from node %s at %s: set --advertise to an address at which the voters reach this host, and let TCP through to it", k.cfg.Node, node, address)
+	return false, unanswered(k.cfg.Node, node, address)
 }
 
 // tooOld refuses a node that could not read the log: what is decided now is above
