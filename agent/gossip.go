@@ -16,6 +16,7 @@ import (
 	"github.com/kahu-sh/kahu/agent/config"
 	"github.com/kahu-sh/kahu/agent/secret"
 	"github.com/kahu-sh/kahu/discovery"
+	"github.com/kahu-sh/kahu/replication/pace"
 )
 
 const (
@@ -210,7 +211,7 @@ func (g *gossip) keep(f *discovery.Finder) {
 		}
 	})
 	defer func() { cancel(); looking.Wait() }()
-	for g.wait(gossipTick) && g.quorum.keeper.Status().Cluster == g.config.Cluster {
+	for g.wait(pace.Next(gossipTick)) && g.quorum.keeper.Status().Cluster == g.config.Cluster {
 		select {
 		case <-moved:
 			return

@@ -14,6 +14,7 @@ import (
 	"github.com/kahu-sh/kahu/agent/config"
 	"github.com/kahu-sh/kahu/agent/secret"
 	"github.com/kahu-sh/kahu/replication/link"
+	"github.com/kahu-sh/kahu/replication/pace"
 )
 
 // expiryLeft is the part of a certificate's life that has to be left, or it is told
@@ -228,12 +229,13 @@ func (a *agent) followPKI() error {
 // followFiles follows the files of the own PKI until ctx ends.
 func (a *agent) followFiles(ctx context.Context) {
 	files := newPKIFiles(a)
-	tick := time.NewTicker(rotationInterval)
+	tick := time.NewTimer(pace.Next(rotationInterval))
 	defer tick.Stop()
 	for {
 		files.look(time.Now())
 		select {
 		case <-tick.C:
+			tick.Reset(pace.Next(rotationInterval))
 		case <-ctx.Done():
 			return
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/kahu-sh/kahu/replication/forward"
 	"github.com/kahu-sh/kahu/replication/link"
 	"github.com/kahu-sh/kahu/replication/membership"
+	"github.com/kahu-sh/kahu/replication/pace"
 	"github.com/kahu-sh/kahu/replication/statemachine"
 	"github.com/kahu-sh/kahu/replication/voter"
 )
@@ -213,11 +214,12 @@ func (q *quorum) news(ctx context.Context, node string, fn func(term uint64, lea
 	defer checking.Wait()
 	defer cancel()
 	checking.Go(func() { // ends with ctx
-		tick := time.NewTicker(standbyCheck)
+		tick := time.NewTimer(pace.Next(standbyCheck))
 		defer tick.Stop()
 		for !q.keeper.Standby() {
 			select {
 			case <-tick.C:
+				tick.Reset(pace.Next(standbyCheck))
 			case <-ctx.Done():
 				return
 			}

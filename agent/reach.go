@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/pace"
 )
 
 // How often a proxy asks the quorum whether it is there. A request costs the
@@ -41,7 +42,10 @@ func (r *reach) run(ctx context.Context) {
 	defer close(r.done)
 	for ctx.Err() == nil {
 		wait := reachRetry
-		if r.needed() && r.ask(ctx) {
+		switch {
+		case !r.needed():
+			wait = pace.Next(reachRetry) // it costs a voter no wake of its own
+		case r.ask(ctx):
 			now := time.Now()
 			r.answered.Store(&now)
 			wait = reachInterval

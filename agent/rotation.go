@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kahu-sh/kahu/agent/secret"
+	"github.com/kahu-sh/kahu/replication/pace"
 )
 
 // rotationInterval is how often it is looked at whether the secret file is
@@ -42,13 +43,14 @@ func (a *agent) startRotation() (stop func(context.Context) error) {
 // in any order of hosts: each agent takes a step when every other one that it
 // knows is ready for it, and waits until then.
 func (a *agent) rotateSecret(ctx context.Context) {
-	tick := time.NewTicker(rotationInterval)
+	tick := time.NewTimer(pace.Next(rotationInterval))
 	defer tick.Stop()
 	said := ""
 	var seen os.FileInfo // the file that was taken over; nil: not yet
 	for {
 		select {
 		case <-tick.C:
+			tick.Reset(pace.Next(rotationInterval))
 		case <-ctx.Done():
 			return
 		}

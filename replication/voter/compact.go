@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/kahu-sh/kahu/replication/pace"
 )
 
 // compactInterval is how often the log is looked at.
@@ -16,13 +18,14 @@ const compactInterval = time.Second
 // a flush of the memtable, after which Raft drops what is below, except for the
 // newest entries, for followers that lag.
 func (v *Voter) compact() {
-	tick := time.NewTicker(compactInterval)
+	tick := time.NewTimer(pace.Next(compactInterval))
 	defer tick.Stop()
 	var bytes int64
 	_, entries := v.logBounds()
 	for {
 		select {
 		case <-tick.C:
+			tick.Reset(pace.Next(compactInterval))
 		case <-v.stopping:
 			return
 		}

@@ -6,31 +6,32 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/kahu-sh/kahu/replication/pace"
 )
 
 // beat has the heartbeats of a leader to all its peers leave together: an idle
 // process pays for each time that it is woken, far more than for what it then does.
 //
 // Raft pauses between HeartbeatTimeout/10 and twice that after a heartbeat, to each
-// peer on its own. Here one waits for the next of the moments that lie every apart,
-// unless it would then come later than every after the one before it. With twice
+// peer on its own. Here one waits for the next of the moments that lie every apart
+// (pace.Next: whatever else is looked at then costs no wake of its own), unless it would then come later than every after the one before it. With twice
 // HeartbeatTimeout/10 the longest pause is what Raft's own longest is.
 type beat struct {
 	every time.Duration
-	since time.Time // a moment
 
 	mu   sync.Mutex
 	last map[raft.ServerID]time.Time // when the last one to a peer left
 }
 
 func newBeat(every time.Duration) *beat {
-	return &beat{every: every, since: time.Now(), last: make(map[raft.ServerID]time.Time)}
+	return &beat{every: every, last: make(map[raft.ServerID]time.Time)}
 }
 
 // await blocks until a heartbeat to id may leave, or ctx ends.
 func (b *beat) await(ctx context.Context, id raft.ServerID) error {
 	now := time.Now()
-	wait := b.every - now.Sub(b.since)%b.every
+	wait := pace.Next(b.every)
 	b.mu.Lock()
 	late := now.Add(wait).Sub(b.last[id]) > b.every // or the first one
 	b.mu.Unlock()

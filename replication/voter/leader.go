@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/pace"
 	"github.com/kahu-sh/kahu/replication/proposer"
 	"github.com/kahu-sh/kahu/replication/statemachine"
 )
@@ -179,7 +180,7 @@ func (v *Voter) proposeOpening(term uint64) error {
 // duties are what a leader owes the cluster besides answering: ends that are
 // due, its hash, and the feature level. It returns when the reign ends.
 func (v *Voter) duties(r *reign) {
-	tick := time.NewTicker(dutyInterval)
+	tick := time.NewTimer(pace.Next(dutyInterval))
 	defer tick.Stop()
 	sweep := time.NewTimer(0)
 	defer sweep.Stop()
@@ -196,6 +197,7 @@ func (v *Voter) duties(r *reign) {
 				swept = time.Now()
 			}
 		case <-tick.C:
+			tick.Reset(pace.Next(dutyInterval))
 			digested = v.digest(r, digested)
 			v.raiseLevel(r)
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kahu-sh/kahu/replication"
+	"github.com/kahu-sh/kahu/replication/pace"
 )
 
 // A log that meets a full disk ends its voter, so a leader stops taking what
@@ -29,7 +30,7 @@ type space struct {
 // hang in a sick disk, so it has a goroutine of its own, one at most, which is
 // not waited for.
 func (v *Voter) watchSpace() {
-	tick := time.NewTicker(spaceCheck)
+	tick := time.NewTimer(pace.Next(spaceCheck))
 	defer tick.Stop()
 	looked := make(chan int64, 1)
 	looking, low := false, false
@@ -51,6 +52,7 @@ func (v *Voter) watchSpace() {
 		}
 		select {
 		case <-tick.C:
+			tick.Reset(pace.Next(spaceCheck))
 		case <-v.stopping:
 			return
 		}

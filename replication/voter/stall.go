@@ -1,6 +1,10 @@
 package voter
 
-import "time"
+import (
+	"time"
+
+	"github.com/kahu-sh/kahu/replication/pace"
+)
 
 const (
 	// abandonAfter is how long the log, a flush or apply may hang until nobody
@@ -15,12 +19,13 @@ const (
 // stuck in the disk and will not say that another one leads (HAZARDS.md 10). It
 // also tells people, once for each time. It ends when stopping is closed.
 func (v *Voter) watchStall() {
-	ticker := time.NewTicker(stallCheck)
-	defer ticker.Stop()
+	tick := time.NewTimer(pace.Next(stallCheck))
+	defer tick.Stop()
 	silent := false
 	for {
 		select {
-		case <-ticker.C:
+		case <-tick.C:
+			tick.Reset(pace.Next(stallCheck))
 			age := v.stalledFor()
 			if age > abandonAfter {
 				v.proposer.Abandon()

@@ -35,6 +35,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/kahu-sh/kahu/replication/pace"
 )
 
 const (
@@ -209,7 +211,7 @@ func (c *Clock) alone() bool {
 // Watch asks the other voters as often as it has to, and logs what comes of it,
 // until ctx ends. It is to be called between Begin and End.
 func (c *Clock) Watch(ctx context.Context) {
-	tick := time.NewTicker(doubtEvery)
+	tick := time.NewTimer(pace.Next(doubtEvery))
 	defer tick.Stop()
 	for {
 		c.tell()
@@ -217,6 +219,7 @@ func (c *Clock) Watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Reset(pace.Next(doubtEvery))
 		}
 		c.mu.Lock()
 		elapsed, offset := c.read()

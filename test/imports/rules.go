@@ -24,6 +24,8 @@ var rows = []row{
 		"it holds the contract only, so that every room can name it without a cycle"},
 	{"replication/stream", []string{"replication"},
 		"the multiplexed stream carries bytes; both the local socket and the agents' link are built on it"},
+	{"replication/pace", nil,
+		"when to wake is a function of the clock; every loop may ask it"},
 	{"replication/limiter", nil,
 		"rate limits are texts of scripts and the reading of their answers; both ends and the tests of each way to run scripts use them"},
 	{"replication/script/scripttest", []string{"replication", "replication/script"},
