@@ -172,8 +172,8 @@ const startOver = 10 * time.Second
 
 func (a *agent) forgetStart() {
 	debug.FreeOSMemory()
-	if err := forgetStart(a.cfg.Role == config.Proxy); err != nil {
-		a.log.Debug("the memory of the start stays in use", "error", err)
+	if err := forgetStart(); err != nil {
+		a.log.Debug("memory of the start stays in use", "error", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/kahu-sh/kahu/agent/config"
@@ -51,6 +52,22 @@ func GivenBack(path string) (from []uintptr, err error) {
 		}
 	}
 	return from, err
+}
+
+// LargestGivenBack is the largest mapping of this process that ForgetStart gives back,
+// in bytes, and what it is to be at most.
+func LargestGivenBack() (largest, most int, err error) {
+	program, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return 0, 0, err
+	}
+	maps, err := readMappings("/proc/self/smaps", program)
+	for _, m := range maps {
+		if m.isProgram && m.anonymous == 0 {
+			largest = max(largest, int(m.to-m.from))
+		}
+	}
+	return largest, pieceBytes, err
 }
 
 // UpstreamTLS is upstreamTLS.
