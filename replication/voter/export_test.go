@@ -69,6 +69,9 @@ func (v *Voter) Quiet() bool {
 // Resting is how many pipelines to followers have nothing to say.
 func (v *Voter) Resting() int { return int(v.transport.resting.Load()) }
 
+// Riding is to how many followers heartbeats go on without Raft.
+func (v *Voter) Riding() int { return int(v.transport.riding.Load()) }
+
 // LogWriteAge is for how long a write of the log has been running.
 func (v *Voter) LogWriteAge() time.Duration { return v.log.WriteAge() }
 
@@ -277,7 +280,7 @@ type TestTransport struct{ *transport }
 // NewTestTransport makes one that replicates to everybody while leads says so.
 func NewTestTransport(inner raft.Transport, heartbeat time.Duration, leads func() bool) TestTransport {
 	preVote, _ := inner.(raft.WithPreVote)
-	t := &transport{Transport: inner, preVote: preVote, stalled: func() bool { return false }, beat: newBeat(heartbeat / 5), silent: 2 * heartbeat}
+	t := &transport{Transport: inner, preVote: preVote, stalled: func() bool { return false }, beat: newBeat(heartbeat / 5), silent: 2 * heartbeat, refresh: 4 * heartbeat}
 	t.stopping, t.stop = context.WithCancel(context.Background())
 	t.watchReplication(func(raft.ServerID, uint64) bool { return leads() })
 	return TestTransport{t}

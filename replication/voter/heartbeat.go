@@ -15,7 +15,8 @@ import (
 //
 // Raft pauses between HeartbeatTimeout/10 and twice that after a heartbeat, to each
 // peer on its own. Here one waits for the next of the moments that lie every apart
-// (pace.Next: whatever else is looked at then costs no wake of its own), unless it would then come later than every after the one before it. With twice
+// (pace.Next: whatever else is looked at then costs no wake of its own), unless it
+// would then come later than every after the one before it. With twice
 // HeartbeatTimeout/10 the longest pause is what Raft's own longest is.
 type beat struct {
 	every time.Duration
@@ -49,6 +50,35 @@ func (b *beat) await(ctx context.Context, id raft.ServerID) error {
 	defer b.mu.Unlock()
 	b.last[id] = now
 	return nil
+}
+
+// heartbeats sends a heartbeat, and as long as Raft need not be asked the next ones
+// too: between two of them Raft would sleep for a random time, and to wake for it was
+// much of what an idle leader cost. It returns the last answer.
+//
+// Raft learns of the answers before that from the pipeline (pipeline.credit), at the
+// moment when they come. When it cannot, or an answer is not a plain yes, it gets
+// that one here. It also does after refresh: Raft's goroutine is to see before long
+// that it should end, or that the peer is another one.
+func (t *transport) heartbeats(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	for began, rides := time.Now(), false; ; {
+		if err := t.beat.await(t.stopping, id); err != nil {
+			return err
+		}
+		sent := time.Now()
+		if err := t.exchange(id, target, args, resp); err != nil {
+			return err
+		}
+		p, ok := t.pipelines.Load(id)
+		if !ok || time.Since(began) >= t.refresh || !p.(*pipeline).credit(sent, args, resp) {
+			return nil
+		}
+		if !rides {
+			rides = true
+			t.riding.Add(1)
+			defer t.riding.Add(-1)
+		}
+	}
 }
 
 // isHeartbeat reports whether Raft sends a as a heartbeat: it says nothing of the

@@ -19,7 +19,8 @@ import (
 // and the follower has acknowledged to know that, such a request waits here, and
 // with it Raft's goroutine for this follower, until the log grows: then Raft has
 // something to send. Nothing is answered in place of the follower, so Raft counts
-// no contact that there was not; heartbeats keep it up.
+// no contact that there was not; heartbeats keep it up, whose answers come to Raft
+// among those of the pipeline (credit).
 //
 // One is sent all the same when the last was long ago, or a heartbeat was not
 // answered in time since. So it shows when this connection is broken, a follower that
@@ -30,6 +31,7 @@ type pipeline struct {
 	transport *transport
 	to        raft.ServerID
 
+	term     atomic.Uint64        // in which this voter leads; 0: not known yet
 	sentAt   time.Time            // the last request; Raft sends from one goroutine
 	misses   uint64               // of contacts, before that
 	underWay atomic.Int32         // requests that were not answered with success
@@ -51,6 +53,7 @@ type told struct {
 func newPipeline(t *transport, to raft.ServerID, inner raft.AppendPipeline) *pipeline {
 	p := &pipeline{AppendPipeline: inner, transport: t, to: to, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
 	p.open, p.end = context.WithCancel(t.stopping)
+	t.pipelines.Store(to, p)
 	p.relay.Go(p.pass) // until Close
 	return p
 }
@@ -58,6 +61,7 @@ func newPipeline(t *transport, to raft.ServerID, inner raft.AppendPipeline) *pip
 // AppendEntries implements raft.AppendPipeline. An error ends the pipeline. The
 // future is nil when nothing was sent: Raft takes answers from Consumer alone.
 func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	p.term.Store(args.Term) // of all requests of one pipeline
 	if p.needless(args) && p.rest(args.PrevLogEntry) {
 		return nil, nil
 	}
@@ -110,11 +114,51 @@ func (p *pipeline) answered(args *raft.AppendEntriesRequest) {
 	}
 }
 
+// credit has Raft take the answer to a heartbeat, which was sent at sent over another
+// connection, for one to a request of this pipeline: it then counts as contact, now.
+// It reports whether Raft has taken it, and does not block: Raft may be busy with
+// another answer, or have ended the pipeline.
+//
+// Raft looks at nothing but term, success and entries. It has none of those, and
+// says nothing of the log.
+func (p *pipeline) credit(sent time.Time, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) bool {
+	if !resp.Success || resp.Term != args.Term || p.term.Load() != args.Term {
+		return false
+	}
+	answer := *resp // the next heartbeat overwrites it
+	select {
+	case p.answers <- heartbeatAnswer{sent, args, &answer}:
+		return true
+	default:
+		return false
+	}
+}
+
+// heartbeatAnswer is a raft.AppendFuture that is done.
+type heartbeatAnswer struct {
+	sent time.Time
+	args *raft.AppendEntriesRequest
+	resp *raft.AppendEntriesResponse
+}
+
+// Error implements raft.Future.
+func (heartbeatAnswer) Error() error { return nil }
+
+// Start implements raft.AppendFuture.
+func (a heartbeatAnswer) Start() time.Time { return a.sent }
+
+// Request implements raft.AppendFuture.
+func (a heartbeatAnswer) Request() *raft.AppendEntriesRequest { return a.args }
+
+// Response implements raft.AppendFuture.
+func (a heartbeatAnswer) Response() *raft.AppendEntriesResponse { return a.resp }
+
 // Consumer implements raft.AppendPipeline.
 func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
 
 // Close implements raft.AppendPipeline. Raft calls it once.
 func (p *pipeline) Close() error {
+	p.transport.pipelines.CompareAndDelete(p.to, p)
 	p.end()
 	close(p.closed)
 	err := p.AppendPipeline.Close()

@@ -121,13 +121,13 @@ func TestAnIdleLeaderTellsWhatIsNew(t *testing.T) {
 	for _, value := range []string{"v1", "v2", "v3"} {
 		cl.put("k", value)
 		leader := c.leader().v.Load()
-		eventually(t, "followers have the write, and nothing more is sent", func() bool {
+		eventually(t, "followers have the write, and nothing more than heartbeats is sent", func() bool {
 			for _, n := range c.nodes {
 				if n.v.Load().Status().AppliedIndex < leader.Status().AppliedIndex {
 					return false
 				}
 			}
-			return leader.Resting() == 2 || !leader.Status().Serving
+			return leader.Resting() == 2 && leader.Riding() == 2 || !leader.Status().Serving
 		})
 	}
 	leader := c.leader()

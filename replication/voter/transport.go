@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,9 +73,11 @@ type transport struct {
 	stop     context.CancelFunc
 
 	contacts    contacts
+	pipelines   sync.Map      // by raft.ServerID: the *pipeline that was opened last and is not closed
 	resting     atomic.Int64  // pipelines that rest
+	riding      atomic.Int64  // heartbeats that go on without Raft
 	handingOver atomic.Int64  // while not 0 none begins to
-	refresh     time.Duration // see pipeline: from one request without entries to the next
+	refresh     time.Duration // see pipeline: from one request without entries to the next; also heartbeats
 	silent      time.Duration // a peer that has not answered for so long was cut off, or down
 	beat        *beat
 }
@@ -184,10 +187,13 @@ func (t *transport) askAgain(ask func() error) (err error) {
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if isHeartbeat(args) {
-		if err := t.beat.await(t.stopping, id); err != nil {
-			return err
-		}
+		return t.heartbeats(id, target, args, resp)
 	}
+	return t.exchange(id, target, args, resp)
+}
+
+// exchange sends an AppendEntries and takes in its answer.
+func (t *transport) exchange(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if t.stalled() {
 		return errStalled
 	}
