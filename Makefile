@@ -154,6 +154,10 @@ bench: build ## kahu beside etcd: three local members each, same loads, ratios
 capacity: ## A million keys, a thousand idle holds: memory, restart time and CPU, with limits
 	$(GO) run ./test/capacity
 
+.PHONY: idle
+idle: build ## Three voters and a proxy that nobody asks for anything: memory and share of a core, with limits
+	KAHU_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) run ./test/capacity -parts idle -watch 30s
+
 .PHONY: microbench
 microbench: ## The Go benchmarks of the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -168,6 +168,7 @@ func idle(ctx context.Context, s settings, r *report, binary string) (err error)
 			most = targetProxyBytes
 		}
 		r.limit(name+": resident", megabytes(m.resident), megabytes(most), m.resident >= most)
+		r.note("of that %s are its own, the rest are pages of the program", megabytes(m.own))
 		r.target(name+": share of a core", percent(share), percent(targetVoterShare), share >= targetVoterShare)
 	}
 	return nil

@@ -10,9 +10,8 @@
 //     under 3 % of a core, and its renewals cost one log entry an interval.
 //   - idle: a voter that nobody asks for anything has under 60 MB resident, a proxy
 //     under 30 MB. Their share of a core is shown beside its target and fails
-//     nothing: other programs of the host are in it. Measure with a binary that was
-//     read from the disk (a start of the host): of one that was just written, the
-//     kernel maps up to 2 MiB for each page that is used.
+//     nothing: other programs of the host are in it. `make idle` is this part alone,
+//     with a binary that was just built.
 //
 // Each part starts a cluster of its own on loopback (package test/cluster), one
 // after the other. It takes minutes and writes some gigabytes to a temporary
