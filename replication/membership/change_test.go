@@ -191,6 +191,34 @@ func TestALeaderLosesItsVoteAlsoWhenNobodyTakesOver(t *testing.T) {
 	})
 }
 
+// Who meets nobody says where nobody answers, until somebody does.
+func TestNobodyAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		a, b, p := w.add("a", 0, "b", "c"), w.add("b", 1), w.addProxy("p", "b")
+		own := w.add("d", 0, "d")
+		a.start()
+		p.start()
+		own.start()
+		waits := func(h *host, what string) func() bool {
+			return func() bool { return strings.Contains(h.keeper.Status().Waiting, what) }
+		}
+		w.await(30*time.Second, "a says that nobody answers", waits(a, "no agent answers at "+b.config.Address+" (it cannot be talked to) and 1 more"))
+		w.await(30*time.Second, "the proxy says so", waits(p, "no agent answers at "+b.config.Address))
+		w.await(30*time.Second, "d says that it names itself", waits(own, "join names only this agent itself"))
+		for _, h := range []*host{a, p} {
+			w.await(time.Minute, "the log has it", func() bool { return strings.Contains(h.log.String(), "no agent answers at an address") })
+		}
+		<-time.After(10 * time.Minute)
+		if got := strings.Count(p.log.String(), "no agent answers at an address"); got != 1 {
+			t.Errorf("the log of the proxy says %d times that nobody answers, want once", got)
+		}
+		b.start()
+		w.await(time.Minute, "the proxy has met somebody", func() bool { return p.keeper.Status().Waiting == "" })
+	})
+}
+
 // A host that was removed for good, and runs again, is not in the way of others.
 func TestARemovedHostIsNotInvited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -202,6 +202,7 @@ type sight struct {
 // try is how it went with an address.
 type try struct {
 	failed  bool
+	why     string // for people, when it failed
 	node    string // who was there last
 	wait    time.Duration
 	retryAt time.Time
@@ -243,6 +244,8 @@ func (k *Keeper) Status() Status {
 		if s.Waiting != "" {
 			s.Waiting += "; " + s.Strange
 		}
+	} else if why := k.unheard(); s.Waiting != "" && why != "" {
+		s.Waiting += "; " + why
 	}
 	if problem := k.undatedProblem(time.Now()); s.Waiting != "" && problem != "" {
 		s.Waiting += "; " + problem
@@ -470,7 +473,10 @@ func (k *Keeper) sayHello(address string) {
 				"address", address, "error", err)
 		} else if !t.failed {
 			k.cfg.Logger.Debug("no agent answers at an address", "address", address, "error", err)
+		} else {
+			k.sayUnanswered(address, err)
 		}
+		t.why = whyNot(err)
 		most := maxRetryRestless
 		if k.state.Cluster != "" {
 			most = maxRetrySettled
