@@ -218,20 +218,29 @@ func label(members []wire.ClusterMember, node string) string {
 // findNode turns what an operator wrote into a node id: the id, the beginning of
 // one, or a host name, when only one agent is meant.
 func findNode(members []wire.ClusterMember, name string) (string, error) {
-	var found []string
+	var found []wire.ClusterMember
 	for _, m := range members {
 		switch {
 		case m.Node == name:
 			return name, nil
 		case m.Host == name, len(name) >= minIDPrefix && strings.HasPrefix(m.Node, name):
-			found = append(found, m.Node)
+			found = append(found, m)
 		}
 	}
 	switch len(found) {
 	case 0:
 		return "", wire.Refuse(wire.NotFound, fmt.Sprintf("no agent %.100q is known; kahu cluster members lists them", name))
 	case 1:
-		return found[0], nil
+		return found[0].Node, nil
 	}
-	return "", wire.Refuse(wire.Invalid, fmt.Sprintf("%.100q can be %s; give the id", name, strings.Join(found, " or ")))
+	// A host that lost its data directory comes back as another node.
+	var which []string
+	for _, m := range found {
+		state := "not heard"
+		if m.Alive {
+			state = "alive"
+		}
+		which = append(which, fmt.Sprintf("%s (%s, %s)", m.Node, m.Role, state))
+	}
+	return "", wire.Refuse(wire.Invalid, fmt.Sprintf("%.100q can be %s; give the id", name, strings.Join(which, " or ")))
 }

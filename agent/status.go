@@ -1,6 +1,10 @@
 package agent
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +33,7 @@ func (a *agent) status() wire.Status {
 	}
 	m := a.quorum.keeper.Status()
 	s.Role, s.Leader, s.ClusterID, s.Kahuna = a.quorum.role(), a.forward.Leader(), m.Cluster, a.kahuna.status(a.cfg.Kahuna)
+	s.DataDirGone = !a.cfg.Dev && gone(filepath.Join(a.cfg.DataDir, "agent.json"))
 	s.ClockProblem = a.quorum.keeper.ClockProblem()
 	s.Successor = m.Successor
 	names := map[string]string{a.identity.node: a.cfg.NodeName}
@@ -57,6 +62,12 @@ func (a *agent) status() wire.Status {
 	return s
 }
 
+// gone reports whether a file is certainly not there.
+func gone(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // voterReady says whether a quorum answered this voter lately.
 func voterReady(v voter.Status, waiting string) (bool, string) {
 	switch {
@@ -81,6 +92,8 @@ func proxyReady(s wire.Status, answered bool, waiting string) (bool, string) {
 	switch {
 	case answered:
 		return true, ""
+	case !heard && waiting == "":
+		return false, "no voter of its cluster can be reached"
 	case !heard:
 		return false, "no voter can be reached: " + waiting
 	}

@@ -389,6 +389,30 @@ func TestSecretFromCredential(t *testing.T) {
 	}
 }
 
+// A file that is no YAML of ours: one line with what to do.
+func TestFilesThatAreNotRead(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"tab":              {"bind: 10.0.0.1:7350\n\tjoin: []\n", "indent with blanks, not with tabs"},
+		"twice":            {"role: proxy\nrole: voter\n", "line 2: mapping key \"role\" already defined at line 1; take one of the two out"},
+		"list":             {"- bind: x\n", "line 1: it is a list or a text"},
+		"text":             {"hello", "line 1: it is a list or a text"},
+		"second document":  {"# a\n---\nrole: proxy\n--- # b\nrole: voter\n", "line 4: --- begins a second document"},
+		"not text":         {"\xff\xfe\n", "kahu agent --print-config shows"},
+		"an open bracket":  {"join: [a, b\nrole: proxy\n", "kahu agent --print-config shows"},
+		"its first marker": {"---\nrole: auto\n", ""},
+		"empty":            {"# nothing\n", ""},
+	} {
+		path := write(t, "kahu.yaml", c.text)
+		_, err := config.Load(host(t), flags(t, "--config", path))
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), path)):
+			t.Errorf("%s: %v; want one line with %q and the file", name, err, c.want)
+		}
+	}
+}
+
 // Root, who repairs, finds the secret that systemd gives to the service.
 func TestSecretInTheCredentialStore(t *testing.T) {
 	const stored = "/etc/credstore/kahu-secret"

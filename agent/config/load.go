@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/go-viper/mapstructure/v2"
-	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/providers/posflag"
@@ -121,7 +120,7 @@ func (s *sources) loadFile(host Host, fs *pflag.FlagSet) (string, Problems) {
 		return "", nil
 	}
 	layer := koanf.New(keyDelimiter)
-	err := layer.Load(file.Provider(path), yaml.Parser())
+	err := layer.Load(file.Provider(path), &yamlFile{})
 	if errors.Is(err, os.ErrNotExist) && !named {
 		return "", nil
 	}

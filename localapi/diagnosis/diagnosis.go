@@ -66,6 +66,7 @@ func Diagnose(s wire.Status, members []wire.ClusterMember, now time.Time) Report
 	d.fewVoters()
 	d.holds()
 	d.disk()
+	d.dataDir()
 	d.behind()
 	d.certificate()
 	d.clock()
@@ -155,6 +156,9 @@ func (d *patient) readiness() {
 	case v != nil && v.Raft == "leader" && !v.Serving:
 		d.problem("wait a second; if it stays so, look at this host's disk and CPU", "this voter has just been elected and does not serve yet")
 		return // it is about to
+	case d.seats == 0 && d.ClusterID != "":
+		d.problem("start kahu on the voters, or mend the network to them; if all have lost their data directories: kahu restore on one host, "+
+			"or, to begin with nothing, stop kahu on all hosts, empty the data directories of all, and start them again", "%s", d.NotReady)
 	case d.seats == 0 || v != nil && len(v.Configuration) == 0:
 		d.problem("start kahu on the hosts that join names, with the same secret; check that they reach each other on TCP and UDP of the port of bind",
 			"%s", d.NotReady)
@@ -240,6 +244,14 @@ func (d *patient) certificate() {
 	}
 	if k.Insecure {
 		d.notice("set kahuna-token-file or kahuna-client-ca in place of kahuna-insecure, when the clients can", "whoever reaches %s is trusted, in clear text", strings.Join(k.Listen, " "))
+	}
+}
+
+// dataDir: what is taken away beneath an agent is gone when it ends.
+func (d *patient) dataDir() {
+	if d.DataDirGone {
+		d.problem("systemctl restart kahu: it joins as a new node; then, if it voted, kahu cluster remove with the old id, "+short(d.Node),
+			"the files of this agent's data directory were deleted while it runs")
 	}
 }
 

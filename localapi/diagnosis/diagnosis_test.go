@@ -62,6 +62,9 @@ func TestDiagnose(t *testing.T) {
 		"not begun": {func(s *wire.Status, m *[]wire.ClusterMember) {
 			s.Ready, s.NotReady, s.Voter.Configuration, *m = false, "this voter is in no quorum: waiting for 2 more voters", nil, (*m)[:1]
 		}, diagnosis.Down, []string{"waiting for 2 more voters", "same secret"}, nil},
+		"all voters were emptied": {func(s *wire.Status, m *[]wire.ClusterMember) {
+			*s, *m = wire.Status{Node: "node-h1", ClusterID: "c", NotReady: "no voter of its cluster can be reached", Voter: &wire.VoterStatus{}}, []wire.ClusterMember{member("h1", wire.MemberStandby, true)}
+		}, diagnosis.Down, []string{"no voter of its cluster", "start kahu on the voters", "kahu restore on one host", "empty the data directories of all"}, nil},
 		"a hung disk": {func(s *wire.Status, _ *[]wire.ClusterMember) {
 			s.Ready, s.NotReady, s.Voter.StalledMS = false, "a log write hangs", 4200
 		}, diagnosis.Down, []string{"has not gone on for 4.2s", "dmesg"}, nil},
@@ -103,6 +106,8 @@ func TestDiagnose(t *testing.T) {
 			s.Ready, s.NotReady, s.Successor = false, "no leader is known", "c2"
 			(*m)[2].Alive = false // of the old cluster: must not be started
 		}, diagnosis.Down, []string{"was recovered without this host", "goes on as c2", "empty the data directory"}, nil},
+		"an emptied data directory": {func(s *wire.Status, _ *[]wire.ClusterMember) { s.DataDirGone = true }, diagnosis.Degraded,
+			[]string{"were deleted while it runs", "systemctl restart kahu", "kahu cluster remove with the old id, node-h1"}, nil},
 		"settings that wait": {func(s *wire.Status, _ *[]wire.ClusterMember) { s.NeedsRestart = []string{"bind", "http"} }, diagnosis.Healthy, nil,
 			[]string{"wait for a restart: bind, http", "systemctl restart kahu"}},
 		"a hostile name": {func(_ *wire.Status, m *[]wire.ClusterMember) { (*m)[2].Alive, (*m)[2].Host = false, "a\x1b[2J" }, diagnosis.Degraded,

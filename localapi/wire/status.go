@@ -23,6 +23,8 @@ type Status struct {
 	Leader   string     `json:"leader,omitempty"` // node id, as far as this agent knows
 	Peers    []Peer     `json:"peers,omitempty"`
 	Holds    HoldCounts `json:"holds"`
+	// DataDirGone: the files of the data directory were taken away beneath this agent.
+	DataDirGone bool `json:"data_dir_gone,omitempty"`
 	// ClockProblem says in one line that the wall clocks of this host and of other
 	// agents differ by more than a minute. No lease depends on them.
 	ClockProblem string `json:"clock_problem,omitempty"`

@@ -139,7 +139,7 @@ func spare(q Quorum, node string) error {
 	case left == len(q.Voters):
 		return nil
 	case left == 0:
-		return fmt.Errorf("%w: node %s is the only voter", link.ErrRefused, node)
+		return fmt.Errorf("%w: node %s is the only voter: give another a vote first (kahu cluster promote)", link.ErrRefused, node)
 	case sound < majority(left):
 		return fmt.Errorf("%w: without node %s only %d of %d voters would answer, and %d have to: bring the others back, or add a voter first", link.ErrRefused, node, sound, left, majority(left))
 	}
