@@ -1,8 +1,11 @@
 package e2e_test
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +79,11 @@ func TestOperatorMistakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string][]byte{"cut": text[:len(text)-20], "file": nil, "garbage": []byte(strings.Repeat("no backup ", 99))} {
+	files := map[string][]byte{"cut": text[:len(text)-20], "file": nil, "garbage": []byte(strings.Repeat("no backup ", 99)),
+		"empty": nil, "password": []byte("hunter2\n"),
+		"tab.yaml": []byte("role: proxy\n\tjoin: []\n"), "twice.yaml": []byte("role: proxy\nrole: voter\n"), "list.yaml": []byte("- role: proxy\n"),
+		"two.yaml": []byte("role: proxy\n---\nrole: voter\n"), "unknown.yaml": []byte("bootstrap_expect: 3\n"), "expect.yaml": []byte("bootstrap-expect: three\n")}
+	for name, content := range files {
 		if err := os.WriteFile(at(name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -103,6 +110,26 @@ func TestOperatorMistakes(t *testing.T) {
 		{"backup over another", one, []string{"backup", at("backup")}, 1, []string{"exists; name another file, or say --force"}},
 		{"verify of something else", one, []string{"backup", "verify", at("garbage")}, 1, []string{"is it a backup of kahu?"}},
 		{"verify of half a backup", one, []string{"backup", "verify", at("cut")}, 1, []string{"the backup is damaged", "in the middle"}},
+		{"backup to a directory", one, []string{"backup", dir}, 64, []string{dir + " is a directory; name a file"}},
+		{"backup beneath a directory that is not there", one, []string{"backup", at("none/backup")}, 64, []string{"there is no directory " + at("none"), "make it"}},
+		{"a secret beneath a directory that is not there", one, []string{"keygen", at("none/secret")}, 78, []string{"there is no directory " + at("none"), "make it first"}},
+		{"a new secret over the old one", one, []string{"keygen", c.SecretFile()}, 1, []string{"exists already", "choose another name"}},
+		{"an empty secret", one, agent(at("10"), "--secret-file", at("empty")), 78, []string{"there is no secret in it", "kahu keygen"}},
+		{"a password for a secret", one, agent(at("10"), "--secret-file", at("password")), 78, []string{"not a secret of this version of kahu"}},
+		{"a directory for a secret", one, agent(at("10"), "--secret-file", dir), 78, []string{"is not a regular file"}},
+		{"a tab in the configuration", one, []string{"agent", "--config", at("tab.yaml")}, 78, []string{at("tab.yaml"), "line 2", "not with tabs"}},
+		{"a key twice", one, []string{"agent", "--config", at("twice.yaml")}, 78, []string{"line 2", "already defined at line 1", "take one of the two out"}},
+		{"a list for a configuration", one, []string{"agent", "--config", at("list.yaml")}, 78, []string{"it is a list or a text", "has to be lines such as"}},
+		{"two configurations in a file", one, []string{"agent", "--config", at("two.yaml")}, 78, []string{"line 2", "second document", "put all keys into one"}},
+		{"a number in words", one, []string{"agent", "--config", at("expect.yaml"), "--data-dir", at("10"), "--secret-file", c.SecretFile()}, 78, []string{"bootstrap-expect (from " + at("expect.yaml"), "is not a whole number"}},
+		{"a key that nobody knows", one, []string{"agent", "--config", at("unknown.yaml"), "--data-dir", at("10"), "--secret-file", c.SecretFile()}, 78, []string{"bootstrap_expect", "kahu agent --print-config shows all keys"}},
+		{"an address in IPv6 without brackets", one, agent(at("10"), "--bind", "fd00::5:7350"), 78, []string{"is not HOST:PORT", "[2001:db8::7]:7350"}},
+		{"every address as its own", one, agent(at("10"), "--advertise", "0.0.0.0:7350"), 78, []string{"0.0.0.0:7350 means every address", "name the one that other agents use"}},
+		{"a loopback address for other hosts", one, agent(at("10"), "--join", "192.0.2.1:7350"), 78, []string{"cannot be reached by 192.0.2.1:7350", "set bind or advertise"}},
+		{"four voters", one, agent(at("10"), "--voters", "4"), 78, []string{"4 is neither 3 nor 5"}},
+		{"a cluster begun and joined", one, agent(at("10"), "--bootstrap-expect", "1"), 78, []string{"leave out one of the two"}},
+		{"a port of metrics that is taken", one, agent(at("10"), "--http", leader.Bind), 1, []string{"listening for health checks and metrics", "choose another --http"}},
+		{"help for a command that there is not", one, []string{"help", "cluster", "promot"}, 64, []string{"did you mean promote?"}},
 		{"recovery of a live voter", one, []string{"cluster", "peers-recover", "--yes", "--data-dir", data(one)}, 78, []string{"is in use", "stop that agent"}},
 	} {
 		m.make(t)
@@ -135,9 +162,65 @@ func TestOperatorMistakes(t *testing.T) {
 		{"recovery of a proxy", one, []string{"cluster", "peers-recover", "--dry-run", "--data-dir", data(proxy), "--secret-file", c.SecretFile()}, 78, []string{"is a proxy's"}},
 		{"recovery of nothing", one, []string{"cluster", "peers-recover", "--dry-run", "--data-dir", at("8"), "--secret-file", c.SecretFile()}, 1, []string{"never in a quorum"}},
 		{"membership.json lost", one, agent(data(two), "--storage", "sqlite"), 78, []string{"membership.json with its cluster's id is gone", "empty the data directory"}},
+		{"recovery that is not wanted", one, []string{"cluster", "peers-recover", "--data-dir", data(one)}, 64, []string{"needs one of --dry-run, which only looks, and --yes"}},
+		{"another engine", one, agent(data(one), "--storage", "memory"), 78, []string{"holds a ", "but memory was asked for", "or use a new directory"}},
 		{"restore into an old directory", one, []string{"restore", at("backup"), "--data-dir", data(one)}, 78, []string{"is that of an agent", "name a new or empty --data-dir"}},
 		{"restore of something else", one, []string{"restore", at("garbage"), "--data-dir", at("9")}, 1, []string{"is it a backup of kahu?"}},
 	} {
 		m.make(t)
+	}
+}
+
+// Mistakes that an agent waits with, since they may be mended on another host: its
+// status says in one line what is wrong and what to do.
+func TestMistakesThatAnAgentWaitsWith(t *testing.T) {
+	c := startCluster(t, cluster.Options{Voters: 1})
+	ctx, one := bounded(t, time.Minute), c.Voters()[0]
+	web := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(web.Close)
+	metrics := web.Listener.Addr().String()
+	other := filepath.Join(t.TempDir(), "other")
+	must(t, one, "keygen", other)
+	ports, err := cluster.FreePorts(ctx, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range []struct {
+		name string
+		args []string
+		says []string
+	}{
+		{"join of nobody", []string{"--join", ports[4]}, []string{"no agent answers at " + ports[4], "connection refused: no agent runs there"}},
+		{"join of a port for metrics", []string{"--join", metrics}, []string{"no agent answers at " + metrics, "name the port of its bind"}},
+		{"join of itself alone", []string{"--join", ports[2]}, []string{"join names only this agent itself: name another"}},
+		{"another secret", []string{"--join", one.Bind, "--secret-file", other}, []string{one.Bind + " has another cluster secret", "copy the same secret file to both hosts"}},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			socket := filepath.Join(dir, "k.sock")
+			args := append([]string{"agent", "--data-dir", filepath.Join(dir, "data"), "--socket", socket, "--bind", ports[i], "--gossip", "off", "--secret-file", c.SecretFile()}, m.args...)
+			agent := one.Command(bounded(t, 30*time.Second), args...)
+			if err := agent.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				_ = agent.Process.Kill()
+				_ = agent.Wait() // it was killed
+			}()
+			for {
+				s := finish(t, one.Command(bounded(t, 30*time.Second), "status", "--socket", socket))
+				line, _, _ := strings.Cut(s.out, "\n")
+				missing := slices.IndexFunc(m.says, func(want string) bool { return !strings.Contains(line, want) })
+				if missing < 0 && s.code == 75 && len(line) <= longestLine {
+					return
+				}
+				select {
+				case <-time.After(100 * time.Millisecond):
+				case <-ctx.Done():
+					t.Fatalf("exit code %d, and the status says %q (%s); want %q in its first line", s.code, line, s.err, m.says)
+				}
+			}
+		})
 	}
 }
