@@ -165,15 +165,19 @@ func (b *backups) write(ctx context.Context, out io.Writer) error {
 	}
 	body := &counted{out: out}
 	s, voters := v.Status(), slices.Clone(b.a.quorum.keeper.Voters())
-	hasVote := slices.Contains(voters, s.NodeID)
+	// Whose vote was taken may not have learned it from its log, or not yet.
+	hasVote := slices.Contains(voters, s.NodeID) && !b.a.quorum.keeper.Standby()
+	var err error
 	if hasVote && s.Leader != s.NodeID {
-		return b.a.ownBackup(ctx, body)
+		if err = b.a.ownBackup(ctx, body); err == nil || body.n > 0 || ctx.Err() != nil || !errors.Is(err, replication.ErrUnavailable) {
+			return err
+		}
+		hasVote = false
 	}
 	leader := b.a.forward.Leader()
 	slices.SortStableFunc(voters, func(a, b string) int { // the leader last
 		return cmp.Compare(btoi(a == leader), btoi(b == leader))
 	})
-	var err error
 	for _, node := range voters {
 		if node == s.NodeID {
 			continue
@@ -189,7 +193,7 @@ func (b *backups) write(ctx context.Context, out io.Writer) error {
 	if hasVote || err == nil {
 		return b.a.ownBackup(ctx, body)
 	}
-	return fmt.Errorf("no voter gave a backup to this agent, which has no vote: %w", err)
+	return fmt.Errorf("no other voter gave a backup to this agent: %w", err)
 }
 
 func btoi(b bool) int {

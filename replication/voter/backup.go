@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/kahu-sh/kahu/replication"
 	"github.com/kahu-sh/kahu/replication/backup"
 	"github.com/kahu-sh/kahu/replication/statemachine"
 )
@@ -17,6 +18,10 @@ type BackupInfo struct {
 	Created                time.Time
 }
 
+// backupCatchUp is how long a backup waits until this voter has what was decided
+// before it: one whose vote was just taken never gets it, and others have it.
+const backupCatchUp = 3 * time.Second
+
 // backupRows is how many rows are looked at before others may have the store.
 const backupRows = 4096
 
@@ -24,14 +29,20 @@ const backupRows = 4096
 // that was decided before the call, while the voter goes on. It blocks for as
 // long as out does, and keeps no more than a chunk in memory. Errors are those of
 // ReadIndex and of out; a state that is replaced meanwhile by a leader's snapshot
-// ends it, and it may be taken again.
+// ends it, and it may be taken again. A voter that does not catch up within
+// backupCatchUp answers replication.ErrUnavailable.
 func (v *Voter) Backup(ctx context.Context, out io.Writer, info BackupInfo) (backup.Trailer, error) {
 	// Not barrier, which sends a read on to the leader when this voter is behind.
 	index, err := v.readIndex(ctx)
 	if err != nil {
 		return backup.Trailer{}, err
 	}
-	if err := v.fsm.applied.wait(ctx, index); err != nil {
+	catchUp, cancel := context.WithTimeout(ctx, backupCatchUp)
+	defer cancel()
+	if err := v.fsm.applied.wait(catchUp, index); err != nil {
+		if ctx.Err() == nil && catchUp.Err() != nil {
+			return backup.Trailer{}, fmt.Errorf("%w: this voter has not caught up with the others, or has lost its vote", replication.ErrUnavailable)
+		}
 		return backup.Trailer{}, fmt.Errorf("taking a backup: %w", err)
 	}
 	s, machine, err := v.fsm.open()

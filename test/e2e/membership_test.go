@@ -66,6 +66,13 @@ func TestOperatorsChangeWhoVotes(t *testing.T) {
 	if got := must(t, two, "kv", "get", "k"); got != "v" {
 		t.Errorf("at a standby: %q", got)
 	}
+	// It has no state of its own, and gives that of the voters.
+	file := filepath.Join(t.TempDir(), "backup")
+	must(t, two, "kv", "set", "since", "it stands by")
+	must(t, two, "backup", file)
+	if got := must(t, two, "backup", "verify", file); !strings.Contains(got, "has         2 keys") {
+		t.Errorf("a backup at a standby: %q", got)
+	}
 	if s := kahu(t, one, "cluster", "demote", "voter2"); s.code != 1 || !strings.Contains(s.err, "has no vote") {
 		t.Errorf("twice it ends with %d: %s", s.code, s.err)
 	}
