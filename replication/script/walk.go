@@ -1,7 +1,8 @@
 package script
 
-// walk looks at all of a program, in whichever branch it stands: each statement and
-// each expression before what stands inside of it, in the order of running.
+// walk looks at all of a program, in whichever branch it stands, in the order of
+// running: a statement before what stands inside of it, an expression after its
+// operands.
 type walk struct {
 	stmt func(s stmt, begins int) // begins is how many BEGINs it stands in
 	expr func(x expr)
@@ -56,7 +57,6 @@ func (w walk) operands(xs ...expr) {
 		if x == nil {
 			continue
 		}
-		w.expr(x)
 		switch x := x.(type) {
 		case *unary:
 			w.operands(x.x)
@@ -71,5 +71,6 @@ func (w walk) operands(xs ...expr) {
 		case *command:
 			w.operands(x.read.asOf)
 		}
+		w.expr(x)
 	}
 }
