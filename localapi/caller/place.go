@@ -154,15 +154,12 @@ func (p *place) bind(o ListenOptions) (*net.UnixListener, error) {
 	if err := p.checkFree(); err != nil {
 		return nil, err
 	}
-	// As long as path itself, so that it fits when path does. A leftover of a
-	// crash is ours, since the lock is.
-	temporary := p.path[:len(p.path)-1] + "~"
-	if temporary == p.path {
-		temporary = p.path[:len(p.path)-1] + "#"
+	beside, err := p.beside()
+	if err != nil {
+		return nil, err
 	}
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove a leftover: %w", err)
-	}
+	defer beside.unlock()
+	temporary := beside.path
 	umask.Lock()
 	before := unix.Umask(0o177)
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
@@ -178,6 +175,31 @@ func (p *place) bind(o ListenOptions) (*net.UnixListener, error) {
 		return nil, err
 	}
 	return ln, nil
+}
+
+// beside claims a name in the same directory at which nothing is. It is as long as
+// path, so that it fits when path does, and other agents may have sockets there whose
+// names differ from it by no more.
+func (p *place) beside() (*place, error) {
+	var failed error
+	for _, last := range "~#%+=@^," {
+		name := p.path[:len(p.path)-1] + string(last)
+		if name == p.path {
+			continue
+		}
+		b, err := claim(name)
+		if err == nil {
+			if err = b.checkFree(); err == nil {
+				err = os.Remove(name) // a leftover of a crash
+			}
+			if err == nil || errors.Is(err, fs.ErrNotExist) {
+				return b, nil
+			}
+			b.unlock()
+		}
+		failed = err
+	}
+	return nil, fmt.Errorf("find a name to make the socket at: %w", failed)
 }
 
 func (p *place) publish(temporary string, o ListenOptions) error {

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/kahu-sh/kahu/localapi/caller"
 )
@@ -128,6 +130,45 @@ func TestListenLongestPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.Close()
+}
+
+// Agents whose sockets are in one directory begin at the same time.
+func TestListenBesideOthers(t *testing.T) {
+	dir := t.TempDir()
+	for range 50 {
+		var begin, all sync.WaitGroup
+		begin.Add(1)
+		for _, name := range []string{"s0", "s1", "s2", "s3"} {
+			path := filepath.Join(dir, name)
+			all.Go(func() {
+				begin.Wait()
+				ln, err := caller.Listen(path, caller.ListenOptions{GID: -1})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer ln.Close()
+				conn, err := net.Dial("unix", path)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				// Of another's socket it would be that one's listener which accepts.
+				late := time.AfterFunc(10*time.Second, func() { ln.Close() })
+				defer late.Stop()
+				in, err := ln.Accept()
+				if err != nil {
+					t.Errorf("%s leads to another listener: %v", path, err)
+					return
+				}
+				in.Close()
+			})
+		}
+		begin.Done()
+		all.Wait()
+	}
+	wantFiles(t, dir)
 }
 
 func TestListenReplacesTheDead(t *testing.T) {
