@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/kahu-sh/kahu/replication"
@@ -27,6 +28,9 @@ const (
 	// unreachedFor is how long one request does not try a node again that it could
 	// not reach, while somebody passes on.
 	unreachedFor = time.Second
+	// sayInterval is how often a detour is said: a leader that speaks and decides
+	// nothing has them begin and end several times a second.
+	sayInterval = time.Minute
 )
 
 // Relay reaches the leader by way of another voter, once. Errors are as Remote's.
@@ -56,6 +60,7 @@ func (t target) who() string {
 type detour struct {
 	via, leader string
 	since       time.Time
+	level       slog.Level // at which its begin and its end are said
 }
 
 // takeDetour begins a detour, unless another leader is known by now.
@@ -63,9 +68,16 @@ func (f *Forwarder) takeDetour(via, leader string, under *reign) {
 	if f.cfg.Relay == nil || f.detour.Load() != nil || f.reign.Load() != under || via == f.cfg.Node {
 		return
 	}
-	if f.detour.CompareAndSwap(nil, &detour{via: via, leader: leader, since: time.Now()}) {
+	d := &detour{via: via, leader: leader, since: time.Now(), level: slog.LevelWarn}
+	if last := f.saidDetour.Load(); last != nil && d.since.Sub(*last) < sayInterval {
+		d.level = slog.LevelDebug
+	}
+	if f.detour.CompareAndSwap(nil, d) {
 		f.rouse() // it has to be asked whether the leader is there again
-		f.cfg.Logger.Warn("this agent does not reach the leader: another voter passes its requests on", "leader", leader, "via", via)
+		if d.level == slog.LevelWarn {
+			f.saidDetour.Store(&d.since)
+		}
+		f.cfg.Logger.Log(context.Background(), d.level, "this agent does not reach the leader: another voter passes its requests on", "leader", leader, "via", via)
 	}
 	if f.reign.Load() != under {
 		f.endDetour("another leads")
@@ -78,7 +90,7 @@ func (f *Forwarder) endDetour(why string) bool {
 	if d == nil || !f.detour.CompareAndSwap(d, nil) {
 		return false
 	}
-	f.cfg.Logger.Info("another voter passes the requests of this agent on no more", "leader", d.leader, "via", d.via, "reason", why, "took", time.Since(d.since))
+	f.cfg.Logger.Log(context.Background(), min(d.level, slog.LevelInfo), "another voter passes the requests of this agent on no more", "leader", d.leader, "via", d.via, "reason", why, "took", time.Since(d.since))
 	return true
 }
 

@@ -55,12 +55,16 @@ func (p *passing) WatchVia(ctx context.Context, via string, _ []byte, fn func(*r
 
 // shortcut is an agent among the voters a, b and c, of which a leads.
 func shortcut(local forward.Local) (*forward.Forwarder, *passing, *press) {
+	return shortcutThatSays(local, slog.DiscardHandler)
+}
+
+func shortcutThatSays(local forward.Local, log slog.Handler) (*forward.Forwarder, *passing, *press) {
 	q, p := &passing{quorum: newQuorum("a"), watch: make(chan *replication.Event)}, newPress("a b c", told{1, "a"})
 	node := "proxy"
 	if local != nil {
 		node = "b"
 	}
-	return forward.New(forward.Config{Node: node, Host: "h", Local: local, Remote: q, Relay: q, News: p.News, Logger: slog.New(slog.DiscardHandler),
+	return forward.New(forward.Config{Node: node, Host: "h", Local: local, Remote: q, Relay: q, News: p.News, Logger: slog.New(log),
 		Voters: func() []string { return strings.Fields("a b c") }}), q, p
 }
 
@@ -191,6 +195,46 @@ func TestADetourEndsWithTheReignOfItsLeader(t *testing.T) {
 		synctest.Wait()
 		if asked, _ := q.way(t, f, write("k")); !slices.Equal(asked, []string{"c"}) || f.Detour() != "" {
 			t.Errorf("under the next leader c a change asked %q, by way of %q", asked, f.Detour())
+		}
+	})
+}
+
+// A leader that speaks, and answers no request: detours begin and end, and the log
+// stays readable.
+func TestDetoursOneAfterTheOtherAreSaidOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder // read and written by one at a time: see Wait
+		f, q, p := shortcutThatSays(nil, slog.NewTextHandler(&log, nil))
+		defer f.Close()
+		asks(t, f)()
+		said := func() (begins, ends int) {
+			synctest.Wait()
+			return strings.Count(log.String(), "does not reach the leader"), strings.Count(log.String(), "no more")
+		}
+		round := func() {
+			cut(q, p)
+			asks(t, f)()
+			if f.Detour() == "" {
+				t.Fatal("there is no detour: this shows nothing")
+			}
+			p.with(func() { p.cut["a"] = false })
+			p.tell(told{1, "a"}, "a")
+			time.Sleep(1500 * time.Millisecond) // of the bubble: the leader is asked every second
+			if f.Detour() != "" {
+				t.Fatal("the detour has not ended: this shows nothing")
+			}
+			q.with(func() { q.hung["a"] = false })
+		}
+		for range 5 {
+			round()
+		}
+		if begins, ends := said(); begins != 1 || ends != 1 {
+			t.Errorf("of five detours within a minute %d begins and %d ends were said, want the first\n%s", begins, ends, log.String())
+		}
+		time.Sleep(time.Minute) // of the bubble
+		round()
+		if begins, ends := said(); begins != 2 || ends != 2 {
+			t.Errorf("after a minute %d begins and %d ends were said, want 2\n%s", begins, ends, log.String())
 		}
 	})
 }

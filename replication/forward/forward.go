@@ -74,19 +74,21 @@ type Config struct {
 
 // Forwarder implements replication.Coordinator. Close ends it.
 type Forwarder struct {
-	cfg     Config
-	leader  atomic.Pointer[string] // last hint that worked or was given
-	reign   atomic.Pointer[reign]  // who leads; never nil
-	silent  atomic.Pointer[silence]
-	detour  atomic.Pointer[detour] // nil: the leader is asked itself
-	open    atomic.Int64           // attempts at other agents under way
-	ended   atomic.Uint64          // attempts at other agents that have ended, however
-	resting atomic.Bool            // who listens has stopped its clock
-	roused  chan struct{}          // holds one element: it is to go again
-	ids     *numberer
-	stop    context.CancelCauseFunc
-	stopped context.Context
-	done    sync.WaitGroup // the renewer, and who listens
+	cfg    Config
+	leader atomic.Pointer[string] // last hint that worked or was given
+	reign  atomic.Pointer[reign]  // who leads; never nil
+	silent atomic.Pointer[silence]
+	detour atomic.Pointer[detour] // nil: the leader is asked itself
+	// saidDetour is when a detour was last said; nil: never.
+	saidDetour atomic.Pointer[time.Time]
+	open       atomic.Int64  // attempts at other agents under way
+	ended      atomic.Uint64 // attempts at other agents that have ended, however
+	resting    atomic.Bool   // who listens has stopped its clock
+	roused     chan struct{} // holds one element: it is to go again
+	ids        *numberer
+	stop       context.CancelCauseFunc
+	stopped    context.Context
+	done       sync.WaitGroup // the renewer, and who listens
 }
 
 // A silence is of the node that last let an attempt time out: it is left out of
