@@ -60,7 +60,10 @@ func (k *Keeper) askOnce(ctx context.Context, kind link.ChangeRequest_Kind, node
 	request := &link.ChangeRequest{Cluster: k.state.Cluster, Kind: kind, Node: node}
 	leaders := k.leaders(q)
 	k.mu.Unlock()
-	if request.Cluster == "" {
+	switch {
+	case request.Cluster == "" && len(q.Voters) > 0: // the leader's Raft was quicker than news of its cluster
+		return fmt.Errorf("%w: this agent has not heard yet which cluster it belongs to", errNoLeader)
+	case request.Cluster == "":
 		return fmt.Errorf("%w: this agent belongs to no cluster yet", link.ErrRefused)
 	}
 	if q.Leader == k.cfg.Node {

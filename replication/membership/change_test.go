@@ -23,6 +23,34 @@ func (w *world) begun(nodes ...string) {
 	w.await(20*time.Second, "all vote", func() bool { return w.allVote(nodes...) })
 }
 
+// An operator may be quicker than the news to a new voter which cluster it is in.
+func TestAskedRightAfterTheBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.begun("a", "b")
+		c := w.add("c", 0, "a", "b")
+		w.cut("a", "c", true)
+		w.cut("b", "c", true)
+		c.start()
+		w.mu.Lock()
+		c.hasState = true // the leader's Raft has come through
+		w.mu.Unlock()
+		asked := make(chan error, 1)
+		go func() { asked <- c.keeper.Ask(t.Context(), link.ChangeRequest_KIND_TRANSFER, "b") }()
+		select {
+		case err := <-asked:
+			t.Fatalf("it ended before the news: %v", err)
+		case <-time.After(time.Second):
+		}
+		w.cut("a", "c", false)
+		w.cut("b", "c", false)
+		if err := <-asked; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Two operators at once: each change alone is safe, both together are not.
 func TestChangesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
