@@ -155,7 +155,13 @@ func (a admission) admitSequence(req *replication.Request) (string, error) {
 	const what = "sequence name"
 	switch op := req.GetOp().(type) {
 	case *replication.Request_SequenceCreate:
-		return "sequence_create", a.named(policy.Sequence, what, op.SequenceCreate.GetName())
+		err := a.named(policy.Sequence, what, op.SequenceCreate.GetName())
+		if c := op.SequenceCreate; err == nil { // the quorum decides the same, with an entry in the log
+			if p := replication.ProblemOfSequence(c.GetIncrement(), c.Maximum, c.BlockSize, c.GetInitial()); p != "" {
+				err = invalidf("%s", p)
+			}
+		}
+		return "sequence_create", err
 	case *replication.Request_SequenceNext:
 		err := a.named(policy.Sequence, what, op.SequenceNext.GetName())
 		if err == nil && len(op.SequenceNext.GetIdempotencyKey()) > wire.MaxIdempotencyKeyBytes {

@@ -99,6 +99,21 @@ func (x *Request) NeedsLevel() uint32 {
 // present value and the wanted one. It is in answers that all voters keep.
 const TextLower = "the sequence is at %d: lowering it to %d issues values again; say allow_lower (--allow-lower) if that is meant"
 
+// ProblemOfSequence says what is wrong with the fields of a sequence, "" when nothing.
+// The maximum and the block size are optional; floor is the lowest maximum. It is in
+// answers that all voters keep.
+func ProblemOfSequence(increment int64, maximum *int64, blockSize *int32, floor int64) string {
+	switch {
+	case increment <= 0:
+		return "the increment is not above zero"
+	case maximum != nil && *maximum < floor:
+		return "the maximum is below the present value"
+	case blockSize != nil && *blockSize < 1:
+		return "the block size is not above zero"
+	}
+	return ""
+}
+
 // HoldHash is one hold's part of SessionRenew.hold_hash: the XOR over all holds
 // and queue places of a session tells whether agent and quorum know the same.
 func HoldHash(owner []byte) uint64 { return xxh3.Hash(owner) }

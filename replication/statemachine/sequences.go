@@ -116,15 +116,7 @@ const (
 
 // problemOfShape says what is wrong with a sequence's fields, "" when nothing.
 func (s *sequence) problemOfShape(floor int64) string {
-	switch {
-	case s.increment <= 0:
-		return "the increment is not above zero"
-	case s.maximum != nil && *s.maximum < floor:
-		return "the maximum is below the present value"
-	case s.blockSize != nil && *s.blockSize < 1:
-		return "the block size is not above zero"
-	}
-	return ""
+	return replication.ProblemOfSequence(s.increment, s.maximum, s.blockSize, floor)
 }
 
 func copied[T any](v *T) *T {
