@@ -123,7 +123,7 @@ func voterStatus(v voter.Status, names map[string]string) *wire.VoterStatus {
 		if p.Voter {
 			role = string(config.Voter)
 		}
-		out.Configuration = append(out.Configuration, wire.QuorumMember{Node: p.ID, Host: names[p.ID], Role: role})
+		out.Configuration = append(out.Configuration, wire.QuorumMember{Node: p.ID, Host: names[p.ID], Role: role, Forgot: slices.Contains(v.Forgetful, p.ID)})
 	}
 	return out
 }

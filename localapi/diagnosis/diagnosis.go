@@ -64,6 +64,7 @@ func Diagnose(s wire.Status, members []wire.ClusterMember, now time.Time) Report
 	d.silentServers()
 	d.silentVoters()
 	d.fewVoters()
+	d.forgetful()
 	d.holds()
 	d.disk()
 	d.dataDir()
@@ -200,6 +201,20 @@ func (d *patient) silentVoters() {
 func (d *patient) fewVoters() {
 	if d.seats == 2 && d.joining == 0 && !d.down {
 		d.problem("start a third agent with the same secret and join list, role auto or voter", "two voters: when either fails, locks and writes stop")
+	}
+}
+
+// forgetful voters count as two that fail: what they had and have not any more may be
+// on fewer disks than a majority's.
+func (d *patient) forgetful() {
+	if d.Voter == nil {
+		return
+	}
+	for _, q := range d.Voter.Configuration {
+		if q.Forgot {
+			d.problem("kahu cluster remove "+short(q.Node)+"; on that host: systemctl stop kahu, empty the data directory, look at the disk, systemctl start kahu",
+				"voter %s has forgotten what it acknowledged: its disk was set back, or does not write what it says", cmp.Or(q.Host, short(q.Node)))
+		}
 	}
 }
 

@@ -100,6 +100,9 @@ func TestDiagnose(t *testing.T) {
 		"a leader's clock does not count": {func(s *wire.Status, _ *[]wire.ClusterMember) {
 			s.Voter.WallClock = &wire.WallClock{Problem: "the wall clock of this host is 24h0m0s ahead of the times that the cluster gives out"}
 		}, diagnosis.Healthy, nil, []string{"the times that the cluster gives out", "by NTP"}},
+		"a disk that was set back": {func(s *wire.Status, _ *[]wire.ClusterMember) {
+			s.Voter.Configuration = []wire.QuorumMember{{Node: "0123456789abcdef", Host: "h3", Role: wire.MemberVoter, Forgot: true}}
+		}, diagnosis.Degraded, []string{"voter h3 has forgotten what it acknowledged", "empty the data directory"}, nil},
 		"a wrong file": {func(s *wire.Status, _ *[]wire.ClusterMember) { s.ConfigProblem = "voters: 4 is not 3 or 5" }, diagnosis.Degraded,
 			[]string{"cannot be used: voters: 4 is not", "systemctl reload kahu"}, nil},
 		"recovered without this host": {func(s *wire.Status, m *[]wire.ClusterMember) {

@@ -120,6 +120,9 @@ type QuorumMember struct {
 	Node string `json:"node"`
 	Host string `json:"host,omitempty"`
 	Role string `json:"role"` // voter, or staging: it catches up
+	// Forgot is true of one that has forgotten what it acknowledged to this agent,
+	// which leads or led: its disk was set back, or does not write what it says.
+	Forgot bool `json:"forgot,omitempty"`
 }
 
 // WallClock says why the times that a leader gives to changes do not follow its

@@ -26,6 +26,9 @@ type contact struct {
 	misses  uint64        // how often it has not answered in time, before and since
 	miss    chan struct{} // closed at the next of them; nil: nobody waits
 	hear    chan struct{} // closed at the next answer; nil: nobody waits
+
+	ackedTerm, acked uint64 // up to where it has acknowledged the log, in that term
+	forgot           bool   // its log ended before that, later
 }
 
 // heard takes in an answer, and returns for how long there was none before; at most

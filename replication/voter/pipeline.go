@@ -109,6 +109,7 @@ func (p *pipeline) rest(last uint64) bool {
 // answered takes in that the follower has answered args, with success.
 func (p *pipeline) answered(args *raft.AppendEntriesRequest) {
 	now := told{args.PrevLogEntry + uint64(len(args.Entries)), args.LeaderCommitIndex}
+	p.transport.contacts.acknowledged(p.to, args.Term, now.last)
 	if before := p.told.Load(); before == nil || *before != now {
 		p.told.Store(&now)
 	}

@@ -35,9 +35,12 @@ type Status struct {
 	ConfigurationIndex uint64 `json:"configuration_index"`
 	Hash               string `json:"hash"` // rolling hash at AppliedIndex, hex
 	Peers              []Peer `json:"peers"`
-	Restores           uint64 `json:"restores"` // snapshots installed since start
-	Watchers           int    `json:"watchers"`
-	QueuedRequests     int    `json:"queued_requests"` // waiting at the proposer
+	// Forgetful are ids of Peers that have forgotten what they acknowledged to this
+	// voter, which leads or led: a disk was set back, or does not write what it says.
+	Forgetful      []string `json:"forgetful,omitempty"`
+	Restores       uint64   `json:"restores"` // snapshots installed since start
+	Watchers       int      `json:"watchers"`
+	QueuedRequests int      `json:"queued_requests"` // waiting at the proposer
 	// Transactions are open; QueuedStarts wait at this leader for a slot, and
 	// ParkedRequests for a lock of a transaction.
 	Transactions   int `json:"transactions"`
@@ -95,6 +98,11 @@ func (v *Voter) Status() Status {
 		StalledFor:         v.stalledFor(),
 		FreeBytes:          v.space.free.Load(),
 		WallClock:          v.wall.Status(),
+	}
+	for _, p := range s.Peers {
+		if v.transport.contacts.forgot(raft.ServerID(p.ID)) {
+			s.Forgetful = append(s.Forgetful, p.ID)
+		}
 	}
 	if contact := v.raft.LastContact(); v.raft.State() == raft.Leader {
 		s.LastContact = 0

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +62,7 @@ type transport struct {
 	address func(node string) (address string, ok bool)
 	preVote raft.WithPreVote
 	node    raft.ServerAddress
+	logger  *slog.Logger
 	stalled func() bool
 	log     ownLog
 	held    atomic.Int64 // answers in hold
@@ -107,7 +109,7 @@ func newTransport(cfg Config, log ownLog, stalled func() bool) (*transport, erro
 	if !ok {
 		return nil, fmt.Errorf("raft transport %T cannot ask for pre-votes", inner)
 	}
-	t := &transport{Transport: inner, conns: known, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), stalled: stalled,
+	t := &transport{Transport: inner, conns: known, preVote: preVote, node: raft.ServerAddress(cfg.NodeID), logger: cfg.Logger, stalled: stalled,
 		log: log, intake: newIntake(inner.Consumer()), refresh: 4 * cfg.timing.heartbeat, silent: 2 * cfg.timing.heartbeat,
 		beat: newBeat(cfg.timing.heartbeat / 5)}
 	t.stopping, t.stop = context.WithCancel(context.Background())
@@ -201,6 +203,7 @@ func (t *transport) exchange(id raft.ServerID, target raft.ServerAddress, args *
 	if isHeartbeat(args) && t.prompt != nil {
 		send = t.prompt.AppendEntries
 	}
+	acked := t.contacts.acked(id, args.Term)
 	late := time.AfterFunc(t.beat.every/2, func() { t.contacts.missed(id) })
 	err := send(id, target, args, resp)
 	late.Stop()
@@ -214,6 +217,7 @@ func (t *transport) exchange(id raft.ServerID, target raft.ServerAddress, args *
 	if silence := t.contacts.heard(id, resp.LastLog); silence > t.silent {
 		t.isBack(id)
 	}
+	t.remember(id, acked, args, resp)
 	return t.hold(t.stopping, args, resp)
 }
 
