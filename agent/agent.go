@@ -172,7 +172,8 @@ const startOver = 10 * time.Second
 
 func (a *agent) forgetStart() {
 	debug.FreeOSMemory()
-	if err := forgetStart(); err != nil {
+	votes := a.quorum != nil && a.quorum.voter != nil && !a.quorum.keeper.Standby()
+	if err := forgetStart(!votes); err != nil {
 		a.log.Debug("memory of the start stays in use", "error", err)
 	}
 }

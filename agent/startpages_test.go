@@ -41,7 +41,7 @@ func TestForgetStart(t *testing.T) {
 		t.Skip("no mapping of a program is shown")
 	}
 	before := residentOfFiles(t)
-	if err := agent.ForgetStart(); err != nil {
+	if err := agent.ForgetStart(true); err != nil {
 		t.Fatal(err)
 	}
 	if after := residentOfFiles(t); after >= before {
